@@ -1,0 +1,148 @@
+"""The contract of a compression method: what it costs, what it trains, what it packs.
+
+A method is a frozen dataclass in its own file. Its fields are its knobs, declared with `knob`, so the
+object is its own configuration and yields its search space. `autoembed.methods` lists all of them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import torch
+from autoembed_kernels.row_update import RowOptimizer
+from torch import Tensor, nn
+
+from autoembed.budget import Footprint
+from autoembed.data.batch import Batch
+from autoembed.packed import Packed
+from autoembed.plan import Plan, Profile
+from autoembed.stats import Stats
+from autoembed.tables import Lookup, look_up
+
+
+@dataclass(frozen=True)
+class Int:
+    """Whole numbers from low to high, both included."""
+
+    low: int
+    high: int
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Float:
+    """Real numbers from low to high."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of the named values."""
+
+    values: tuple[Any, ...]
+
+
+Domain = Int | Float | Choice
+
+
+def knob(default: Any, domain: Domain, text: str) -> Any:
+    """A dataclass field that is a knob: its default, the values it may take, and one line of help."""
+    return field(default=default, metadata={"domain": domain, "help": text})
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """What a table is built for: the fields' statistics, the output dimension, where it will be served.
+
+    Every method starts its rows from N(0, initial_std^2), so that only the methods differ.
+    """
+
+    stats: Stats
+    dim: int
+    profile: Profile
+    initial_std: float = 0.01
+
+
+class Table(nn.Module, ABC):
+    """Trainable embeddings of all fields. Rows are trained by `update`, nn.Parameters by the trainer."""
+
+    first_rows: Tensor
+
+    def __init__(self, spec: TableSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.register_buffer(
+            "first_rows", torch.tensor(spec.stats.first_rows, dtype=torch.int64), persistent=False
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """-> (B, F, D): the vector of every field of every example, bags pooled."""
+        lookup = look_up(batch, self.first_rows)
+        return lookup.pool(self.values(lookup))
+
+    @abstractmethod
+    def values(self, lookup: Lookup) -> Tensor:
+        """The vectors (N, D) of `lookup.rows` (N,), differentiable."""
+
+    @abstractmethod
+    def update(self, learning_rate: float) -> None:
+        """The sparse optimizer step of the rows read last."""
+
+    def penalty(self) -> Tensor | None:
+        """A term to add to the loss, or None."""
+        return None
+
+    def after_step(self, step: int) -> None:
+        """Called after each optimizer step, counted from 1."""
+
+    def settle(self) -> bool:
+        """Fix what was learned about the plan. True: train once more from here (see `retrain`)."""
+        return False
+
+    @abstractmethod
+    def plan(self) -> Plan:
+        """What `pack` will store; before `settle`, the plan as it would be settled now."""
+
+    @abstractmethod
+    def pack(self) -> Packed:
+        """The rows as stored in the exported file. What is reported is measured on these."""
+
+    @property
+    @abstractmethod
+    def training_bytes(self) -> int:
+        """Bytes of rows, optimizer state and indexes held now, while training."""
+
+
+class Method(ABC):
+    """A compression method. Subclasses are frozen dataclasses; none is subclassed again."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+    levers: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def footprint(self, spec: TableSpec) -> Footprint:
+        """Bytes of the exported tables file, low and high bound, before any training.
+
+        Raises ValueError where the profile cannot store what the method needs.
+        """
+
+    @abstractmethod
+    def table(self, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer) -> Table:
+        """A freshly initialised trainable table. The same generator state gives the same table."""
+
+    @classmethod
+    def knobs(cls) -> Iterator[tuple[str, Any, Domain, str]]:
+        """Name, default, domain and help of every knob."""
+        for item in fields(cls):  # type: ignore[arg-type]
+            yield item.name, item.default, item.metadata["domain"], item.metadata["help"]
+
+
+def initial_rows(spec: TableSpec, rows: int, generator: torch.Generator) -> Tensor:
+    """(rows, spec.dim) drawn from N(0, spec.initial_std^2)."""
+    return torch.empty(rows, spec.dim).normal_(0.0, spec.initial_std, generator=generator)

@@ -1,0 +1,283 @@
+"""The plan: what every row of every field is stored as, and how many bytes that takes.
+
+Rows of a field are frequency ranks of the train split: row 0 is the out-of-vocabulary row, row 1 the
+most frequent id. A FieldPlan tiles the rows with segments; all rows of a segment are stored alike.
+The byte model is a pure function of the plan and equals the size of the exported tables file:
+
+    total = header + directory + payload + scales + offsets + projections
+    payload of a segment = round_up(stored_rows * row_bytes, profile.table_align)
+    row_bytes = round_up(ceil(dim * bits / 8) + profile.row_scale_bytes [integer codes], profile.row_align)
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+DIRECTORY_VERSION = 1
+DIRECTORY_HEADER_BYTES = 8  # u16 version, u16 profile, u32 number of fields
+FIELD_ENTRY_BYTES = 8  # u32 number of segments, u16 dim, u16 projection dim
+SEGMENT_ENTRY_BYTES = (
+    16  # u32 stop, u32 stored rows, u16 dim, u8 precision, u8 flags, u16 scale, u16 offset
+)
+FILE_METADATA = {"format": "autoembed-tables", "version": "1"}
+NONE = 0xFFFF  # "no scale" and "no offset" in the directory
+
+BITS = {**{f"int{b}": b for b in range(1, 9)}, "fp16": 16, "bf16": 16, "fp32": 32}
+PRECISIONS = tuple(BITS)
+
+
+class Sharing(IntEnum):
+    """How the ids of a segment share stored rows; the value is its code in the file."""
+
+    OWN = 0  # every id has its row
+    HASHED = 1  # ids are hashed to `stored_rows` rows; 1 row means that all ids share it
+    OOV = 2  # ids read row 0 of the field; nothing is stored, no vocabulary entry is needed
+    ZERO = 3  # ids read the zero vector; nothing is stored
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A hardware profile: row layout and the precisions that the target's kernels can read."""
+
+    name: str
+    row_align: int
+    row_scale_bytes: int  # in each row of integer codes; 0 = scales are kept per segment
+    table_align: int
+    precisions: tuple[str, ...]
+
+    def row_bytes(self, dim: int, precision: str) -> int:
+        """Bytes of one stored row of `dim` values."""
+        code_bytes = -(-dim * BITS[precision] // 8)
+        scale_bytes = self.row_scale_bytes if precision.startswith("int") else 0
+        return _round_up(code_bytes + scale_bytes, self.row_align)
+
+    def payload_bytes(self, stored_rows: int, dim: int, precision: str) -> int:
+        """Bytes of a segment's rows; every row starts on a byte, every segment on `table_align`."""
+        return _round_up(stored_rows * self.row_bytes(dim, precision), self.table_align)
+
+
+_FBGEMM = ("int2", "int4", "int8", "fp16", "fp32")
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile("packed", 1, 0, 1, PRECISIONS),
+        Profile("packed-row-scale", 1, 2, 1, PRECISIONS),
+        Profile("fbgemm-cpu", 1, 4, 128, _FBGEMM),
+        Profile("fbgemm-gpu", 16, 4, 128, _FBGEMM),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Rows [start, stop) of a field, stored alike.
+
+    `dim` is the stored prefix of the field's vector; the rest reads as zero, or comes from the
+    field's projection. An integer code c of b bits decodes to (c - 2^(b-1)) * scale + offset on the
+    mid-tread grid and to (c - 2^(b-1) + 1/2) * scale + offset on the mid-rise grid.
+    `scale` and `offset` number the plan's shared scales (one float) and offsets (one float per
+    dimension): segments may share them. Profiles with a scale in each row take neither.
+    """
+
+    start: int
+    stop: int
+    sharing: Sharing = Sharing.OWN
+    stored_rows: int = 0
+    dim: int = 0
+    precision: str = "fp32"
+    mid_rise: bool = False
+    scale: int | None = None
+    offset: int | None = None
+
+    @property
+    def rows(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def is_integer(self) -> bool:
+        return self.stored_rows > 0 and self.precision.startswith("int")
+
+    @property
+    def bits(self) -> int:
+        """Bits per stored value; 0 where nothing is stored."""
+        return BITS[self.precision] if self.stored_rows else 0
+
+
+def own(start: int, stop: int, dim: int, precision: str, **grid: int | bool | None) -> Segment:
+    """A segment in which every id has its own row."""
+    return Segment(start, stop, Sharing.OWN, stop - start, dim, precision, **grid)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class FieldPlan:
+    """One field: its output dimension and the segments that tile its rows.
+
+    `projection_dim` > 0 stores a (projection_dim, dim) fp16 matrix that maps the pooled prefix to
+    the output dimension; 0 pads with zeros.
+    """
+
+    name: str
+    rows: int
+    dim: int
+    segments: tuple[Segment, ...]
+    projection_dim: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the exporter packs: a profile and one FieldPlan per field, in the data's field order."""
+
+    profile: Profile
+    fields: tuple[FieldPlan, ...]
+
+    def segments(self) -> Iterable[tuple[FieldPlan, Segment]]:
+        return ((field, segment) for field in self.fields for segment in field.segments)
+
+    @property
+    def scale_count(self) -> int:
+        return 1 + max((s.scale for _, s in self.segments() if s.scale is not None), default=-1)
+
+    def offset_dims(self) -> tuple[int, ...]:
+        """The length of every shared offset, by its number."""
+        dims: dict[int, int] = {}
+        for field, segment in self.segments():
+            if segment.offset is not None:
+                dims[segment.offset] = max(dims.get(segment.offset, 0), segment.dim)
+        return tuple(dims.get(i, 0) for i in range(1 + max(dims, default=-1)))
+
+    @property
+    def kept_rows(self) -> tuple[int, ...]:
+        """Per field, the rows that need a vocabulary entry: all but a tail that reads row 0."""
+        return tuple(_kept_rows(field) for field in self.fields)
+
+
+@dataclass(frozen=True)
+class PlanBytes:
+    """The exported tables file, byte by byte. `index` is the directory of fields and segments."""
+
+    payload: int
+    scales: int
+    offsets: int
+    projections: int
+    index: int
+    header: int
+
+    @property
+    def total(self) -> int:
+        return (
+            self.payload + self.scales + self.offsets + self.projections + self.index + self.header
+        )
+
+
+def plan_bytes(plan: Plan) -> PlanBytes:
+    """Bytes of the exported tables file, without packing anything. Raises ValueError as `check`."""
+    check(plan)
+    profile = plan.profile
+    payload = sum(
+        profile.payload_bytes(s.stored_rows, s.dim, s.precision)
+        for _, s in plan.segments()
+        if s.stored_rows
+    )
+    sizes = {
+        "offsets": 4 * sum(plan.offset_dims()),
+        "scales": 4 * plan.scale_count,
+        "projections": 2 * sum(f.projection_dim * f.dim for f in plan.fields),
+        "index": DIRECTORY_HEADER_BYTES
+        + FIELD_ENTRY_BYTES * len(plan.fields)
+        + SEGMENT_ENTRY_BYTES * sum(len(f.segments) for f in plan.fields),
+        "payload": payload,
+    }
+    return PlanBytes(**sizes, header=header_bytes(sizes))
+
+
+def header_bytes(sizes: dict[str, int]) -> int:
+    """Bytes that safetensors puts before the tensors: a length, JSON, and padding to 8 bytes.
+
+    `sizes` maps offsets, scales, projections, index, payload to bytes. The order is the library's:
+    wider types first, then by name.
+    """
+    header: dict[str, object] = {"__metadata__": FILE_METADATA}
+    position = 0
+    for name, dtype, width in (
+        ("offsets", "F32", 4),
+        ("scales", "F32", 4),
+        ("projections", "F16", 2),
+        ("index", "U8", 1),
+        ("payload", "U8", 1),
+    ):
+        end = position + sizes[name]
+        header[name] = {
+            "dtype": dtype,
+            "shape": [sizes[name] // width],
+            "data_offsets": [position, end],
+        }
+        position = end
+    return 8 + _round_up(len(json.dumps(header, separators=(",", ":"))), 8)
+
+
+def check(plan: Plan) -> None:
+    """Raise ValueError where a plan cannot be stored: it names the field, the segment and the rule."""
+    for field in plan.fields:
+        position = 0
+        for segment in field.segments:
+            problem = _problem(plan.profile, field, segment, position)
+            if problem:
+                raise ValueError(
+                    f"field {field.name!r}, rows [{segment.start}, {segment.stop}): {problem}"
+                )
+            position = segment.stop
+        if position != field.rows:
+            raise ValueError(
+                f"field {field.name!r}: segments cover {position} of {field.rows} rows; "
+                "they must tile all rows in order"
+            )
+        if field.rows >= 2**32 or not 0 < field.dim < NONE or field.projection_dim >= NONE:
+            raise ValueError(
+                f"field {field.name!r}: {field.rows} rows of dimension {field.dim} exceed the "
+                f"format's limits of {2**32 - 1} rows and dimension {NONE - 1}"
+            )
+    if plan.scale_count >= NONE or len(plan.offset_dims()) >= NONE:
+        raise ValueError(f"a plan holds at most {NONE - 1} scales and offsets; merge segments")
+
+
+def _problem(profile: Profile, field: FieldPlan, segment: Segment, position: int) -> str:
+    width = field.projection_dim or field.dim
+    if segment.start != position or segment.stop <= segment.start:
+        return f"segments must be non-empty and tile the rows; this one must start at {position}"
+    if segment.sharing in (Sharing.OOV, Sharing.ZERO):
+        if segment.stored_rows or segment.scale is not None or segment.offset is not None:
+            return "rows that read row 0 or zero store no row, scale or offset"
+        if segment.sharing is Sharing.OOV and segment.start == 0:
+            return "row 0 is the out-of-vocabulary row itself and cannot read itself"
+        return ""
+    if segment.precision not in profile.precisions:
+        return (
+            f"profile {profile.name!r} cannot store {segment.precision!r}; "
+            f"it knows {', '.join(profile.precisions)}"
+        )
+    if not 0 < segment.dim <= width:
+        return f"the stored dimension {segment.dim} must be in 1..{width}"
+    if segment.sharing is Sharing.OWN and segment.stored_rows != segment.rows:
+        return f"own rows need stored_rows = {segment.rows}, got {segment.stored_rows}"
+    if segment.sharing is Sharing.HASHED and not 0 < segment.stored_rows <= segment.rows:
+        return f"hashed rows need 1 <= stored_rows <= {segment.rows}, got {segment.stored_rows}"
+    shared_scale = segment.is_integer and profile.row_scale_bytes == 0
+    if shared_scale != (segment.scale is not None):
+        return "integer codes have a shared scale exactly where the profile keeps none in the row"
+    if segment.offset is not None and not shared_scale:
+        return "an offset needs integer codes with a shared scale"
+    return ""
+
+
+def _kept_rows(field: FieldPlan) -> int:
+    kept = field.rows
+    for segment in reversed(field.segments):
+        if segment.sharing is not Sharing.OOV:
+            break
+        kept = segment.start
+    return kept
+
+
+def _round_up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple

@@ -1,0 +1,64 @@
+"""What the train split says about each field: how often every row is looked up, and frequency groups."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FieldStats:
+    """One field. `counts` (R,) are look-ups in the train split by row.
+
+    Row 0 is the out-of-vocabulary row; counts[1:] never increase. `bag` fields hold several ids.
+    """
+
+    name: str
+    counts: Counts
+    bag: bool = False
+
+    @property
+    def rows(self) -> int:
+        return len(self.counts)
+
+
+@dataclass(frozen=True)
+class Stats:
+    """All fields, in the data's order. A global row is the field's first row plus the row."""
+
+    fields: tuple[FieldStats, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(field.rows for field in self.fields)
+
+    @property
+    def first_rows(self) -> tuple[int, ...]:
+        """Per field, the global row of its row 0."""
+        ends = np.cumsum([0] + [field.rows for field in self.fields])
+        return tuple(int(end) for end in ends[:-1])
+
+
+def frequency_groups(
+    counts: Counts, *, growth: int = 4, access_share: float = 0.005
+) -> tuple[int, ...]:
+    """Boundaries of tie-aware frequency groups of one field (methods.md 10.1).
+
+    Row 0 is a group of its own. From row 1 on, boundaries stand at geometric ranks (1, growth,
+    growth^2, ...), moved to the end of a run of equal counts so that ties are never split; a group
+    with less than `access_share` of the look-ups joins the next, the tail stands as it is.
+    Returns (0, 1, ..., R): group g is rows [boundaries[g], boundaries[g + 1]).
+    """
+    rows = len(counts)
+    boundaries = [0, 1] if rows > 1 else [0]
+    least = access_share * counts.sum()
+    rank = growth
+    while rows > 1 and rank < rows - 1:
+        row = min(1 + rank, rows)
+        tie_end = row + int(np.searchsorted(-counts[row:], -counts[row - 1], side="right"))
+        if tie_end < rows and counts[boundaries[-1] : tie_end].sum() >= least:
+            boundaries.append(tie_end)
+        rank = max(rank * growth, tie_end)
+    return (*boundaries, rows)
