@@ -17,9 +17,7 @@ from enum import IntEnum
 DIRECTORY_VERSION = 1
 DIRECTORY_HEADER_BYTES = 8  # u16 version, u16 profile, u32 number of fields
 FIELD_ENTRY_BYTES = 8  # u32 number of segments, u16 dim, u16 projection dim
-SEGMENT_ENTRY_BYTES = (
-    16  # u32 stop, u32 stored rows, u16 dim, u8 precision, u8 flags, u16 scale, u16 offset
-)
+SEGMENT_ENTRY_BYTES = 16  # u32 stop, u32 stored rows, u16 dim, u8 precision, u8 flags, u16 scale, u16 offset
 FILE_METADATA = {"format": "autoembed-tables", "version": "1"}
 NONE = 0xFFFF  # "no scale" and "no offset" in the directory
 
@@ -165,9 +163,7 @@ class PlanBytes:
 
     @property
     def total(self) -> int:
-        return (
-            self.payload + self.scales + self.offsets + self.projections + self.index + self.header
-        )
+        return self.payload + self.scales + self.offsets + self.projections + self.index + self.header
 
 
 def plan_bytes(plan: Plan) -> PlanBytes:
@@ -175,9 +171,7 @@ def plan_bytes(plan: Plan) -> PlanBytes:
     check(plan)
     profile = plan.profile
     payload = sum(
-        profile.payload_bytes(s.stored_rows, s.dim, s.precision)
-        for _, s in plan.segments()
-        if s.stored_rows
+        profile.payload_bytes(s.stored_rows, s.dim, s.precision) for _, s in plan.segments() if s.stored_rows
     )
     sizes = {
         "offsets": 4 * sum(plan.offset_dims()),
@@ -223,9 +217,7 @@ def check(plan: Plan) -> None:
         for segment in field.segments:
             problem = _problem(plan.profile, field, segment, position)
             if problem:
-                raise ValueError(
-                    f"field {field.name!r}, rows [{segment.start}, {segment.stop}): {problem}"
-                )
+                raise ValueError(f"field {field.name!r}, rows [{segment.start}, {segment.stop}): {problem}")
             position = segment.stop
         if position != field.rows:
             raise ValueError(

@@ -41,9 +41,7 @@ class Stats:
         return tuple(int(end) for end in ends[:-1])
 
 
-def frequency_groups(
-    counts: Counts, *, growth: int = 4, access_share: float = 0.005
-) -> tuple[int, ...]:
+def frequency_groups(counts: Counts, *, growth: int = 4, access_share: float = 0.005) -> tuple[int, ...]:
     """Boundaries of tie-aware frequency groups of one field (methods.md 10.1).
 
     Row 0 is a group of its own. From row 1 on, boundaries stand at geometric ranks (1, growth,

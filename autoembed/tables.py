@@ -72,9 +72,7 @@ class RowStore(nn.Module):
         super().__init__()
         self.optimizer = optimizer
         self.register_buffer("weight", weight)
-        self.register_buffer(
-            "scratch", torch.zeros(len(weight), dtype=torch.int32), persistent=False
-        )
+        self.register_buffer("scratch", torch.zeros(len(weight), dtype=torch.int32), persistent=False)
         for name, state in optimizer.state(weight).items():
             self.register_buffer(name, state)
         self.step = 0
