@@ -1,0 +1,294 @@
+"""The commands: parse, call, print; nothing else. Heavy imports wait until a command needs them."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table as RichTable
+
+app = typer.Typer(
+    name="autoembed",
+    help="Click logs and a memory budget in; an accuracy-memory front and a compressed model out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+RunFolder = Annotated[Path, typer.Argument(help="The folder of a search (--run of `autoembed search`).")]
+
+
+def main() -> None:
+    """Entry point. Mistakes of the user end with one message and exit code 2, without a traceback."""
+    # A spinning OpenMP pool costs 5-6x on a busy machine; it must be told before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app()
+    except KeyboardInterrupt:
+        errors.print("interrupted; the same command goes on where it stopped")
+        sys.exit(130)
+    except (ValueError, OSError) as error:
+        if os.environ.get("AUTOEMBED_TRACEBACK"):
+            raise
+        errors.print(f"error: {error}", style="bold red", markup=False, highlight=False)
+        sys.exit(2)
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Folder for logs, run and model.")] = Path("quickstart"),
+    workers: Annotated[int, typer.Option(help="Trainings at a time, one core each.")] = 2,
+) -> None:
+    """Generate a click log, search it under budgets, draw the front, export and verify a model."""
+    from autoembed.quickstart import run_quickstart
+
+    run_quickstart(out, workers, console)
+
+
+@app.command()
+def prepare(
+    config: Annotated[Path, typer.Argument(help="YAML: where the logs are and what their columns mean.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the prepared data.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Read click logs once: vocabularies, memory-mapped columns, checksums."""
+    from autoembed.data.config import load_data_config
+    from autoembed.data.prepare import prepare as prepare_data
+
+    with _stage_bar() as progress:
+        data = prepare_data(load_data_config(config), out, progress=progress, overwrite=overwrite)
+    rows = {split: data.rows(split) for split in ("train", "valid", "test")}
+    console.print(f"prepared {data.path}: {', '.join(f'{n:,} {split}' for split, n in rows.items())} rows")
+    bad = data.manifest.get("bad_rows", {})
+    if bad.get("count"):
+        console.print(f"{bad['count']:,} bad rows were left out: {'; '.join(bad.get('examples', []))}")
+
+
+@app.command()
+def stats(
+    data: Annotated[Path, typer.Argument(help="Folder of prepared data.")],
+    plot: Annotated[Path | None, typer.Option(help="Draw the long tail to this PNG or SVG.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rows, head and tail, unseen ids and frequency groups of every field."""
+    from autoembed.data.prepared import open_prepared
+    from autoembed.report.stats import plot_long_tail, print_stats, stats_rows
+
+    prepared = open_prepared(data)
+    rows = stats_rows(prepared)
+    if as_json:
+        from dataclasses import asdict
+
+        console.print_json(json.dumps([asdict(row) for row in rows]))
+    else:
+        print_stats(rows, console)
+    if plot is not None:
+        plot_long_tail(prepared, plot)
+        console.print(f"drew {plot}")
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="Show one method with its knobs.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The compression methods and what they can do."""
+    from autoembed.methods import describe
+
+    rows = describe()
+    if name is not None:
+        rows = [row for row in rows if row["name"] == name]
+        if not rows:
+            known = ", ".join(row["name"] for row in describe())
+            raise ValueError(f"there is no method {name!r}; methods: {known}")
+    if as_json:
+        console.print_json(json.dumps(rows))
+    elif name is not None:
+        _print_method(rows[0])
+    else:
+        table = RichTable("method", "levers", "summary")
+        for row in rows:
+            table.add_row(row["name"], ", ".join(row["levers"]), row["summary"])
+        console.print(table)
+
+
+@app.command()
+def spaces(name: Annotated[str | None, typer.Argument(help="Print one preset's YAML.")] = None) -> None:
+    """The search spaces that come with the package."""
+    from autoembed.space import preset_names, preset_path
+
+    if name is None:
+        for preset in preset_names():
+            console.print(preset)
+    else:
+        console.print(preset_path(name).read_text(encoding="utf-8"), markup=False, highlight=False, end="")
+
+
+@app.command()
+def plan(
+    study: Annotated[Path, typer.Argument(help="The study file (YAML).")],
+    run: Annotated[Path | None, typer.Option("--run", help="Folder of the search.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a key: training.epochs=3.")] = None,
+) -> None:
+    """Dry run: bytes of every method against the budgets, before anything is trained."""
+    from autoembed.search.preview import preview
+    from autoembed.search.study import load_study
+
+    config = load_study(study, set_ or [])
+    table = RichTable("method", "settings", "smallest", "largest", "smallest budget it can meet")
+    for row in preview(config, run or _default_run(study)):
+        table.add_row(*row)
+    console.print(table)
+
+
+@app.command()
+def search(
+    study: Annotated[Path, typer.Argument(help="The study file (YAML).")],
+    run: Annotated[Path | None, typer.Option("--run", help="Folder of the search [runs/NAME].")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a key: training.epochs=3.")] = None,
+) -> None:
+    """Search under the budgets. Stop it at any time; the same command goes on where it stopped."""
+    from autoembed.search.driver import run_study
+    from autoembed.search.progress import LiveView
+    from autoembed.search.study import load_study
+
+    folder = run or _default_run(study)
+    config = load_study(study, set_ or [])
+    with LiveView(console) as view:
+        run_study(config, folder, progress=view)
+    _print_front(folder)
+    console.print(f"next: autoembed plot {folder}; autoembed export {folder} --knee --out model")
+
+
+@app.command()
+def front(
+    run: RunFolder,
+    as_json: AsJson = False,
+    csv: Annotated[Path | None, typer.Option(help="Write all points to this CSV.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+) -> None:
+    """The Pareto front of a search: chosen on validation, reported on test."""
+    from autoembed.front import to_csv, to_json
+
+    record = _front_record(run)
+    if csv is not None:
+        csv.write_text(to_csv(record), encoding="utf-8")
+    if as_json:
+        console.print_json(to_json(record))
+    elif markdown:
+        from autoembed.report.front import summary_markdown
+
+        console.print(summary_markdown(record), markup=False, highlight=False, soft_wrap=True)
+    else:
+        _print_front(run)
+
+
+@app.command()
+def plot(
+    run: RunFolder,
+    out: Annotated[Path | None, typer.Option(help="PNG or SVG file [both, in the run folder].")] = None,
+) -> None:
+    """Draw accuracy against bytes: front, budgets, baselines, error bars, the full-precision line."""
+    from autoembed.report.front import plot_front
+
+    record = _front_record(run)
+    for path in [out] if out is not None else [run / "front.png", run / "front.svg"]:
+        plot_front(record, path)
+        console.print(f"drew {path}")
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model.")] = Path("model"),
+    budget: Annotated[str | None, typer.Option(help="Best model within a size: 8MiB, or 1/16.")] = None,
+    knee: Annotated[bool, typer.Option("--knee", help="The knee of the front.")] = False,
+    max_auc_drop: Annotated[float | None, typer.Option(help="Smallest model within this AUC drop.")] = None,
+    trial: Annotated[int | None, typer.Option(help="This trial.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a compressed model, reload it, and check size and predictions against the candidate."""
+    from autoembed.search.exporting import export_trial, pick
+
+    chosen = pick(run, budget=budget, knee=knee, max_auc_drop=max_auc_drop, trial=trial)
+    console.print(chosen.reason)
+    report = export_trial(run, chosen.trial, out, overwrite=overwrite)
+    for line in report.lines():
+        console.print(line)
+
+
+@app.command()
+def verify(
+    artifact: Annotated[Path, typer.Argument(help="Folder of an exported model.")],
+) -> None:
+    """Check an exported model: sizes, checksums, and the byte model."""
+    from autoembed.runtime import load
+
+    model = load(artifact)
+    console.print(f"{artifact}: intact, tables {model.table_bytes:,} bytes, equal to the byte model")
+
+
+@app.command()
+def evaluate(
+    artifact: Annotated[Path, typer.Argument(help="Folder of an exported model.")],
+    data: Annotated[Path, typer.Argument(help="Folder of prepared data.")],
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    as_json: AsJson = False,
+) -> None:
+    """AUC and logloss of an exported model, from its files alone."""
+    from autoembed.data.prepared import open_prepared
+    from autoembed.runtime import load
+
+    model = load(artifact)
+    metrics = model.evaluate(open_prepared(data), split)
+    reported = model.manifest.get("metrics", {}).get(split)
+    if as_json:
+        result = {"auc": metrics.auc, "logloss": metrics.logloss, "reported": reported}
+        console.print_json(json.dumps(result))
+        return
+    console.print(f"{split}: AUC {metrics.auc:.6f}, logloss {metrics.logloss:.6f}")
+    if reported:
+        console.print(f"recorded at export: AUC {reported['auc']:.6f}, logloss {reported['logloss']:.6f}")
+
+
+def _default_run(study: Path) -> Path:
+    return Path("runs") / study.stem
+
+
+def _front_record(run: Path) -> Any:
+    from autoembed.search.exporting import run_front
+
+    return run_front(run)
+
+
+def _print_front(run: Path) -> None:
+    from autoembed.report.front import print_front
+
+    print_front(_front_record(run), console)
+
+
+def _print_method(row: dict[str, Any]) -> None:
+    console.print(f"[bold]{row['name']}[/bold]: {row['summary']}")
+    console.print(f"source: {row['source']}", markup=False)
+    console.print(f"levers: {', '.join(row['levers'])}")
+    table = RichTable("knob", "default", "values", "meaning")
+    for knob in row["parameters"]:
+        table.add_row(knob["name"], str(knob["default"]), str(knob["domain"]), knob["help"])
+    console.print(table)
+
+
+def _stage_bar() -> Any:
+    from autoembed.search.progress import StageBar
+
+    return StageBar(console)
+
+
+if __name__ == "__main__":
+    main()
