@@ -1,7 +1,8 @@
 import torch
-from autoembed_kernels.row_hash import reference, row_hash
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from autoembed_kernels.row_hash import reference, row_hash
 
 
 @given(

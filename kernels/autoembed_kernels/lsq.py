@@ -1,0 +1,203 @@
+"""Fake quantization with a learned step (LSQ+), of one width per row or of several widths at once.
+
+Esser et al., "Learned step size quantization", arXiv:1902.08153; Bhalgat et al., "LSQ+", arXiv:2004.09576.
+With step a = |step| + 1e-10, offset o per column, and the grid's lowest and highest code l, h and shift r:
+
+    u = (w - o) / a - r,     q = clip(round(u), l, h),     output = (q + r) a + o
+
+    mid-tread, b bits   l = -2^(b-1), h = 2^(b-1) - 1, r = 0:    zero is a level; 1 bit has {-a, 0}
+    mid-rise,  b bits   the same l and h, r = 1/2:               levels +-a/2, +-3a/2, ..; 1 bit has +-a/2
+
+Gradients, for g of the output (round is passed straight through):
+
+    d w     g inside the clip range, 0 outside
+    d step  sign(step) s sum of g * (round(u) - u inside, q + r outside)
+    d o     s times the sum over rows of g outside
+
+s is the scale of the step's gradient. Inside means l <= u <= h on the mid-tread grid; on the mid-rise grid
+l - 1/2 <= u <= h + 1/2, the cells of all levels, since between its two levels 1 bit would hold no weight.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+GUARD = 1e-10
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The levels of codes of `bits` bits."""
+
+    bits: int
+    mid_rise: bool = False
+
+    @property
+    def lowest(self) -> int:
+        return -(1 << (self.bits - 1))
+
+    @property
+    def highest(self) -> int:
+        return (1 << (self.bits - 1)) - 1
+
+    @property
+    def shift(self) -> float:
+        return 0.5 if self.mid_rise else 0.0
+
+
+def grid_table(grids: Sequence[Grid]) -> Tensor:
+    """(S, 3) float32: lowest code, highest code and shift of every grid."""
+    return torch.tensor([(g.lowest, g.highest, g.shift) for g in grids], dtype=torch.float32).view(-1, 3)
+
+
+def fake_quantize(
+    values: Tensor,
+    steps: Tensor,
+    grids: Tensor,
+    gradient_scales: Tensor,
+    which: Tensor | None = None,
+    offset: Tensor | None = None,
+) -> Tensor:
+    """values (N, D) -> (N, D) on the grid of each row.
+
+    steps (S,), grids (S, 3) of `grid_table`, gradient_scales (S,); which (N,) int64 is the row's grid and
+    step, None where there is one; offset (D,), None for zero.
+    """
+    result: Tensor = _FakeQuantize.apply(  # type: ignore[no-untyped-call]
+        values, steps, offset, grids, gradient_scales, which
+    )
+    return result
+
+
+def mix_quantized(
+    values: Tensor,
+    steps: Tensor,
+    grids: Tensor,
+    gradient_scales: Tensor,
+    mixture: Tensor,
+    offset: Tensor | None = None,
+) -> Tensor:
+    """values (N, D), mixture (N, P) -> sum over p of mixture[:, p] * (values on grid p), (N, D).
+
+    steps (P,), grids (P, 3), gradient_scales (P,), offset (D,) or None. A width is computed for the rows
+    that give it weight and no copy is kept; its gradient is exact where the weight is exactly zero too,
+    except for that of the weight itself, which a softmax multiplies by zero anyway.
+    """
+    result: Tensor = _MixQuantized.apply(  # type: ignore[no-untyped-call]
+        values, steps, offset, grids, gradient_scales, mixture
+    )
+    return result
+
+
+def reference(values: Tensor, step: float, grid: Grid, offset: Tensor) -> Tensor:
+    """One step for all values (N, D), in float64; offset (D,)."""
+    wide, zero = values.double(), offset.double()
+    a = abs(step) + GUARD
+    u = (wide - zero) / a - grid.shift
+    q = u.round().clamp(grid.lowest, grid.highest)
+    return (q + grid.shift) * a + zero
+
+
+class _FakeQuantize(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        values: Tensor,
+        steps: Tensor,
+        offset: Tensor | None,
+        grids: Tensor,
+        gradient_scales: Tensor,
+        which: Tensor | None,
+    ) -> Tensor:
+        ctx.save_for_backward(values, steps, offset, grids, gradient_scales, which)
+        return _quantize(values, *_by_row(steps, grids, which), offset)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        values, steps, offset, grids, gradient_scales, which = ctx.saved_tensors
+        step, grid = _by_row(steps, grids, which)
+        d_values, d_row, clipped = _gradients(values, gradient, step, grid, offset)
+        scale = gradient_scales if which is None else gradient_scales[which]  # (N,) or (1,)
+        d_steps = torch.zeros_like(steps)
+        if which is None:
+            d_steps += (d_row * scale).sum()
+        else:
+            d_steps.index_add_(0, which, d_row * scale)
+        d_offset = None if offset is None else (clipped * scale.unsqueeze(1)).sum(0)
+        return d_values, d_steps * steps.sign(), d_offset, None, None, None
+
+
+class _MixQuantized(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        values: Tensor,
+        steps: Tensor,
+        offset: Tensor | None,
+        grids: Tensor,
+        gradient_scales: Tensor,
+        mixture: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(values, steps, offset, grids, gradient_scales, mixture)
+        mixed = torch.zeros_like(values)
+        for p in range(len(steps)):
+            rows, weight = _weighed(mixture, p)
+            quantized = _quantize(values[rows], *_by_row(steps[p : p + 1], grids[p : p + 1], None), offset)
+            mixed.index_add_(0, rows, quantized * weight)
+        return mixed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        values, steps, offset, grids, gradient_scales, mixture = ctx.saved_tensors
+        d_values, d_steps, d_mixture = map(torch.zeros_like, (values, steps, mixture))
+        d_offset = None if offset is None else torch.zeros_like(offset)
+        for p in range(len(steps)):
+            rows, weight = _weighed(mixture, p)
+            part, g = values[rows], gradient[rows]
+            step, grid = _by_row(steps[p : p + 1], grids[p : p + 1], None)
+            d_mixture[rows, p] = (_quantize(part, step, grid, offset) * g).sum(1)
+            d_part, d_row, clipped = _gradients(part, g * weight, step, grid, offset)
+            d_values.index_add_(0, rows, d_part)
+            d_steps[p] = d_row.sum() * gradient_scales[p]
+            if d_offset is not None:
+                d_offset += clipped.sum(0) * gradient_scales[p]
+        return d_values, d_steps * steps.sign(), d_offset, None, None, d_mixture
+
+
+def _weighed(mixture: Tensor, p: int) -> tuple[Tensor, Tensor]:
+    """The rows (n,) that give width p any weight, and their weights (n, 1)."""
+    rows = mixture[:, p].nonzero().squeeze(1)
+    return rows, mixture[rows, p].unsqueeze(1)
+
+
+def _by_row(steps: Tensor, grids: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Step (N, 1) and grid (N, 3) of every row, or (1, 1) and (1, 3)."""
+    step = (steps.abs() + GUARD).unsqueeze(1)
+    return (step, grids) if which is None else (step[which], grids[which])
+
+
+def _units(values: Tensor, step: Tensor, grid: Tensor, offset: Tensor | None) -> Tensor:
+    centred = values if offset is None else values - offset
+    return centred / step - grid[:, 2:]
+
+
+def _quantize(values: Tensor, step: Tensor, grid: Tensor, offset: Tensor | None) -> Tensor:
+    codes = _units(values, step, grid, offset).round().clamp(grid[:, :1], grid[:, 1:2])
+    scaled = (codes + grid[:, 2:]) * step
+    return scaled if offset is None else scaled + offset
+
+
+def _gradients(
+    values: Tensor, gradient: Tensor, step: Tensor, grid: Tensor, offset: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """d values (N, D); d step of every row (N,) without sign and scale; gradient where clipped (N, D)."""
+    u = _units(values, step, grid, offset)
+    low, high, shift = grid[:, :1], grid[:, 1:2], grid[:, 2:]
+    outside = (u < low - shift) | (u > high + shift)
+    clipped = torch.where(outside, gradient, 0.0)
+    codes = u.round().clamp(low, high)
+    d_step = torch.where(outside, codes + shift, codes - u)
+    return gradient - clipped, (gradient * d_step).sum(1), clipped
