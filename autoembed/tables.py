@@ -1,4 +1,4 @@
-"""The trainable embedding collection: one flat array for all fields, sparse optimizer steps, pooling.
+"""The trainable embedding collection: one flat array for all fields, sparse optimizer steps.
 
 Rows of all fields lie behind one another (`Stats.first_rows`). A step touches only the rows that the
 batch looks up: the forward pass gathers each distinct row once as a leaf, autograd sums the gradient of
@@ -17,8 +17,8 @@ from autoembed.lookup import look_up as look_up
 class RowStore(nn.Module):
     """A flat array of rows (R, D) with the optimizer state of each row.
 
-    weight and state are buffers: they are saved and moved with the module, and no dense optimizer
-    ever sees them.
+    weight and state are buffers, moved with the module, and no dense optimizer ever sees them. Only the
+    weight is part of `state_dict`: it is what a good epoch is remembered by.
     """
 
     weight: Tensor
@@ -30,17 +30,17 @@ class RowStore(nn.Module):
         self.register_buffer("weight", weight)
         self.register_buffer("scratch", torch.zeros(len(weight), dtype=torch.int32), persistent=False)
         for name, state in optimizer.state(weight).items():
-            self.register_buffer(name, state)
-        self.step = 0
+            self.register_buffer(name, state, persistent=False)
         self._pending: tuple[Tensor, Tensor] | None = None
 
     def gather(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Looked-up rows (N,) -> distinct rows (U,), their weights (U, D), and inverse (N,).
 
-        While gradients are recorded the weights are a leaf, and `update` will use its gradient.
+        `autoembed_kernels.dedupe.repeat(weights, inverse)` are the vectors of the look-ups. While
+        gradients are recorded the weights are a leaf, and `update` will use its gradient.
         """
         unique, inverse = dedupe(rows, self.scratch)
-        values = self.weight[unique]
+        values = self.weight.index_select(0, unique)
         if torch.is_grad_enabled():
             values.requires_grad_()
             self._pending = (unique, values)
@@ -54,16 +54,14 @@ class RowStore(nn.Module):
         self._pending = None
         if values.grad is None:
             return
-        self.step += 1
         state = {name: getattr(self, name) for name in self.optimizer.state_names}
-        row_update(self.optimizer, self.weight, state, rows, values.grad, self.step, learning_rate)
+        row_update(self.optimizer, self.weight, state, rows, values.grad, learning_rate)
 
     def reset(self, weight: Tensor) -> None:
         """Put other weights in place and forget the optimizer's state, as a new training would."""
         self.weight.copy_(weight)
         for name in self.optimizer.state_names:
             getattr(self, name).zero_()
-        self.step = 0
         self._pending = None
 
     @property

@@ -1,0 +1,70 @@
+"""Layers that the networks share: initialised linear maps, the MLP, and products of pairs."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    """A linear map with zero bias and weights N(0, 2 / (inputs + outputs)) (Glorot and Bengio, 2010)."""
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    with torch.no_grad():
+        layer.weight.normal_(0.0, math.sqrt(2.0 / (inputs + outputs)), generator=generator)
+        layer.bias.zero_()
+    return layer
+
+
+def mlp(
+    inputs: int,
+    widths: Sequence[int],
+    generator: torch.Generator,
+    *,
+    dropout: float = 0.0,
+    batch_norm: bool = False,
+) -> nn.Sequential:
+    """Linear, batch norm if wanted, ReLU, dropout if wanted, once per width; no width: the identity."""
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers.append(linear(inputs, width, generator))
+        if batch_norm:
+            layers.append(nn.BatchNorm1d(width))
+        layers.append(nn.ReLU())
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        inputs = width
+    return nn.Sequential(*layers)
+
+
+def head(
+    inputs: int,
+    widths: Sequence[int],
+    generator: torch.Generator,
+    *,
+    dropout: float = 0.0,
+    batch_norm: bool = False,
+) -> nn.Sequential:
+    """The MLP that ends in one logit: (B, inputs) -> (B, 1)."""
+    hidden = mlp(inputs, widths, generator, dropout=dropout, batch_norm=batch_norm)
+    return hidden.append(linear(widths[-1] if widths else inputs, 1, generator))
+
+
+class PairProducts(nn.Module):
+    """Dot products of all pairs i < j of V vectors: (B, V, D) -> (B, V (V - 1) / 2)."""
+
+    positions: Tensor
+
+    def __init__(self, vectors: int) -> None:
+        super().__init__()
+        upper = torch.triu_indices(vectors, vectors, offset=1)
+        self.register_buffer("positions", upper[0] * vectors + upper[1], persistent=False)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        products = torch.bmm(vectors, vectors.transpose(1, 2))  # (B, V, V)
+        return products.flatten(1).index_select(1, self.positions)
+
+
+def pairs(vectors: int) -> int:
+    """Pairs i < j of `vectors` vectors."""
+    return vectors * (vectors - 1) // 2
