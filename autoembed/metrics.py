@@ -32,14 +32,16 @@ def measure(labels: Values, logits: Values) -> Metrics:
 def auc(labels: Values, scores: Values) -> float:
     """The chance that a positive scores above a negative; ties count half.
 
-        (sum of the positives' mid-ranks - P (P + 1) / 2) / (P (N - P))
+    (sum of the positives' mid-ranks - P (P + 1) / 2) / (P (N - P))
     """
     _refuse_nan(scores)
     order = np.argsort(scores)
     ascending = scores[order]
     starts = np.flatnonzero(np.concatenate(([True], ascending[1:] != ascending[:-1]))[: len(scores)])
     sizes = np.diff(np.append(starts, len(scores)))
-    positives_by_tie = np.add.reduceat(labels[order], starts, dtype=np.float64) if len(starts) else np.zeros(0)
+    positives_by_tie = (
+        np.add.reduceat(labels[order], starts, dtype=np.float64) if len(starts) else np.zeros(0)
+    )
     mid_ranks = starts + (sizes + 1) / 2  # ranks count from 1
     positives = float(positives_by_tie.sum())
     negatives = len(scores) - positives

@@ -4,16 +4,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from autoembed_kernels.dedupe import repeat
-from autoembed_kernels.row_update import RowOptimizer
-from torch import Tensor
 
 from autoembed.budget import Footprint
-from autoembed.lookup import Lookup
 from autoembed.methods.base import Method, Table, TableSpec, initial_rows
-from autoembed.packed import Packed, SegmentRows, pack
-from autoembed.plan import FieldPlan, Plan, Segment, own, plan_bytes
-from autoembed.tables import RowStore
+from autoembed.methods.fixed_plan import Fields, FixedPlanTable, stored_plan, stored_segment
+from autoembed.plan import FieldPlan, plan_bytes
+from autoembed_kernels.row_update import RowOptimizer
 
 
 @dataclass(frozen=True)
@@ -21,50 +17,22 @@ class FullPrecision(Method):
     """One float32 row per id."""
 
     name: ClassVar[str] = "full_precision"
-    summary: ClassVar[str] = "one float32 row per id"
+    summary: ClassVar[str] = "one float32 row per id: the reference"
     source: ClassVar[str] = "the uncompressed model"
     levers: ClassVar[tuple[str, ...]] = ()
 
     def footprint(self, spec: TableSpec) -> Footprint:
-        size = plan_bytes(_plan(spec)).total
+        size = plan_bytes(stored_plan(spec.profile, uniform_fields(spec, 32))).total
         return Footprint(size, size)
 
-    def table(self, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer) -> "_Rows":
-        return _Rows(spec, generator, optimizer)
+    def table(self, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer) -> Table:
+        weight = initial_rows(spec, spec.stats.rows, generator)
+        return FixedPlanTable(spec, uniform_fields(spec, 32), weight, optimizer)
 
 
-class _Rows(Table):
-    def __init__(self, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer) -> None:
-        super().__init__(spec)
-        self.rows = RowStore(initial_rows(spec, spec.stats.rows, generator), optimizer)
-
-    def values(self, lookup: Lookup) -> Tensor:
-        _, weights, inverse = self.rows.gather(lookup.rows)
-        return repeat(weights, inverse)
-
-    def update(self, learning_rate: float) -> None:
-        self.rows.update(learning_rate)
-
-    def plan(self) -> Plan:
-        return _plan(self.spec)
-
-    def pack(self) -> Packed:
-        first_rows = self.spec.stats.first_rows
-
-        def rows_of(field: int, segment: Segment) -> SegmentRows:
-            first = first_rows[field]
-            return SegmentRows(self.rows.weight[first + segment.start : first + segment.stop])
-
-        return pack(self.plan(), rows_of)
-
-    @property
-    def training_bytes(self) -> int:
-        return self.rows.nbytes
-
-
-def _plan(spec: TableSpec) -> Plan:
-    fields = (
-        FieldPlan(field.name, field.rows, spec.dim, (own(0, field.rows, spec.dim, "fp32"),))
-        for field in spec.stats.fields
+def uniform_fields(spec: TableSpec, bits: int) -> Fields:
+    """Every field as one segment of `bits`, with a step of its own where that means codes."""
+    return tuple(
+        FieldPlan(field.name, field.rows, spec.dim, (stored_segment(0, field.rows, spec.dim, bits, number),))
+        for number, field in enumerate(spec.stats.fields)
     )
-    return Plan(spec.profile, tuple(fields))

@@ -19,9 +19,7 @@ class DCNv2(nn.Module):
         super().__init__()
         width = dense + fields * config.dim
         self.cross = nn.ModuleList(linear(width, width, generator) for _ in range(config.cross_layers))
-        self.deep = mlp(
-            width, config.hidden, generator, dropout=config.dropout, batch_norm=config.batch_norm
-        )
+        self.deep = mlp(width, config.hidden, generator, dropout=config.dropout, batch_norm=config.batch_norm)
         self.out = linear(width + (config.hidden[-1] if config.hidden else width), 1, generator)
 
     def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ by the number of steps of the whole table, which overstates the first step of a 
 (1 - b1) / sqrt(1 - b2), 3.2 times with the usual betas; `t` counts the row's steps instead.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -113,8 +114,8 @@ def _adam(optimizer: RowOptimizer, state: dict[str, Tensor], rows: Tensor, gradi
     state["moment"].index_copy_(0, rows, moment)
     state["square"].index_copy_(0, rows, square)
     steps = touches.to(gradient.dtype).unsqueeze(1)
-    root = square.div_(-torch.expm1(steps * _log(second))).sqrt_().add_(optimizer.eps)
-    return moment.div_(root).div_(-torch.expm1(steps * _log(first)))
+    root = square.div_(-torch.expm1(steps * math.log(second))).sqrt_().add_(optimizer.eps)
+    return moment.div_(root).div_(-torch.expm1(steps * math.log(first)))
 
 
 def _adagrad(optimizer: RowOptimizer, square_sum: Tensor, rows: Tensor, gradient: Tensor) -> Tensor:
