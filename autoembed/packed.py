@@ -1,11 +1,23 @@
 """The tables as they lie in the exported file: packing rows under a plan, and reading them back."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from autoembed.plan import Plan, Segment
+from autoembed.data.batch import Batch
+from autoembed.lookup import look_up
+from autoembed.packed_segments import packed_segments
+from autoembed.plan import Plan, PlanBytes, Segment, Sharing, placed, plan_bytes
+from autoembed.row_codes import encode_rows
+from autoembed.tables_file import read_tables, write_tables
+from autoembed_kernels.gather_packed import SEGMENT_TENSORS, gather_packed
+from autoembed_kernels.row_hash import row_hash
+
+_CHUNK_VALUES = 1 << 20  # rows are packed and decoded in pieces of about this many values
+_TENSORS = ("payload", "scales", "offsets", "projections")
 
 
 @dataclass(frozen=True)
@@ -23,7 +35,7 @@ class SegmentRows:
 
 @dataclass(frozen=True)
 class Packed:
-    """A packed plan: exactly the tensors of the tables file.
+    """A packed plan: exactly the tensors of the tables file, on the CPU.
 
     payload (bytes,) uint8; scales (S,) float32; offsets float32, behind one another; projections
     float16, row-major matrices behind one another in field order.
@@ -34,6 +46,24 @@ class Packed:
     scales: Tensor
     offsets: Tensor
     projections: Tensor
+
+    @property
+    def bytes(self) -> PlanBytes:
+        """Bytes of the file that `save` writes."""
+        return plan_bytes(self.plan)
+
+    def save(self, path: Path) -> int:
+        """Write the tables file, whole or not at all; returns its bytes, exactly `self.bytes.total`."""
+        return write_tables(path, self.plan, {name: getattr(self, name) for name in _TENSORS})
+
+    @staticmethod
+    def load(path: Path, names: Sequence[str] | None = None) -> "Packed":
+        """Read a tables file; `names` are the fields' names, which the file does not hold.
+
+        Raises TablesError (autoembed.tables_file) where the file is cut off, altered or inconsistent.
+        """
+        plan, tensors = read_tables(path, names)
+        return Packed(plan, **tensors)
 
 
 RowsOf = Callable[[int, Segment], SegmentRows]
@@ -46,5 +76,180 @@ def pack(
     offsets: list[Tensor] | None = None,
     projections: list[Tensor] | None = None,
 ) -> Packed:
-    """Pack a plan. `rows_of(field index, segment)` is asked for every segment that stores rows."""
-    raise NotImplementedError
+    """Pack a plan. `rows_of(field index, segment)` is asked for every segment that stores rows, in order.
+
+    scales (plan.scale_count,) float32, their sign is dropped; offsets, one (at least offset_dims[i],) each;
+    projections, one (projection_dim, dim) for each field that has one. Raises ValueError where rows, scales
+    or values do not fit the plan.
+    """
+    total = plan_bytes(plan).payload
+    shared = _numbers(scales, plan.scale_count, "scales").abs()
+    starts = [_numbers(o, dim, "offset") for o, dim in zip(offsets or [], plan.offset_dims(), strict=True)]
+    payload = torch.zeros(total, dtype=torch.uint8)
+    for index, segment, at in placed(plan):
+        if segment.stored_rows == 0:
+            continue
+        rows = rows_of(index, segment)
+        field = plan.fields[index]
+        where = f"field {field.name!r}, rows [{segment.start}, {segment.stop})"
+        shape = (segment.stored_rows, segment.dim)
+        if rows.values.shape != shape:
+            raise ValueError(f"{where}: expected values {shape}, got {tuple(rows.values.shape)}")
+        scale = rows.scale if segment.scale is None else shared[segment.scale]
+        offset = None if segment.offset is None else starts[segment.offset][: segment.dim]
+        try:
+            _encode_segment(plan, segment, rows.values, scale, offset, payload[at:])
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+    return Packed(plan, payload, shared, _flat(starts), _flat_projections(plan, projections or []))
+
+
+def _encode_segment(
+    plan: Plan, segment: Segment, values: Tensor, scale: Tensor | None, offset: Tensor | None, out: Tensor
+) -> None:
+    row_bytes = plan.profile.row_bytes(segment.dim, segment.precision)
+    out = out[: segment.stored_rows * row_bytes].view(segment.stored_rows, row_bytes)
+    if scale is not None:
+        scale = scale.detach().abs().float().cpu().reshape(-1, 1)  # (1, 1) or (rows, 1)
+    step = max(1, _CHUNK_VALUES // segment.dim)
+    for start in range(0, segment.stored_rows, step):
+        chunk = values[start : start + step].detach().float().cpu()
+        if not torch.isfinite(chunk).all():
+            raise ValueError("the rows hold NaN or infinity, the training diverged")
+        chunk_scale = scale if scale is None or len(scale) == 1 else scale[start : start + step]
+        out[start : start + step] = encode_rows(plan.profile, segment, chunk, chunk_scale, offset)
+
+
+def _numbers(values: Tensor | None, count: int, what: str) -> Tensor:
+    """`count` finite float32 numbers on the CPU."""
+    values = torch.zeros(0) if values is None else values.detach().float().cpu().flatten()[:count]
+    if len(values) != count or not torch.isfinite(values).all():
+        raise ValueError(f"{what}: expected {count} finite numbers, got {values.tolist()[:8]}")
+    return values
+
+
+def _flat(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+def _flat_projections(plan: Plan, projections: list[Tensor]) -> Tensor:
+    shapes = [(f.projection_dim, f.dim) for f in plan.fields if f.projection_dim]
+    if [tuple(p.shape) for p in projections] != shapes:
+        raise ValueError(f"expected projections {shapes}, got {[tuple(p.shape) for p in projections]}")
+    return _flat([p.detach().cpu().half().flatten() for p in projections]).half()
+
+
+class PackedTable(nn.Module):
+    """Look-ups in packed tables. Only the packed bytes are held; a look-up decodes the rows it reads.
+
+    `first_rows` are the data's (`Stats.first_rows`), checked against the plan's. All fields must have
+    one output dimension D.
+    """
+
+    payload: Tensor
+    first_rows: Tensor
+    matrices: Tensor
+    field: Tensor
+    field_start: Tensor
+    field_segment: Tensor
+    starts: Tensor
+    reads_row_0: Tensor
+    hashed: Tensor
+    buckets: Tensor
+
+    def __init__(self, packed: Packed, first_rows: Sequence[int] | Tensor | None = None) -> None:
+        super().__init__()
+        plan = packed.plan
+        dims = {field.dim for field in plan.fields}
+        if len(dims) != 1:
+            raise ValueError(f"all fields need one output dimension, this plan has {sorted(dims)}")
+        starts = torch.tensor([0, *(field.rows for field in plan.fields)]).cumsum(0)[:-1]
+        if first_rows is not None and starts.tolist() != torch.as_tensor(first_rows).tolist():
+            raise ValueError(
+                f"the data's fields start at rows {torch.as_tensor(first_rows).tolist()}, the plan's at "
+                f"{starts.tolist()}; these tables were made for other data"
+            )
+        self.plan = plan
+        self.dim = dims.pop()
+        self.width = max(self.dim, *(field.projection_dim for field in plan.fields))
+        self._register("first_rows", starts)
+        self._register("payload", packed.payload)
+        self._layout = packed_segments(plan, packed.scales, packed.offsets, self.width)
+        for name in SEGMENT_TENSORS:
+            self._register(f"segment_{name}", getattr(self._layout, name))
+        self._register_addresses(plan)
+        self._projected = [i for i, field in enumerate(plan.fields) if field.projection_dim]
+        self._register("matrices", _matrices(packed, self.width))
+
+    def _register(self, name: str, tensor: Tensor) -> None:
+        self.register_buffer(name, tensor, persistent=False)
+
+    def _register_addresses(self, plan: Plan) -> None:
+        """Per segment (S,): its field, global first row and sharing, and the same of the field."""
+        fields = torch.tensor([index for index, _, _ in placed(plan)])
+        sharing = torch.tensor([segment.sharing for _, segment, _ in placed(plan)])
+        counts = torch.tensor([0, *(len(field.segments) for field in plan.fields)]).cumsum(0)
+        self._register("field", fields)
+        self._register("field_start", self.first_rows[fields])
+        self._register("field_segment", counts[fields])
+        self._register(
+            "starts", self.first_rows[fields] + torch.tensor([s.start for _, s, _ in placed(plan)])
+        )
+        self._register("reads_row_0", sharing == Sharing.OOV)
+        self._register("hashed", sharing == Sharing.HASHED)
+        self._register("buckets", torch.tensor([max(1, s.stored_rows) for _, s, _ in placed(plan)]))
+        self._any_reads_row_0 = bool(self.reads_row_0.any())
+        self._any_hashed = bool(self.hashed.any())
+
+    def forward(self, batch: Batch) -> Tensor:
+        """-> (B, F, D): the vector of every field of every example, bags pooled."""
+        lookup = look_up(batch, self.first_rows)
+        pooled = lookup.pool(self.stored(lookup.rows))  # (B, F, W)
+        vectors = pooled[:, :, : self.dim]
+        if not self._projected:
+            return vectors
+        vectors = vectors.clone()
+        vectors[:, self._projected] = torch.einsum("bfw,fwd->bfd", pooled[:, self._projected], self.matrices)
+        return vectors
+
+    def stored(self, rows: Tensor) -> Tensor:
+        """Global rows (N,) -> what is stored for them (N, W), padded with zeros, before any projection."""
+        # the buffers are where the module was moved to, the layout is where it was made
+        layout = replace(self._layout, **{name: getattr(self, f"segment_{name}") for name in SEGMENT_TENSORS})
+        segment = torch.searchsorted(self.starts, rows, right=True) - 1
+        if self._any_reads_row_0:
+            away = self.reads_row_0[segment]
+            rows = torch.where(away, self.field_start[segment], rows)
+            segment = torch.where(away, self.field_segment[segment], segment)
+        stored = rows - self.starts[segment]
+        if self._any_hashed:
+            hashed = row_hash(rows - self.field_start[segment], self.field[segment], self.buckets[segment])
+            stored = torch.where(self.hashed[segment], hashed, stored)
+        return gather_packed(self.payload, layout, segment, stored)
+
+    def decode(self, field: int) -> Tensor:
+        """All rows of a field as its look-ups return them, (R, D) float32."""
+        rows, first = self.plan.fields[field].rows, int(self.first_rows[field])
+        step = max(1, _CHUNK_VALUES // self.width)
+        device = self.payload.device
+        parts = [
+            self.stored(torch.arange(first + start, first + min(start + step, rows), device=device))
+            for start in range(0, rows, step)
+        ]
+        values = torch.cat(parts)
+        if field in self._projected:
+            return values @ self.matrices[self._projected.index(field)]
+        return values[:, : self.dim]
+
+
+def _matrices(packed: Packed, width: int) -> Tensor:
+    """The fields' projections as (fields that have one, W, D) float32, their missing rows zero."""
+    matrices = []
+    at = 0
+    for field in packed.plan.fields:
+        if field.projection_dim:
+            size = field.projection_dim * field.dim
+            matrix = packed.projections[at : at + size].float().view(field.projection_dim, field.dim)
+            matrices.append(nn.functional.pad(matrix, (0, 0, 0, width - field.projection_dim)))
+            at += size
+    return torch.stack(matrices) if matrices else torch.zeros(0, width, packed.plan.fields[0].dim)

@@ -10,7 +10,7 @@ The byte model is a pure function of the plan and equals the size of the exporte
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -19,6 +19,13 @@ DIRECTORY_HEADER_BYTES = 8  # u16 version, u16 profile, u32 number of fields
 FIELD_ENTRY_BYTES = 8  # u32 number of segments, u16 dim, u16 projection dim
 SEGMENT_ENTRY_BYTES = 16  # u32 stop, u32 stored rows, u16 dim, u8 precision, u8 flags, u16 scale, u16 offset
 FILE_METADATA = {"format": "autoembed-tables", "version": "1"}
+TENSORS = {  # of the tables file, in file order: name -> safetensors type, bytes of a value
+    "offsets": ("F32", 4),
+    "scales": ("F32", 4),
+    "projections": ("F16", 2),
+    "index": ("U8", 1),
+    "payload": ("U8", 1),
+}
 NONE = 0xFFFF  # "no scale" and "no offset" in the directory
 
 BITS = {**{f"int{b}": b for b in range(1, 9)}, "fp16": 16, "bf16": 16, "fp32": 32}
@@ -139,7 +146,7 @@ class Plan:
     def offset_dims(self) -> tuple[int, ...]:
         """The length of every shared offset, by its number."""
         dims: dict[int, int] = {}
-        for field, segment in self.segments():
+        for _, segment in self.segments():
             if segment.offset is not None:
                 dims[segment.offset] = max(dims.get(segment.offset, 0), segment.dim)
         return tuple(dims.get(i, 0) for i in range(1 + max(dims, default=-1)))
@@ -169,10 +176,6 @@ class PlanBytes:
 def plan_bytes(plan: Plan) -> PlanBytes:
     """Bytes of the exported tables file, without packing anything. Raises ValueError as `check`."""
     check(plan)
-    profile = plan.profile
-    payload = sum(
-        profile.payload_bytes(s.stored_rows, s.dim, s.precision) for _, s in plan.segments() if s.stored_rows
-    )
     sizes = {
         "offsets": 4 * sum(plan.offset_dims()),
         "scales": 4 * plan.scale_count,
@@ -180,26 +183,36 @@ def plan_bytes(plan: Plan) -> PlanBytes:
         "index": DIRECTORY_HEADER_BYTES
         + FIELD_ENTRY_BYTES * len(plan.fields)
         + SEGMENT_ENTRY_BYTES * sum(len(f.segments) for f in plan.fields),
-        "payload": payload,
+        "payload": sum(segment_bytes(plan.profile, s) for _, s in plan.segments()),
     }
-    return PlanBytes(**sizes, header=header_bytes(sizes))
+    return PlanBytes(**sizes, header=len(tables_header(sizes)))
 
 
-def header_bytes(sizes: dict[str, int]) -> int:
-    """Bytes that safetensors puts before the tensors: a length, JSON, and padding to 8 bytes.
+def segment_bytes(profile: Profile, segment: Segment) -> int:
+    """Bytes of a segment's rows in the payload; 0 where it stores none."""
+    if segment.stored_rows == 0:
+        return 0
+    return profile.payload_bytes(segment.stored_rows, segment.dim, segment.precision)
 
-    `sizes` maps offsets, scales, projections, index, payload to bytes. The order is the library's:
-    wider types first, then by name.
+
+def placed(plan: Plan) -> Iterator[tuple[int, Segment, int]]:
+    """Field index, segment and the byte of the payload at which its rows start, in file order."""
+    at = 0
+    for index, field in enumerate(plan.fields):
+        for segment in field.segments:
+            yield index, segment, at
+            at += segment_bytes(plan.profile, segment)
+
+
+def tables_header(sizes: dict[str, int]) -> bytes:
+    """What safetensors puts before the tensors: u64 length of the JSON, the JSON, spaces up to 8 bytes.
+
+    `sizes` maps offsets, scales, projections, index, payload to bytes. The order is the one that the
+    safetensors library writes: wider types first, then by name.
     """
     header: dict[str, object] = {"__metadata__": FILE_METADATA}
     position = 0
-    for name, dtype, width in (
-        ("offsets", "F32", 4),
-        ("scales", "F32", 4),
-        ("projections", "F16", 2),
-        ("index", "U8", 1),
-        ("payload", "U8", 1),
-    ):
+    for name, (dtype, width) in TENSORS.items():
         end = position + sizes[name]
         header[name] = {
             "dtype": dtype,
@@ -207,7 +220,9 @@ def header_bytes(sizes: dict[str, int]) -> int:
             "data_offsets": [position, end],
         }
         position = end
-    return 8 + _round_up(len(json.dumps(header, separators=(",", ":"))), 8)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text = text.ljust(_round_up(len(text), 8))
+    return len(text).to_bytes(8, "little") + text
 
 
 def check(plan: Plan) -> None:

@@ -1,0 +1,54 @@
+"""A plan as the per-segment numbers by which packed rows are found and decoded."""
+
+import torch
+from torch import Tensor
+
+from autoembed.plan import Plan, Segment, placed
+from autoembed_kernels.gather_packed import BF16, FP16, FP32, INTEGER, PackedSegments
+
+_KINDS = {"fp16": FP16, "bf16": BF16, "fp32": FP32}
+
+
+def packed_segments(plan: Plan, scales: Tensor, offsets: Tensor, width: int) -> PackedSegments:
+    """One entry per segment of the plan, in file order; rows are returned `width` values wide.
+
+    scales (S,) and offsets (all of them behind one another) are the tensors of the tables file.
+    """
+    segments = [segment for _, segment, _ in placed(plan)]
+    profile = plan.profile
+    whole = profile.row_scale_bytes == 4  # the front holds a bias too, in place of shift and offset
+    offset_rows = torch.zeros(1 + len(plan.offset_dims()), width)  # the last row is "no offset"
+    at = 0
+    for row, dim in enumerate(plan.offset_dims()):
+        offset_rows[row, :dim] = offsets[at : at + dim]
+        at += dim
+    stores = [segment for segment in segments if segment.stored_rows]
+    integers = [segment.is_integer for segment in segments]
+    return PackedSegments(
+        base=torch.tensor([at for _, _, at in placed(plan)]),
+        row_bytes=torch.tensor(
+            [profile.row_bytes(s.dim, s.precision) if s.stored_rows else 0 for s in segments]
+        ),
+        dim=torch.tensor([s.dim if s.stored_rows else 0 for s in segments]),
+        bits=torch.tensor([s.bits if s.is_integer else 8 for s in segments]),
+        kind=torch.tensor([_kind(s) for s in segments], dtype=torch.uint8),
+        front=torch.tensor([profile.row_scale_bytes if integer else 0 for integer in integers]),
+        shift=torch.tensor([_shift(s) if s.is_integer and not whole else 0.0 for s in segments]),
+        scale=torch.tensor([0.0 if s.scale is None else float(scales[s.scale]) for s in segments]),
+        offset=torch.tensor([len(offset_rows) - 1 if s.offset is None else s.offset for s in segments]),
+        offsets=offset_rows,
+        kinds=tuple(sorted({_kind(s) for s in stores})),
+        row_scales=profile.row_scale_bytes >= 2,
+        row_biases=whole,
+        width=width,
+    )
+
+
+def _kind(segment: Segment) -> int:
+    return _KINDS.get(segment.precision, INTEGER)
+
+
+def _shift(segment: Segment) -> float:
+    """What a code is moved by before it is scaled: codes are stored from 0 on."""
+    half = 1 << (segment.bits - 1)
+    return 0.5 - half if segment.mid_rise else -half

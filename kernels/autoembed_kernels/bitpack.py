@@ -1,0 +1,72 @@
+"""Rows of b-bit codes <-> bytes.
+
+Layout: a little-endian bit stream per row. Code j of a row takes bits [j * b, (j + 1) * b), bit i of the
+stream is bit i % 8 of byte i // 8, every row starts on a byte, and the bits left over at a row's end are 0.
+
+    byte[i] = sum over j, k of bit k of code[j] at stream bit j * b + k, for stream bits 8 i .. 8 i + 7
+
+Eight codes take exactly b bytes, so the fast path moves eight codes at a time through one 64-bit word.
+"""
+
+import torch
+from torch import Tensor
+
+BYTES = tuple(range(8))
+
+
+def packed_row_bytes(dim: int, bits: int) -> int:
+    """Bytes of one row of `dim` codes: ceil(dim * bits / 8)."""
+    return -(-dim * bits // 8)
+
+
+def reference_pack_bits(codes: Tensor, bits: int) -> Tensor:
+    """As `pack_bits`, bit by bit."""
+    rows, dim = codes.shape
+    packed = torch.zeros(rows, packed_row_bytes(dim, bits), dtype=torch.uint8)
+    for row in range(rows):
+        for j in range(dim):
+            for k in range(bits):
+                place = j * bits + k
+                packed[row, place // 8] |= (int(codes[row, j]) >> k & 1) << place % 8
+    return packed
+
+
+def reference_unpack_bits(packed: Tensor, dim: int, bits: int) -> Tensor:
+    """As `unpack_bits`, bit by bit."""
+    codes = torch.zeros(len(packed), dim, dtype=torch.uint8)
+    for row in range(len(packed)):
+        for j in range(dim):
+            for k in range(bits):
+                place = j * bits + k
+                codes[row, j] |= (int(packed[row, place // 8]) >> place % 8 & 1) << k
+    return codes
+
+
+def pack_bits(codes: Tensor, bits: int) -> Tensor:
+    """codes (R, D) integers in 0 .. 2^bits - 1 -> (R, ceil(D * bits / 8)) uint8. bits in 1..8.
+
+    Codes outside the range give a wrong row, not an error: the caller clips.
+    """
+    rows, dim = codes.shape
+    if bits == 8:
+        return codes.to(torch.uint8)
+    padded = torch.nn.functional.pad(codes, (0, -dim % 8)).view(rows, -1, 8)
+    words = torch.zeros(padded.shape[:2], dtype=torch.int64, device=codes.device)
+    for k in BYTES:
+        words |= padded[:, :, k].to(torch.int64) << (k * bits)
+    packed = torch.stack([(words >> (8 * i) & 255).to(torch.uint8) for i in range(bits)], dim=2)
+    return packed.view(rows, -1)[:, : packed_row_bytes(dim, bits)].contiguous()
+
+
+def unpack_bits(packed: Tensor, dim: int, bits: int) -> Tensor:
+    """packed (R, ceil(D * bits / 8)) uint8 -> codes (R, D) uint8."""
+    rows, width = packed.shape
+    if bits == 8:
+        return packed[:, :dim]
+    padded = torch.nn.functional.pad(packed, (0, -width % bits)).view(rows, -1, bits)
+    words = torch.zeros(padded.shape[:2], dtype=torch.int64, device=packed.device)
+    for i in range(bits):
+        words |= padded[:, :, i].to(torch.int64) << (8 * i)
+    mask = (1 << bits) - 1
+    codes = torch.stack([(words >> (k * bits) & mask).to(torch.uint8) for k in BYTES], dim=2)
+    return codes.view(rows, -1)[:, :dim].contiguous()
