@@ -10,8 +10,8 @@ from typing import Protocol
 
 from torch import nn
 
-from autoembed.export.network_file import read_network, write_network
 from autoembed.models import ModelConfig
+from autoembed.network_file import read_network, write_network
 from autoembed.packed import Packed
 
 TABLES = "tables.safetensors"
