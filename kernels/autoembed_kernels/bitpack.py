@@ -47,26 +47,26 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
 
     Codes outside the range give a wrong row, not an error: the caller clips.
     """
-    rows, dim = codes.shape
+    dim = codes.shape[1]
     if bits == 8:
         return codes.to(torch.uint8)
-    padded = torch.nn.functional.pad(codes, (0, -dim % 8)).view(rows, -1, 8)
+    padded = torch.nn.functional.pad(codes, (0, -dim % 8)).unflatten(1, (-1, 8))
     words = torch.zeros(padded.shape[:2], dtype=torch.int64, device=codes.device)
     for k in BYTES:
         words |= padded[:, :, k].to(torch.int64) << (k * bits)
     packed = torch.stack([(words >> (8 * i) & 255).to(torch.uint8) for i in range(bits)], dim=2)
-    return packed.view(rows, -1)[:, : packed_row_bytes(dim, bits)].contiguous()
+    return packed.flatten(1)[:, : packed_row_bytes(dim, bits)].contiguous()
 
 
 def unpack_bits(packed: Tensor, dim: int, bits: int) -> Tensor:
     """packed (R, ceil(D * bits / 8)) uint8 -> codes (R, D) uint8."""
-    rows, width = packed.shape
+    width = packed.shape[1]
     if bits == 8:
         return packed[:, :dim]
-    padded = torch.nn.functional.pad(packed, (0, -width % bits)).view(rows, -1, bits)
+    padded = torch.nn.functional.pad(packed, (0, -width % bits)).unflatten(1, (-1, bits))
     words = torch.zeros(padded.shape[:2], dtype=torch.int64, device=packed.device)
     for i in range(bits):
         words |= padded[:, :, i].to(torch.int64) << (8 * i)
     mask = (1 << bits) - 1
     codes = torch.stack([(words >> (k * bits) & mask).to(torch.uint8) for k in BYTES], dim=2)
-    return codes.view(rows, -1)[:, :dim].contiguous()
+    return codes.flatten(1)[:, :dim].contiguous()

@@ -1,0 +1,44 @@
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoembed_kernels.bitpack import (
+    pack_bits,
+    packed_row_bytes,
+    reference_pack_bits,
+    reference_unpack_bits,
+    unpack_bits,
+)
+
+
+@st.composite
+def codes_and_bits(draw: st.DrawFn) -> tuple[torch.Tensor, int]:
+    bits = draw(st.integers(1, 8))
+    rows, dim = draw(st.integers(0, 5)), draw(st.integers(1, 19))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    return torch.randint(0, 1 << bits, (rows, dim), generator=generator, dtype=torch.uint8), bits
+
+
+@given(codes_and_bits())
+@settings(deadline=None, max_examples=50)
+def test_packed_bits_equal_the_bit_by_bit_reference_and_come_back(case: tuple[torch.Tensor, int]) -> None:
+    codes, bits = case
+    packed = pack_bits(codes, bits)
+    assert packed.shape == (len(codes), packed_row_bytes(codes.shape[1], bits))
+    assert torch.equal(packed, reference_pack_bits(codes, bits))
+    assert torch.equal(unpack_bits(packed, codes.shape[1], bits), codes)
+    assert torch.equal(reference_unpack_bits(packed, codes.shape[1], bits), codes)
+
+
+def test_the_layout_is_the_documented_one() -> None:
+    # codes 1, 2, 3 of 3 bits: 001 | 010 << 3 | 011 << 6 = 0b0_11010001 -> bytes 0xD1, 0x00
+    assert pack_bits(torch.tensor([[1, 2, 3]]), 3).tolist() == [[0xD1, 0x00]]
+    # 4 bits: the first code is the low half of the byte, as FBGEMM reads it
+    assert pack_bits(torch.tensor([[0xA, 0xB, 0xC]]), 4).tolist() == [[0xBA, 0x0C]]
+    # 2 bits: low bits first
+    assert pack_bits(torch.tensor([[3, 0, 1, 2]]), 2).tolist() == [[0b10010011]]
+
+
+def test_wide_and_narrow_integer_types_pack_alike() -> None:
+    codes = torch.arange(40).view(4, 10) % 32
+    assert torch.equal(pack_bits(codes, 5), pack_bits(codes.to(torch.uint8), 5))
