@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import torch
-from autoembed_kernels.row_update import RowOptimizer
 from torch import Tensor, nn
 
 from autoembed.budget import Footprint
@@ -19,6 +18,7 @@ from autoembed.packed import Packed
 from autoembed.plan import Plan, Profile
 from autoembed.stats import Stats
 from autoembed.tables import Lookup, look_up
+from autoembed_kernels.row_update import RowOptimizer
 
 
 @dataclass(frozen=True)
@@ -29,21 +29,40 @@ class Int:
     high: int
     log: bool = False
 
+    def __contains__(self, value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"whole numbers {self.low} .. {self.high}" + (" (log)" if self.log else "")
+
 
 @dataclass(frozen=True)
 class Float:
-    """Real numbers from low to high."""
+    """Real numbers from low to high, both included."""
 
     low: float
     high: float
     log: bool = False
 
+    def __contains__(self, value: Any) -> bool:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.low:g} .. {self.high:g}" + (" (log)" if self.log else "")
+
 
 @dataclass(frozen=True)
 class Choice:
-    """One of the named values."""
+    """One of the named values, in the order of what they cost where they have one."""
 
     values: tuple[Any, ...]
+
+    def __contains__(self, value: Any) -> bool:
+        return any(type(value) is type(choice) and value == choice for choice in self.values)
+
+    def __str__(self) -> str:
+        return ", ".join(str(value) for value in self.values)
 
 
 Domain = Int | Float | Choice
@@ -118,12 +137,18 @@ class Table(nn.Module, ABC):
 
 
 class Method(ABC):
-    """A compression method. Subclasses are frozen dataclasses; none is subclassed again."""
+    """A compression method. Subclasses are frozen dataclasses; none is subclassed again.
+
+    `levers` say what it saves on: rows, sharing, precision, dimension. `bags`: fields of several ids
+    work. `trains_small`: training, too, holds fewer bytes than full precision does.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
     levers: ClassVar[tuple[str, ...]]
+    bags: ClassVar[bool] = True
+    trains_small: ClassVar[bool] = False
 
     @abstractmethod
     def footprint(self, spec: TableSpec) -> Footprint:

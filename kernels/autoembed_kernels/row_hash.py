@@ -27,7 +27,8 @@ def row_hash(rows: Tensor, salt: int | Tensor, buckets: int | Tensor) -> Tensor:
     mixed = (mixed ^ _shift(mixed, 30)) * FIRST
     mixed = (mixed ^ _shift(mixed, 27)) * SECOND
     mixed = mixed ^ _shift(mixed, 31)
-    return _shift(mixed, 1) % buckets
+    buckets_of_row: Tensor = _shift(mixed, 1) % buckets
+    return buckets_of_row
 
 
 def reference(row: int, salt: int, buckets: int) -> int:
