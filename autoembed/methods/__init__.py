@@ -11,10 +11,11 @@ from autoembed.methods.fp16 import Fp16
 from autoembed.methods.frequency_cut import FrequencyCut
 from autoembed.methods.full_precision import FullPrecision
 from autoembed.methods.hashing import Hashing
+from autoembed.methods.mpe import Mpe
 from autoembed.methods.uniform import Uniform
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (FullPrecision, Fp16, Uniform, FrequencyCut, Hashing)
+    method.name: method for method in (FullPrecision, Fp16, Uniform, FrequencyCut, Hashing, Mpe)
 }
 
 

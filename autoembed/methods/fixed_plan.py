@@ -214,12 +214,12 @@ class StoredPrecision(nn.Module):
         if steps is None:
             steps = torch.tensor(
                 [
-                    fitted_step(parts[number], grids[number]) if number in grids else 1.0
+                    first_step(parts[number], grids[number]) if number in grids else 1.0
                     for number in range(count)
                 ]
             )
-        self.steps = nn.Parameter(steps) if count else None
-        self.offset = nn.Parameter(offset) if count and offset is not None else None
+        self.steps = nn.Parameter(steps[:count].clone()) if count else None
+        self.offset = nn.Parameter(offset.clone()) if count and offset is not None else None
         self.kinds = tuple(sorted({_kind(s) for _, s, _ in segments}))
         for name, values, dtype in (
             ("first", [first for _, _, first in segments], torch.int64),
@@ -228,7 +228,7 @@ class StoredPrecision(nn.Module):
         ):
             self.register_buffer(name, torch.tensor(values, dtype=dtype), persistent=False)
         self.register_buffer("grids", grid_table(ordered), persistent=False)
-        self.register_buffer("gradient_scales", gradient_scales, persistent=False)
+        self.register_buffer("gradient_scales", gradient_scales[:count], persistent=False)
 
     first: Tensor
     step: Tensor
@@ -251,7 +251,7 @@ class StoredPrecision(nn.Module):
 
     def forward(self, rows: Tensor, weights: Tensor) -> Tensor:
         """rows (U,) of the store, weights (U, D) -> (U, D) as stored."""
-        if self.kinds == ("fp32",):
+        if self.kinds in ((), ("fp32",)):
             return weights
         segment = torch.searchsorted(self.first, rows, right=True) - 1
         kind = self.kind[segment].unsqueeze(1)
@@ -292,7 +292,7 @@ def _stored_segments(fields: Fields) -> Iterable[tuple[int, Segment, int]]:
                 first += segment.stored_rows
 
 
-def fitted_step(parts: list[Tensor], grid: Grid) -> float:
+def first_step(parts: list[Tensor], grid: Grid) -> float:
     """The first step for weights (n, D): 2 mean|w| / sqrt(2^(b-1)), LSQ's rule."""
     mean = sum(float(part.abs().sum()) for part in parts) / max(1, sum(part.numel() for part in parts))
     return 2 * mean / 2 ** ((grid.bits - 1) / 2)

@@ -27,8 +27,7 @@ def row_hash(rows: Tensor, salt: int | Tensor, buckets: int | Tensor) -> Tensor:
     mixed = (mixed ^ _shift(mixed, 30)) * FIRST
     mixed = (mixed ^ _shift(mixed, 27)) * SECOND
     mixed = mixed ^ _shift(mixed, 31)
-    buckets_of_row: Tensor = _shift(mixed, 1) % buckets
-    return buckets_of_row
+    return _shift(mixed, 1) % buckets
 
 
 def reference(row: int, salt: int, buckets: int) -> int:
@@ -42,4 +41,5 @@ def reference(row: int, salt: int, buckets: int) -> int:
 
 def _shift(words: Tensor, bits: int) -> Tensor:
     """Unsigned shift to the right of 64-bit words kept as int64."""
-    return (words >> bits) & (2 ** (64 - bits) - 1)
+    shifted: Tensor = (words >> bits) & (2 ** (64 - bits) - 1)
+    return shifted
