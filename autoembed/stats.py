@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from autoembed.data.prepared import PreparedData
+
 Counts = npt.NDArray[np.int64]
 
 
@@ -60,3 +62,10 @@ def frequency_groups(counts: Counts, *, growth: int = 4, access_share: float = 0
             boundaries.append(tie_end)
         rank = max(rank * growth, tie_end)
     return (*boundaries, rows)
+
+
+def stats_of(data: PreparedData) -> Stats:
+    """The statistics of prepared data; `prepare` counted them in the train split."""
+    return Stats(
+        tuple(FieldStats(field.name, data.counts(f), field.bag) for f, field in enumerate(data.fields))
+    )

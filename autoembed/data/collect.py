@@ -1,0 +1,149 @@
+"""The first pass: the raw log, read once, becomes numeric columns on disk and one id table per field.
+
+Ids get provisional numbers in the order in which they are seen; ranks come when all counts are known.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from autoembed.config import ConfigError
+from autoembed.data.chunk import BadRow, Chunk, Encoded, Layout
+from autoembed.data.columns import RawColumn
+from autoembed.data.config import Transform
+from autoembed.data.id_table import IdTable
+
+BAD_ROWS_NAMED = 20
+_ENOUGH_TO_FAIL = 1 << 20
+
+
+@dataclass
+class RawField:
+    """A field's provisional numbers, -1 = missing; `lengths` of bags."""
+
+    name: str
+    numbers: RawColumn
+    lengths: RawColumn | None
+    table: IdTable | None = None
+
+
+@dataclass
+class RawLog:
+    """What the first pass leaves. Dense columns: float32, transformed where that needs no statistics,
+    else float64 with NaN = missing."""
+
+    folder: Path
+    labels: RawColumn
+    dense: list[RawColumn]
+    fields: list[RawField]
+    split: RawColumn
+    order: RawColumn | None
+    rows: int = 0
+    bad_count: int = 0
+    bad: list[BadRow] = field(default_factory=list)
+
+    @property
+    def bad_share(self) -> float:
+        return self.bad_count / max(self.rows + self.bad_count, 1)
+
+
+def collect(
+    chunks: Iterable[Chunk],
+    layout: Layout,
+    folder: Path,
+    max_bad_share: float,
+    advance: Callable[[Chunk], None],
+) -> RawLog:
+    """Write the chunks' columns below `folder`. `advance` is called after each chunk.
+
+    Raises ConfigError where too many rows are bad or a column changes its type, KeyCollision as IdTable.
+    """
+    log = RawLog(
+        folder,
+        RawColumn(folder / "label", np.float32),
+        [
+            RawColumn(folder / f"dense_{position}", np.float64 if transform == "standard" else np.float32)
+            for position, transform in enumerate(layout.dense.values())
+        ],
+        [
+            RawField(
+                name,
+                RawColumn(folder / f"numbers_{position}", np.int32),
+                RawColumn(folder / f"lengths_{position}", np.int32) if settings.bag else None,
+            )
+            for position, (name, settings) in enumerate(layout.categorical.items())
+        ],
+        RawColumn(folder / "split", np.int8),
+        RawColumn(folder / "order", np.float64) if layout.order else None,
+    )
+    for chunk in chunks:
+        _append(log, chunk, layout)
+        if log.rows + log.bad_count >= _ENOUGH_TO_FAIL:
+            _refuse_too_many(log, max_bad_share)
+        advance(chunk)
+    _refuse_too_many(log, max_bad_share)
+    if log.rows == 0:
+        raise ConfigError("the files of key 'path' hold no rows")
+    for column in (log.labels, *log.dense, log.order):
+        if column is not None:
+            column.finish()
+    for raw in log.fields:
+        raw.numbers.finish()
+        if raw.lengths is not None:
+            raw.lengths.finish()
+    return log
+
+
+def _append(log: RawLog, chunk: Chunk, layout: Layout) -> None:
+    log.rows += chunk.rows
+    log.bad_count += len(chunk.bad)
+    log.bad.extend(chunk.bad[: BAD_ROWS_NAMED - len(log.bad)])
+    log.labels.append(chunk.labels)
+    for column, transform, values in zip(log.dense, layout.dense.values(), chunk.dense, strict=True):
+        column.append(_transformed(values, transform))
+    if chunk.split is not None:
+        log.split.append(chunk.split)
+    if log.order is not None and chunk.order is not None:
+        log.order.append(chunk.order)
+    for raw, encoded in zip(log.fields, chunk.fields, strict=True):
+        raw.numbers.append(_numbers(raw, encoded))
+        if raw.lengths is not None and encoded.lengths is not None:
+            raw.lengths.append(encoded.lengths)
+
+
+def _numbers(raw: RawField, encoded: Encoded) -> np.ndarray:  # type: ignore[type-arg]
+    """Provisional numbers of a chunk's ids (N,), -1 = missing."""
+    if len(encoded.values) == 0:
+        return encoded.codes
+    if raw.table is None:
+        raw.table = IdTable(encoded.kind)
+    if raw.table.kind != encoded.kind:
+        raise ConfigError(
+            f"column {raw.name!r} holds {raw.table.kind} in one file and {encoded.kind} in another; "
+            "write the same type into all files"
+        )
+    numbers = raw.table.numbers_of(encoded.values, encoded.keys, encoded.exact)
+    return np.append(numbers, np.int32(-1))[encoded.codes]  # code -1 picks the last
+
+
+def _transformed(values: np.ndarray, transform: Transform) -> np.ndarray:  # type: ignore[type-arg]
+    """`log` and `none` need no statistics; NaN stays for `standard`, else becomes 0."""
+    if transform == "standard":
+        return values
+    if transform == "log":
+        values = np.sign(values) * np.log1p(np.abs(values))
+    return np.where(np.isnan(values), 0.0, values)
+
+
+def _refuse_too_many(log: RawLog, max_bad_share: float) -> None:
+    if log.bad_share <= max_bad_share:
+        return
+    shown = "\n".join(f"  {row.file}:{row.line}: {row.reason}" for row in log.bad)
+    more = log.bad_count - len(log.bad)
+    more_line = f"\n  and {more} more" if more > 0 else ""
+    raise ConfigError(
+        f"{log.bad_count} of {log.rows + log.bad_count} rows are bad ({log.bad_share:.4%}), "
+        f"allowed are {max_bad_share:.4%}; repair them or raise 'max_bad_share':\n{shown}{more_line}"
+    )

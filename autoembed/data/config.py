@@ -1,0 +1,200 @@
+"""The data section of a project: where the click log lies and what its columns mean.
+
+    path: logs/*.parquet            # a file, directory, glob, or a list of these
+    label: click                    # 0 or 1
+    dense: {age: standard, price: log}
+    categorical:
+      user:
+      tags: {bag: true, separator: "|", pooling: mean}
+    min_count: 2
+    split: {last: {by: time, valid: 0.1, test: 0.1}}
+
+Relative paths start at the folder of the YAML file.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field as Limit
+
+from autoembed.config import ConfigError, Section, load
+
+Format = Literal["criteo", "csv", "parquet"]
+Transform = Literal["log", "standard", "none"]
+Pooling = Literal["sum", "mean"]
+
+CRITEO_LABEL = "label"
+CRITEO_DENSE = tuple(f"I{number}" for number in range(1, 14))
+CRITEO_CATEGORICAL = tuple(f"C{number}" for number in range(1, 27))
+
+
+class Categorical(Section):
+    """One categorical column. Missing values read the out-of-vocabulary row 0.
+
+    `bag`: several ids in one example, in text joined by `separator`, in Parquet a list column.
+    `bucketize`: a numeric column whose ids are 2 + floor(ln(x)^2) for x > 2 and floor(x) otherwise.
+    `min_count`: ids seen less often in train read row 0; None takes the data's `min_count`.
+    """
+
+    bag: bool = False
+    pooling: Pooling = "sum"
+    separator: str = Limit("|", min_length=1)
+    bucketize: bool = False
+    min_count: int | None = Limit(None, ge=1)
+
+
+class ColumnSplit(Section):
+    """The split is a column of the data; values in no list are an error, those in `ignore` are left out."""
+
+    column: str
+    train: tuple[str | int, ...] = ("train",)
+    valid: tuple[str | int, ...] = ("valid", "validation", "val")
+    test: tuple[str | int, ...] = ("test",)
+    ignore: tuple[str | int, ...] = ()
+
+
+class RandomSplit(Section):
+    """Every row is drawn by itself: a pure function of the seed and the row's number."""
+
+    valid: float = Limit(0.1, gt=0, lt=1)
+    test: float = Limit(0.1, gt=0, lt=1)
+    seed: int = Limit(0, ge=0, lt=2**63)
+
+
+class LastSplit(Section):
+    """The last share of the rows is test, the share before it valid.
+
+    `by`: `order` of the rows in the files, or the name of a numeric or time column (ties by order).
+    """
+
+    by: str = "order"
+    valid: float = Limit(0.1, gt=0, lt=1)
+    test: float = Limit(0.1, gt=0, lt=1)
+
+
+class Split(Section):
+    """Exactly one of the three, or the short form `column` with its lists."""
+
+    column: str | None = None
+    train: tuple[str | int, ...] = ("train",)
+    valid: tuple[str | int, ...] = ("valid", "validation", "val")
+    test: tuple[str | int, ...] = ("test",)
+    ignore: tuple[str | int, ...] = ()
+    random: RandomSplit | None = None
+    last: LastSplit | None = None
+
+    @property
+    def chosen(self) -> ColumnSplit | RandomSplit | LastSplit:
+        """The one way that was asked for."""
+        if self.random is not None:
+            return self.random
+        if self.last is not None:
+            return self.last
+        assert self.column is not None
+        return ColumnSplit(
+            column=self.column, train=self.train, valid=self.valid, test=self.test, ignore=self.ignore
+        )
+
+
+class DataConfig(Section):
+    """How to read a click log. `format` follows from the file names where it is left out.
+
+    `dense`: a list takes `log` (sign(x) * ln(1 + |x|), missing = 0) for all; `standard` subtracts the mean
+    of train and divides by its standard deviation (missing = 0 after it); `none` keeps values (missing = 0).
+    `max_bad_share`: rows that cannot be read are left out and counted; above this share preparing fails.
+    CSV: `delimiter`, `header: false` with `columns` naming all columns in order. A value may be quoted but
+    may not hold a line break. An empty value is missing.
+    Criteo: tab-separated, no header: label, I1..I13, C1..C26; dense and categorical default to these.
+    """
+
+    path: str | tuple[str, ...]
+    format: Format | None = None
+    label: str = CRITEO_LABEL
+    dense: tuple[str, ...] | dict[str, Transform] | None = None
+    categorical: tuple[str, ...] | dict[str, Categorical | None] | None = None
+    min_count: int = Limit(1, ge=1)
+    split: Split
+    max_bad_share: float = Limit(0.0, ge=0, le=1)
+    delimiter: str = Limit(",", min_length=1, max_length=1)
+    header: bool = True
+    columns: tuple[str, ...] | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+    def categorical_columns(self, format: Format) -> dict[str, Categorical]:
+        """Name -> settings of every field, in order."""
+        chosen = self.categorical
+        if chosen is None:
+            taken = set(self.dense_columns(format))
+            chosen = tuple(name for name in CRITEO_CATEGORICAL if name not in taken)
+            chosen = chosen if format == "criteo" else ()
+        if isinstance(chosen, dict):
+            return {name: settings or Categorical() for name, settings in chosen.items()}
+        return {name: Categorical() for name in chosen}
+
+    def dense_columns(self, format: Format) -> dict[str, Transform]:
+        """Name -> transform of every dense column, in order."""
+        chosen = self.dense
+        if chosen is None:
+            taken = set(self.categorical or ())
+            chosen = tuple(name for name in CRITEO_DENSE if name not in taken) if format == "criteo" else ()
+        return chosen if isinstance(chosen, dict) else dict.fromkeys(chosen, "log")
+
+
+def load_data_config(path: Path) -> DataConfig:
+    """Read a data YAML; relative paths in it start at its folder. Raises ConfigError."""
+    config = load(DataConfig, path)
+    check(config, str(path))
+    folder = path.resolve().parent
+    return config.model_copy(update={"path": tuple(str(folder / entry) for entry in config.paths)})
+
+
+def check(config: DataConfig, source: str = "data") -> None:
+    """Raise ConfigError where keys contradict one another; `source` names the file in the message."""
+    split = config.split
+    ways = [name for name in ("column", "random", "last") if getattr(split, name) is not None]
+    if len(ways) != 1:
+        found = " and ".join(ways) or "none of them"
+        raise ConfigError(f"{source}: key 'split' needs exactly one of column, random, last; found {found}")
+    chosen = split.chosen
+    if not isinstance(chosen, ColumnSplit) and chosen.valid + chosen.test >= 1:
+        raise ConfigError(
+            f"{source}: key 'split': valid {chosen.valid} + test {chosen.test} leave nothing to train on; "
+            "their sum must be below 1"
+        )
+    if isinstance(chosen, ColumnSplit):
+        _check_lists(chosen, source)
+    if len(config.paths) == 0:
+        raise ConfigError(f"{source}: key 'path' is empty; name a file, a directory or a glob")
+    if not config.header and config.columns is None and config.format == "csv":
+        raise ConfigError(f"{source}: with 'header: false' the key 'columns' must name all columns in order")
+    _check_names(config, source)
+
+
+def _check_lists(split: ColumnSplit, source: str) -> None:
+    listed = [str(v) for group in (split.train, split.valid, split.test, split.ignore) for v in group]
+    twice = sorted({value for value in listed if listed.count(value) > 1})
+    if twice:
+        raise ConfigError(f"{source}: key 'split' lists the value {twice[0]!r} twice; list each value once")
+
+
+def _check_names(config: DataConfig, source: str) -> None:
+    format: Format = config.format or "csv"
+    dense, categorical = config.dense_columns(format), config.categorical_columns(format)
+    for kind, given in (("dense", config.dense), ("categorical", config.categorical)):
+        if isinstance(given, tuple) and len(set(given)) < len(given):
+            twice = next(name for name in given if given.count(name) > 1)
+            raise ConfigError(f"{source}: key {kind!r} names the column {twice!r} twice")
+    for name in (*dense, *categorical):
+        if name == config.label:
+            raise ConfigError(f"{source}: the label {name!r} is also a feature; remove it from the features")
+    for name in dense:
+        if name in categorical:
+            raise ConfigError(f"{source}: column {name!r} is both dense and categorical; keep one")
+    if config.format is not None and config.format != "criteo" and not categorical:
+        raise ConfigError(f"{source}: key 'categorical' is missing; name at least one categorical column")
+    for name, settings in categorical.items():
+        if settings.bag and settings.bucketize:
+            raise ConfigError(f"{source}: column {name!r} cannot be a bag and bucketized; keep one")

@@ -1,0 +1,185 @@
+"""A prepared folder, opened: fields, counts, vocabularies, and batches of its splits."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from autoembed.config import ConfigError
+from autoembed.data.batch import Batch
+from autoembed.data.columns import file_checksum
+from autoembed.data.manifest import read_manifest
+from autoembed.data.rows import BagRows, Rows, pooled_batches, whole_batches
+from autoembed.data.vocabulary import Vocabulary
+
+Array = npt.NDArray[Any]
+MEMORY_LIMIT_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field as the models see it: `rows` with row 0 out of vocabulary; `pooling` of bags."""
+
+    name: str
+    rows: int
+    bag: bool
+    pooling: str
+
+
+class PreparedData:
+    """What `prepare` wrote. Splits are `train`, `valid`, `test`; row ids are frequency ranks of train.
+
+    A split whose arrays take at most `memory_limit_bytes` is loaded once; a larger one is read from
+    memory maps.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any], memory_limit_bytes: int) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.memory_limit_bytes = memory_limit_bytes
+        self.fingerprint: str = manifest["fingerprint"]
+        self.fields = tuple(
+            Field(entry["name"], entry["rows"], entry["bag"], entry["pooling"])
+            for entry in manifest["fields"]
+        )
+        self.dense: tuple[str, ...] = tuple(entry["name"] for entry in manifest["dense"])
+        self._loaded: dict[str, Rows] = {}
+
+    def rows(self, split: str) -> int:
+        """Examples of a split."""
+        return int(self._split(split)["rows"])
+
+    def positives(self, split: str) -> int:
+        """Examples of a split whose label is 1."""
+        return int(self._split(split)["positives"])
+
+    def labels(self, split: str) -> npt.NDArray[np.float32]:
+        """Labels (rows,) float32."""
+        self._split(split)
+        labels: npt.NDArray[np.float32] = np.load(self.path / split / "label.npy")
+        return labels
+
+    def counts(self, field: int) -> npt.NDArray[np.int64]:
+        """Look-ups in train by row (R,): row 0 is out of vocabulary, counts[1:] never increase."""
+        counts: npt.NDArray[np.int64] = np.load(self.path / "counts" / f"{_stem(field)}.npy")
+        return counts
+
+    def vocabulary(self, field: int) -> Vocabulary:
+        """The ids of a field."""
+        names = ("offsets", "bytes") if self.manifest["fields"][field]["kind"] == "strings" else None
+        names = names or (self.manifest["fields"][field]["kind"],)
+        folder = self.path / "vocabulary"
+        return Vocabulary.from_tensors({n: np.load(folder / f"{_stem(field)}.{n}.npy") for n in names})
+
+    def batches(self, split: str, batch_size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
+        """Batches of a split, the last may be shorter; without a seed in the order of the log.
+
+        Shuffled, every row comes exactly once, in an order that depends on the seed alone; where the
+        split is not in memory rows move within pools of blocks (rows.py).
+        """
+        if batch_size < 1:
+            raise ValueError(f"a batch holds at least one row, got a batch size of {batch_size}")
+        if self.split_bytes(split) <= self.memory_limit_bytes:
+            return whole_batches(self._load(split), batch_size, shuffle_seed)
+        columns = self._columns(split, mapped=True)
+        return pooled_batches(columns.read, self.rows(split), batch_size, shuffle_seed)
+
+    def split_bytes(self, split: str) -> int:
+        """Bytes of a split's arrays."""
+        self._split(split)
+        return sum(
+            facts["size"] for name, facts in self.manifest["files"].items() if name.startswith(f"{split}/")
+        )
+
+    def _split(self, split: str) -> dict[str, Any]:
+        if split not in self.manifest["splits"]:
+            raise ValueError(f"no split {split!r}; splits are {', '.join(self.manifest['splits'])}")
+        facts: dict[str, Any] = self.manifest["splits"][split]
+        return facts
+
+    def _load(self, split: str) -> Rows:
+        if split not in self._loaded:
+            self._loaded[split] = self._columns(split, mapped=False).read([(0, self.rows(split))])
+        return self._loaded[split]
+
+    def _columns(self, split: str, mapped: bool) -> "_Columns":
+        def load(name: str) -> Array:
+            array: Array = np.load(self.path / split / name, mmap_mode="r" if mapped else None)
+            return array
+
+        singles = {f: load(f"{_stem(f)}.npy") for f, field in enumerate(self.fields) if not field.bag}
+        bags = {
+            f: (load(f"{_stem(f)}.values.npy"), load(f"{_stem(f)}.offsets.npy"), field.pooling)
+            for f, field in enumerate(self.fields)
+            if field.bag
+        }
+        return _Columns(load("label.npy"), load("dense.npy"), singles, bags)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The arrays of a split, in memory or mapped."""
+
+    labels: Array
+    dense: Array
+    singles: dict[int, Array]
+    bags: dict[int, tuple[Array, Array, str]]
+
+    def read(self, stretches: list[tuple[int, int]]) -> Rows:
+        """The rows of stretches [start, stop), one after another, as tensors."""
+        total = sum(stop - start for start, stop in stretches)
+        ids = np.zeros((total, len(self.singles) + len(self.bags)), dtype=np.int32)
+        for field, column in self.singles.items():
+            ids[:, field] = _joined(column, stretches)
+        bags = {
+            field: _bag_rows(values, offsets, pooling, stretches)
+            for field, (values, offsets, pooling) in self.bags.items()
+        }
+        return Rows(
+            torch.from_numpy(_joined(self.labels, stretches)),
+            torch.from_numpy(_joined(self.dense, stretches)),
+            torch.from_numpy(ids),
+            bags,
+        )
+
+
+def open_prepared(
+    path: Path, *, verify: bool = False, memory_limit_bytes: int = MEMORY_LIMIT_BYTES
+) -> PreparedData:
+    """Open a prepared folder. Raises ConfigError where it is damaged: every file must be there with the
+    size that the manifest says; with `verify` the checksums are compared too, which reads all of it."""
+    manifest = read_manifest(path)
+    for name, facts in manifest["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise ConfigError(f"{path}: damaged, {name} is missing; prepare the data again")
+        size = file.stat().st_size
+        if size != facts["size"]:
+            raise ConfigError(
+                f"{path}: damaged, {name} has {size} bytes instead of {facts['size']}; prepare the data again"
+            )
+        if verify and file_checksum(file) != facts["blake2b"]:
+            raise ConfigError(f"{path}: damaged, the content of {name} was altered; prepare the data again")
+    return PreparedData(path, manifest, memory_limit_bytes)
+
+
+def _joined(column: Array, stretches: list[tuple[int, int]]) -> Array:
+    if stretches == [(0, len(column))] and not isinstance(column, np.memmap):
+        return column
+    return np.concatenate([column[start:stop] for start, stop in stretches])
+
+
+def _bag_rows(values: Array, offsets: Array, pooling: str, stretches: list[tuple[int, int]]) -> BagRows:
+    bounds = [offsets[start : stop + 1] for start, stop in stretches]
+    taken = np.concatenate([values[int(bound[0]) : int(bound[-1])] for bound in bounds])
+    lengths = np.concatenate([np.diff(bound) for bound in bounds])
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return BagRows(torch.from_numpy(taken), torch.from_numpy(starts), pooling)
+
+
+def _stem(field: int) -> str:
+    return f"field_{field:03d}"

@@ -1,0 +1,74 @@
+"""A folder that is either whole or not there: written beside its place, renamed into it at the end."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Yields an empty folder to write into; without an error it replaces `out`, else it is removed.
+
+    A killed process leaves `.NAME.partial` behind, which the next one clears. Raises RuntimeError while
+    another process writes to the same place.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.parent / f".{out.name}.partial"
+    lock = _locked(partial)
+    try:
+        _clear(partial)
+        yield partial
+        _fsync_folder(partial)
+        old = out.parent / f".{out.name}.old"
+        shutil.rmtree(old, ignore_errors=True)
+        if out.exists():
+            out.rename(old)
+        partial.rename(out)
+        _fsync_folder(out.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    finally:
+        os.close(lock)
+
+
+def _locked(partial: Path) -> int:
+    """A descriptor of the partial folder that holds the lock on it."""
+    while True:
+        partial.mkdir(exist_ok=True)
+        lock = os.open(partial, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise RuntimeError(
+                f"another process is writing {partial.parent / partial.name[1:-8]}; wait for it to finish"
+            ) from None
+        try:
+            same = os.fstat(lock).st_ino == partial.stat().st_ino
+        except FileNotFoundError:
+            same = False
+        if same:  # else the other process has just renamed it
+            return lock
+        os.close(lock)
+
+
+def _clear(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _fsync_folder(folder: Path) -> None:
+    for root, _, _ in os.walk(folder):
+        descriptor = os.open(root, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,153 @@
+"""From the raw values of a field to its rows: the value of rank r reads row r, all others read row 0."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from autoembed.data.keys import Keys, buckets, integer_keys, string_keys
+
+Kind = Literal["integers", "strings", "buckets"]
+_SEEDS = 64
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The ids of a field, most frequent first: values[0] reads row 1.
+
+    `values`: int64 for whole numbers and for buckets of numbers (`keys.buckets`), large_string for text;
+    without nulls and repeats.
+    """
+
+    kind: Kind
+    values: pa.Array
+
+    @property
+    def size(self) -> int:
+        """The number of ids that it knows."""
+        return len(self.values)
+
+    @property
+    def rows(self) -> int:
+        """The rows of the field: one per id, and row 0."""
+        return self.size + 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors().values())
+
+    def lookup(self, values: Any) -> npt.NDArray[np.int64]:
+        """Raw values (N,), a pyarrow array or a list -> rows (N,); unseen and missing values -> 0.
+
+        Raises TypeError where text meets a vocabulary of numbers or the reverse.
+        """
+        array = plain_array(values)
+        if pa.types.is_null(array.type):
+            return np.zeros(len(array), dtype=np.int64)
+        array = self._matching(array)
+        rows = np.zeros(len(array), dtype=np.int64)
+        present = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
+        sorted_keys, sorted_rows, seed, exact = self._index
+        if len(present) == 0 or self.size == 0:
+            return rows
+        known = array if len(present) == len(array) else array.drop_null()
+        if self.kind == "strings":
+            keys, exact_keys = string_keys(known, seed)
+        else:
+            keys, exact_keys = integer_keys(known.to_numpy()), True
+        places = np.minimum(np.searchsorted(sorted_keys, keys), self.size - 1)
+        found = sorted_keys[places] == keys
+        candidates = np.where(found, sorted_rows[places], 0)
+        if not (exact and exact_keys):
+            hits = np.flatnonzero(found)
+            stored = self.values.take(pa.array(candidates[hits] - 1))
+            same = pc.equal(stored, known.take(pa.array(hits))).to_numpy(zero_copy_only=False)
+            candidates[hits[~same]] = 0
+        rows[present] = candidates
+        return rows
+
+    def truncated(self, rows: int) -> "Vocabulary":
+        """The vocabulary of the first `rows` rows, row 0 included; ids behind them read row 0."""
+        if not 1 <= rows <= self.rows:
+            raise ValueError(f"cannot keep {rows} of {self.rows} rows; keep between 1 and {self.rows}")
+        return Vocabulary(self.kind, self.values.slice(0, rows - 1))
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """The vocabulary as arrays: `integers` or `buckets` int64 (size,), or `offsets` and `bytes` of text.
+
+        offsets (size + 1,) are int32 where they fit, else int64; bytes are UTF-8, uint8.
+        """
+        if self.kind != "strings":
+            return {self.kind: self.values.to_numpy()}
+        values = pa.concat_arrays([self.values])  # drops what a slice left out
+        _, offset_buffer, data_buffer = values.buffers()
+        count = len(values)
+        offsets = np.zeros(1, np.int64)
+        if offset_buffer is not None and count:
+            offsets = np.frombuffer(offset_buffer, np.int64)[values.offset : values.offset + count + 1]
+        data = np.zeros(0, np.uint8) if data_buffer is None else np.frombuffer(data_buffer, np.uint8)
+        data = data[offsets[0] : offsets[-1]]
+        offsets = offsets - offsets[0]
+        return {"offsets": offsets.astype(np.int32 if offsets[-1] < 2**31 else np.int64), "bytes": data}
+
+    @staticmethod
+    def from_tensors(tensors: dict[str, npt.NDArray[Any]]) -> "Vocabulary":
+        """What `tensors` gave, or ValueError."""
+        names = set(tensors)
+        if names == {"integers"} or names == {"buckets"}:
+            kind: Kind = "integers" if "integers" in names else "buckets"
+            return Vocabulary(kind, pa.array(np.asarray(tensors[kind], dtype=np.int64)))
+        if names != {"offsets", "bytes"}:
+            raise ValueError(
+                f"a vocabulary is stored as 'integers', 'buckets', or 'offsets' and 'bytes'; found {sorted(names)}"
+            )
+        offsets = np.ascontiguousarray(tensors["offsets"], dtype=np.int64)
+        data = np.ascontiguousarray(tensors["bytes"], dtype=np.uint8)
+        if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
+            raise ValueError("the offsets of a vocabulary must rise from 0 to the number of its bytes")
+        values = pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data))
+        try:
+            values.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"a vocabulary's bytes are no UTF-8 text: {error}") from None
+        return Vocabulary("strings", values)
+
+    def _matching(self, array: pa.Array) -> pa.Array:
+        """`array` in the type of `values`."""
+        is_text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
+        if self.kind == "strings":
+            if not is_text:
+                raise TypeError(f"this vocabulary holds text, got {array.type}; pass strings")
+            return array.cast(pa.large_string())
+        if is_text:
+            raise TypeError(f"this vocabulary holds numbers, got {array.type}; pass numbers")
+        return buckets(array) if self.kind == "buckets" else array.cast(pa.int64())
+
+    @cached_property
+    def _index(self) -> tuple[Keys, npt.NDArray[np.int64], int, bool]:
+        """Sorted keys, the row of each, the seed that keeps the keys distinct, whether they are exact."""
+        for seed in range(_SEEDS):
+            if self.kind == "strings":
+                keys, exact = string_keys(self.values, seed)
+            else:
+                keys, exact = integer_keys(self.values.to_numpy()), True
+            order = np.argsort(keys)
+            keys = keys[order]
+            if exact or not (keys[1:] == keys[:-1]).any():
+                return keys, order.astype(np.int64) + 1, seed, exact
+        raise RuntimeError(f"no seed below {_SEEDS} keeps the keys of {self.size} values distinct")
+
+
+def plain_array(values: Any) -> pa.Array:
+    """Lists, chunked and dictionary-encoded arrays -> one plain pyarrow array."""
+    array = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):  # several chunks of nothing
+        array = pa.concat_arrays(array.chunks)
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
