@@ -1,0 +1,80 @@
+"""Random plans for property tests, and rows to pack under them."""
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from autoembed.packed import Packed, SegmentRows, pack
+from autoembed.plan import PROFILES, FieldPlan, Plan, Profile, Segment, Sharing
+from autoembed_kernels.lsq import Grid
+
+
+@st.composite
+def plans(draw: st.DrawFn, profile: Profile | None = None, one_dim: bool = True) -> Plan:
+    """Valid plans of 1..4 small fields; with `one_dim` all fields have one output dimension."""
+    profile = profile or draw(st.sampled_from(list(PROFILES.values())))
+    dim = draw(st.integers(1, 17))
+    shared = profile.row_scale_bytes == 0
+    scales = draw(st.integers(1, 3))
+    fields = []
+    for number in range(draw(st.integers(1, 4))):
+        field_dim = dim if one_dim else draw(st.integers(1, 17))
+        projection_dim = draw(st.sampled_from([0, 0, 3, 8]))
+        segments: list[Segment] = []
+        start = 0
+        for rows in draw(st.lists(st.integers(1, 7), min_size=1, max_size=5)):
+            segments.append(
+                draw(_segment(profile, start, start + rows, projection_dim or field_dim, shared, scales))
+            )
+            start += rows
+        fields.append(FieldPlan(f"field {number}", start, field_dim, tuple(segments), projection_dim))
+    return Plan(profile, tuple(fields))
+
+
+@st.composite
+def _segment(
+    draw: st.DrawFn, profile: Profile, start: int, stop: int, width: int, shared: bool, scales: int
+) -> Segment:
+    sharing = draw(st.sampled_from([Sharing.OWN, Sharing.OWN, Sharing.HASHED, Sharing.OOV, Sharing.ZERO]))
+    if sharing is Sharing.OOV and start == 0:
+        sharing = Sharing.ZERO
+    if sharing in (Sharing.OOV, Sharing.ZERO):
+        return Segment(start, stop, sharing)
+    precision = draw(st.sampled_from(profile.precisions))
+    integer = precision.startswith("int")
+    return Segment(
+        start,
+        stop,
+        sharing,
+        stop - start if sharing is Sharing.OWN else draw(st.integers(1, stop - start)),
+        draw(st.integers(1, width)),
+        precision,
+        integer and draw(st.booleans()),
+        draw(st.integers(0, scales - 1)) if integer and shared else None,
+        draw(st.sampled_from([None, 0, 1])) if integer and shared else None,
+    )
+
+
+Rows = dict[tuple[int, int], Tensor]
+
+
+def packed_with_rows(plan: Plan, seed: int, row_scale: float | None = None) -> tuple[Packed, Rows]:
+    """A plan packed with random rows, and the rows (field index, segment start) -> (stored_rows, dim)."""
+    generator = torch.Generator().manual_seed(seed)
+    rows: Rows = {}
+
+    def rows_of(index: int, segment: Segment) -> SegmentRows:
+        values = torch.randn(segment.stored_rows, segment.dim, generator=generator)
+        rows[index, segment.start] = values
+        return SegmentRows(values, None if row_scale is None else torch.tensor(row_scale))
+
+    scales = torch.rand(plan.scale_count, generator=generator) + 0.05
+    offsets = [torch.randn(dim, generator=generator) for dim in plan.offset_dims()]
+    projections = [
+        torch.randn(f.projection_dim, f.dim, generator=generator) for f in plan.fields if f.projection_dim
+    ]
+    return pack(plan, rows_of, scales, offsets, projections), rows
+
+
+def grid_of(segment: Segment) -> Grid:
+    return Grid(segment.bits, segment.mid_rise)

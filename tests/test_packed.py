@@ -1,0 +1,313 @@
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_plans import Rows, grid_of, packed_with_rows, plans
+from torch import Tensor
+
+from autoembed.data.batch import Bag, Batch
+from autoembed.packed import Packed, PackedTable, SegmentRows, pack
+from autoembed.plan import PROFILES, FieldPlan, Plan, Segment, Sharing, own
+from autoembed.tables_file import TablesError
+from autoembed_kernels.lsq import Grid, fake_quantize, grid_table
+from autoembed_kernels.row_hash import reference as reference_row_hash
+
+FLOATS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def quantized(packed: Packed, segment: Segment, values: Tensor) -> Tensor:
+    """Rows as training sees them: rounded by the LSQ kernel, or cast."""
+    if not segment.is_integer:
+        return values.to(FLOATS[segment.precision]).float()
+    assert segment.scale is not None
+    offset = None
+    if segment.offset is not None:
+        start = sum(packed.plan.offset_dims()[: segment.offset])
+        offset = packed.offsets[start : start + segment.dim]
+    scale = packed.scales[segment.scale].view(1)
+    return fake_quantize(values, scale, grid_table([grid_of(segment)]), torch.ones(1), None, offset)
+
+
+def expected_rows(packed: Packed, rows: Rows, index: int) -> Tensor:
+    """All rows of a field, row by row, from the rows as training sees them."""
+    field = packed.plan.fields[index]
+    vectors: list[Tensor] = []
+    for segment in field.segments:
+        if segment.stored_rows:
+            stored = quantized(packed, segment, rows[index, segment.start])
+        for row in range(segment.start, segment.stop):
+            vector = torch.zeros(field.projection_dim or field.dim)
+            if segment.sharing is Sharing.OOV:
+                vector = vectors[0]
+            elif segment.sharing is Sharing.HASHED:
+                vector[: segment.dim] = stored[reference_row_hash(row, index, segment.stored_rows)]
+            elif segment.sharing is Sharing.OWN:
+                vector[: segment.dim] = stored[row - segment.start]
+            vectors.append(vector)
+    result = torch.stack(vectors)
+    if field.projection_dim:
+        before = sum(f.projection_dim * f.dim for f in packed.plan.fields[:index])
+        matrix = packed.projections[before : before + field.projection_dim * field.dim].float()
+        result = result @ matrix.view(field.projection_dim, field.dim)
+    return result
+
+
+@given(plans(PROFILES["packed"]), st.integers(0, 2**32))
+@settings(deadline=None, max_examples=50)
+def test_packed_rows_equal_the_fake_quantized_rows(plan: Plan, seed: int) -> None:
+    packed, rows = packed_with_rows(plan, seed)
+    table = PackedTable(packed)
+    for index in range(len(plan.fields)):
+        # a projection sums at most 8 terms of size < 300 in another order
+        tolerance = 1e-3 if plan.fields[index].projection_dim else 1e-6
+        torch.testing.assert_close(
+            table.decode(index), expected_rows(packed, rows, index), rtol=1e-6, atol=tolerance
+        )
+
+
+@given(plans(), st.integers(0, 2**32))
+@settings(deadline=None, max_examples=50)
+def test_a_saved_file_loads_to_the_same_bytes_and_rows(plan: Plan, seed: int) -> None:
+    packed, _ = packed_with_rows(plan, seed)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "tables.safetensors"
+        packed.save(path)
+        loaded = Packed.load(path, [field.name for field in plan.fields])
+        before = path.read_bytes()
+        loaded.save(path)
+        assert path.read_bytes() == before
+    assert loaded.plan == plan
+    table, again = PackedTable(packed), PackedTable(loaded)
+    for index in range(len(plan.fields)):
+        assert torch.equal(table.decode(index), again.decode(index))
+
+
+@given(plans(), st.integers(0, 2**32))
+@settings(deadline=None, max_examples=50)
+def test_a_batch_reads_the_decoded_rows_and_pools_its_bags(plan: Plan, seed: int) -> None:
+    packed, _ = packed_with_rows(plan, seed)
+    first_rows = [sum(f.rows for f in plan.fields[:i]) for i in range(len(plan.fields))]
+    table = PackedTable(packed, first_rows)
+    generator = torch.Generator().manual_seed(seed)
+    size = seed % 4
+    ids = torch.stack([torch.randint(0, f.rows, (size,), generator=generator) for f in plan.fields], dim=1)
+    bags: dict[int, Bag] = {}
+    if seed % 3:
+        lengths = torch.randint(0, 4, (size,), generator=generator)
+        values = torch.randint(0, plan.fields[0].rows, (int(lengths.sum()),), generator=generator)
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+        bags[0] = Bag(values, offsets, "mean" if seed % 3 == 1 else "sum")
+        ids[:, 0] = 0
+    read = table(Batch(torch.zeros(size), torch.zeros(size, 0), ids, bags))
+    assert read.shape == (size, len(plan.fields), plan.fields[0].dim)
+    for index in range(len(plan.fields)):
+        rows = table.decode(index)
+        expected = rows[ids[:, index]]
+        if index in bags:
+            bag = bags[index]
+            pooled = [rows[bag.values[a:b]] for a, b in zip(bag.offsets[:-1], bag.offsets[1:], strict=True)]
+            sums = [r.sum(0) / (max(len(r), 1) if bag.pooling == "mean" else 1) for r in pooled]
+            expected = torch.stack(sums) if sums else expected
+        torch.testing.assert_close(read[:, index], expected, rtol=1e-5, atol=1e-3)
+
+
+def one_segment(profile: str, precision: str, values: Tensor, mid_rise: bool = False) -> Plan:
+    rows, dim = values.shape
+    shared = precision.startswith("int") and PROFILES[profile].row_scale_bytes == 0
+    segment = own(0, rows, dim, precision, mid_rise=mid_rise, scale=0 if shared else None)
+    return Plan(PROFILES[profile], (FieldPlan("user", rows, dim, (segment,)),))
+
+
+def decoded(plan: Plan, values: Tensor, scale: Tensor | None = None) -> Tensor:
+    return PackedTable(pack(plan, lambda *_: SegmentRows(values, scale))).decode(0)
+
+
+@pytest.mark.parametrize("profile", ["packed-row-scale", "fbgemm-cpu", "fbgemm-gpu"])
+@pytest.mark.parametrize("precision", ["int2", "int4", "int8"])
+@pytest.mark.parametrize("mid_rise", [False, True])
+def test_a_fitted_row_scale_is_within_half_a_step(profile: str, precision: str, mid_rise: bool) -> None:
+    values = torch.randn(13, 7, generator=torch.Generator().manual_seed(1))
+    bits = int(precision.removeprefix("int"))
+    read = decoded(one_segment(profile, precision, values, mid_rise), values)
+    reach = values.abs().amax(1) * 2
+    if profile.startswith("fbgemm"):
+        step = (values.amax(1) - values.amin(1)) / (2**bits - 1)
+    else:
+        step = reach / (2**bits - 1 if mid_rise else 2**bits - 2)
+    # half a step, and what fp16 scale and bias lose (2^-11 of the row's reach, each)
+    assert ((read - values).abs().amax(1) <= step / 2 + reach * 2.0**-10).all()
+
+
+@pytest.mark.parametrize("profile", ["packed-row-scale", "fbgemm-cpu", "fbgemm-gpu"])
+@pytest.mark.parametrize("mid_rise", [False, True])
+def test_a_learned_row_scale_gives_the_codes_of_training(profile: str, mid_rise: bool) -> None:
+    values = torch.randn(9, 5, generator=torch.Generator().manual_seed(2)) * 0.1
+    scale = torch.linspace(0.01, 0.05, 9).half().float()  # what fp16 holds exactly
+    read = decoded(one_segment(profile, "int4", values, mid_rise), values, scale)
+    grids = grid_table([Grid(4, mid_rise)] * 9)
+    expected = fake_quantize(values, scale, grids, torch.ones(9), torch.arange(9))
+    # the fp16 bias of a mid-rise row (7.5 steps) is off by at most 2^-11 of itself
+    torch.testing.assert_close(read, expected, rtol=0, atol=7.5 * 0.05 * 2.0**-11 if mid_rise else 1e-7)
+
+
+@pytest.mark.parametrize("profile", ["packed-row-scale", "fbgemm-cpu", "fbgemm-gpu"])
+def test_constant_and_zero_rows_survive_a_fitted_scale(profile: str) -> None:
+    values = torch.tensor([[0.5, 0.5, 0.5], [0.0, 0.0, 0.0], [-0.25, -0.25, -0.25]])
+    read = decoded(one_segment(profile, "int8", values), values)
+    torch.testing.assert_close(read, values, rtol=0, atol=0.5 * 2.0**-8)
+
+
+def test_fbgemm_rows_hold_scale_bias_and_codes_in_this_order() -> None:
+    # scale 0.5, bias -4 = -2^3 * 0.5; codes 8 + (-2, 0, 1) = 6, 8, 9, the low half of a byte first
+    values = torch.tensor([[-1.0, 0.0, 0.5]])
+    plan = one_segment("fbgemm-gpu", "int4", values)
+    payload = pack(plan, lambda *_: SegmentRows(values, torch.tensor(0.5))).payload
+    assert len(payload) == 128
+    assert bytes(payload[:16].tolist()).hex() == "003800c48609" + "00" * 10
+    assert torch.equal(decoded(plan, values, torch.tensor(0.5)), values)
+
+
+def test_the_sign_of_a_learned_step_is_dropped() -> None:
+    values = torch.tensor([[-0.9, 0.2, 0.7]])
+    plan = one_segment("packed", "int4", values)
+    one, other = (pack(plan, lambda *_: SegmentRows(values), torch.tensor([s])) for s in (0.1, -0.1))
+    assert torch.equal(one.payload, other.payload) and torch.equal(one.scales, other.scales)
+
+
+def test_only_packed_bytes_are_held_while_looking_up() -> None:
+    values = torch.zeros(5000, 16)
+    table = PackedTable(
+        pack(one_segment("packed", "int1", values), lambda *_: SegmentRows(values), torch.ones(1))
+    )
+    held = sum(buffer.numel() * buffer.element_size() for buffer in table.buffers())
+    assert held < 5000 * 2 + 1000  # 2 bytes a row against 64 in float32
+
+
+@pytest.mark.parametrize(
+    ("precision", "value", "message"),
+    [
+        ("fp32", float("nan"), "rows .0, 2.: the rows hold NaN"),
+        ("int4", float("inf"), "diverged"),
+        ("fp16", 1e6, "does not fit float16"),
+    ],
+)
+def test_rows_that_cannot_be_stored_are_refused(precision: str, value: float, message: str) -> None:
+    values = torch.full((2, 3), value)
+    with pytest.raises(ValueError, match=message):
+        pack(one_segment("packed", precision, values), lambda *_: SegmentRows(values), torch.ones(1))
+
+
+def test_rows_scales_and_projections_that_do_not_fit_the_plan_are_refused() -> None:
+    values = torch.zeros(2, 3)
+    plan = one_segment("packed", "int4", values)
+    with pytest.raises(ValueError, match=r"expected values \(2, 3\), got \(2, 2\)"):
+        pack(plan, lambda *_: SegmentRows(values[:, :2]), torch.ones(1))
+    with pytest.raises(ValueError, match="scales: expected 1 finite numbers"):
+        pack(plan, lambda *_: SegmentRows(values))
+    with pytest.raises(ValueError, match="expected projections"):
+        pack(plan, lambda *_: SegmentRows(values), torch.ones(1), projections=[torch.ones(3, 3)])
+    with pytest.raises(ValueError, match="made for other data"):
+        PackedTable(pack(plan, lambda *_: SegmentRows(values), torch.ones(1)), [0, 2])
+
+
+def test_a_shortened_or_lengthened_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tables.safetensors"
+    values = torch.ones(3, 3)
+    pack(one_segment("packed", "int4", values), lambda *_: SegmentRows(values), torch.ones(1)).save(path)
+    whole = path.read_bytes()
+    for content in [*(whole[:length] for length in range(0, len(whole), 7)), whole[:-1], whole + b"\0"]:
+        path.write_bytes(content)
+        with pytest.raises(TablesError, match=r"tables\.safetensors"):
+            Packed.load(path)
+    with pytest.raises(TablesError, match="no such file"):
+        Packed.load(tmp_path / "missing")
+
+
+def test_a_file_of_another_version_or_plan_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tables.safetensors"
+    values = torch.ones(3, 3)
+    pack(one_segment("packed", "int4", values), lambda *_: SegmentRows(values), torch.ones(1)).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"version":"1"', b'"version":"2"'))
+    with pytest.raises(TablesError, match="another version"):
+        Packed.load(path)
+    # the directory's dimension, 3 -> 9: the rows would take 5 bytes each, the payload has 2
+    at = whole.index(bytes([3, 0, 0, 0, 3, 0, 0, 0, 3, 0]))
+    path.write_bytes(whole[:at] + bytes([3, 0, 0, 0, 3, 0, 0, 0, 9, 0]) + whole[at + 10 :])
+    with pytest.raises(TablesError):
+        Packed.load(path)
+    path.write_bytes(whole)
+    with pytest.raises(TablesError, match="2 names"):
+        Packed.load(path, ["a", "b"])
+
+
+def test_the_file_is_these_bytes(tmp_path: Path) -> None:
+    """The format on one page (docs/format.md), byte by byte."""
+    plan = Plan(
+        PROFILES["packed"],
+        (
+            FieldPlan(
+                "user",
+                5,
+                4,
+                (
+                    own(0, 1, 4, "fp16"),
+                    own(1, 3, 3, "int3", scale=0, offset=0),
+                    Segment(3, 5, Sharing.OOV),
+                ),
+            ),
+        ),
+    )
+    rows = {0: torch.tensor([[1.0, -2.0, 0.5, 0.0]]), 1: torch.tensor([[0.0, 0.5, -9.0], [9.0, 0.25, 0.3]])}
+    packed = pack(plan, lambda _, s: SegmentRows(rows[s.start]), torch.tensor([0.5]), [torch.zeros(3)])
+    path = tmp_path / "tables.safetensors"
+    packed.save(path)
+    header = (
+        b'{"__metadata__":{"format":"autoembed-tables","version":"1"},'
+        b'"offsets":{"dtype":"F32","shape":[3],"data_offsets":[0,12]},'
+        b'"scales":{"dtype":"F32","shape":[1],"data_offsets":[12,16]},'
+        b'"projections":{"dtype":"F16","shape":[0],"data_offsets":[16,16]},'
+        b'"index":{"dtype":"U8","shape":[64],"data_offsets":[16,80]},'
+        b'"payload":{"dtype":"U8","shape":[12],"data_offsets":[80,92]}}'
+    )
+    header += b" " * (-len(header) % 8)
+    index = (
+        "0100"
+        "0000"
+        "01000000"  # version 1, profile packed, 1 field
+        "03000000"
+        "0400"
+        "0000"  # 3 segments, dimension 4, no projection
+        "01000000"
+        "01000000"
+        "0400"
+        "08"
+        "00"
+        "ffff"
+        "ffff"  # to row 1: own, 4 values, fp16
+        "03000000"
+        "02000000"
+        "0300"
+        "02"
+        "00"
+        "0000"
+        "0000"  # to row 3: own, 3 values, int3, scale 0, offset 0
+        "05000000"
+        "00000000"
+        "0000"
+        "0a"
+        "02"
+        "ffff"
+        "ffff"  # to row 5: reads row 0
+    )
+    # codes 4, 5, 0 and 7, 4, 5 (0.25 / 0.5 rounds to even 0, 0.6 to 1), 3 bits each
+    payload = "003c00c0003800 00".replace(" ", "") + "2c00" + "6701"
+    expected = len(header).to_bytes(8, "little") + header
+    expected += bytes(12) + bytes.fromhex("0000003f") + bytes.fromhex(index) + bytes.fromhex(payload)
+    assert path.read_bytes() == expected
+    read = PackedTable(Packed.load(path)).decode(0)
+    first = [1.0, -2.0, 0.5, 0.0]
+    assert read.tolist() == [first, [0.0, 0.5, -2.0, 0.0], [1.5, 0.0, 0.5, 0.0], first, first]
