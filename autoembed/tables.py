@@ -6,12 +6,12 @@ its duplicates, and `RowStore.update` moves these rows and their optimizer state
 """
 
 import torch
-from autoembed_kernels.dedupe import dedupe
-from autoembed_kernels.row_update import RowOptimizer, row_update
 from torch import Tensor, nn
 
 from autoembed.lookup import Lookup as Lookup
 from autoembed.lookup import look_up as look_up
+from autoembed_kernels.dedupe import Repeats, dedupe
+from autoembed_kernels.row_update import RowOptimizer, row_update
 
 
 class RowStore(nn.Module):
@@ -22,29 +22,27 @@ class RowStore(nn.Module):
     """
 
     weight: Tensor
-    scratch: Tensor
 
     def __init__(self, weight: Tensor, optimizer: RowOptimizer) -> None:
         super().__init__()
         self.optimizer = optimizer
         self.register_buffer("weight", weight)
-        self.register_buffer("scratch", torch.zeros(len(weight), dtype=torch.int32), persistent=False)
         for name, state in optimizer.state(weight).items():
             self.register_buffer(name, state, persistent=False)
         self._pending: tuple[Tensor, Tensor] | None = None
 
-    def gather(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Looked-up rows (N,) -> distinct rows (U,), their weights (U, D), and inverse (N,).
+    def gather(self, rows: Tensor) -> tuple[Tensor, Tensor, Repeats]:
+        """Looked-up rows (N,) -> distinct rows (U,), their weights (U, D), and who repeats them.
 
-        `autoembed_kernels.dedupe.repeat(weights, inverse)` are the vectors of the look-ups. While
+        `autoembed_kernels.dedupe.repeat(weights, repeats)` are the vectors of the look-ups. While
         gradients are recorded the weights are a leaf, and `update` will use its gradient.
         """
-        unique, inverse = dedupe(rows, self.scratch)
+        unique, repeats = dedupe(rows, len(self.weight))
         values = self.weight.index_select(0, unique)
         if torch.is_grad_enabled():
             values.requires_grad_()
             self._pending = (unique, values)
-        return unique, values, inverse
+        return unique, values, repeats
 
     def update(self, learning_rate: float) -> None:
         """One optimizer step on the rows gathered last; nothing where no gradient came."""
@@ -66,5 +64,5 @@ class RowStore(nn.Module):
 
     @property
     def nbytes(self) -> int:
-        """Bytes held while training: weights, optimizer state, scratch."""
+        """Bytes held while training: weights, optimizer state."""
         return sum(buffer.numel() * buffer.element_size() for buffer in self.buffers())

@@ -10,12 +10,11 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from autoembed_kernels.row_update import RowOptimizer
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -31,6 +30,7 @@ from autoembed.packed import Packed, PackedTable
 from autoembed.plan import PlanBytes, Profile, plan_bytes
 from autoembed.schedule import Plateau
 from autoembed.stats import Stats
+from autoembed_kernels.row_update import RowOptimizer
 
 PROGRESS_SECONDS = 0.2  # at most so often, and after every epoch
 
@@ -266,7 +266,7 @@ class _Run:
 def _dense_optimizer(training: TrainingConfig, network: nn.Module, table: Table) -> torch.optim.Optimizer:
     """Trains the network, and a method's scales and gates at their own rate without weight decay."""
     parameters = list(network.parameters())
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": training.l2_network},
         {"params": [p for p in parameters if p.ndim <= 1]},
     ]

@@ -1,0 +1,110 @@
+"""Row updates against the row-by-row reference in float64 and against torch's optimizers."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, reference, row_update
+
+RATE = 0.05
+STEPS = [[0, 2, 5], [2], [6, 5, 0], [], [1, 2, 3, 4], [2, 6]]
+
+
+def _gradients(dim: int, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        (torch.tensor(rows, dtype=torch.int64), torch.randn(len(rows), dim, generator=generator))
+        for rows in STEPS
+    ]
+
+
+def _weight(dim: int) -> Tensor:
+    return torch.randn(7, dim, generator=torch.Generator().manual_seed(9))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("l2", [0.0, 0.3])
+@pytest.mark.parametrize("dim", [1, 3, 16])
+def test_updates_equal_the_reference_a_row_at_a_time(name: str, l2: float, dim: int) -> None:
+    optimizer = RowOptimizer(name, l2=l2)
+    weight = _weight(dim)
+    exact = weight.double()
+    state, exact_state = optimizer.state(weight), optimizer.state(exact)
+    for rows, gradient in _gradients(dim):
+        row_update(optimizer, weight, state, rows, gradient, RATE)
+        reference(optimizer, exact, exact_state, rows, gradient.double(), RATE)
+    # float32 against float64 over six steps of size 0.05
+    torch.testing.assert_close(weight.double(), exact, rtol=1e-5, atol=1e-6)
+    for key in optimizer.state_names:
+        torch.testing.assert_close(state[key].double(), exact_state[key].double(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_other_rows_and_their_state_stay_untouched(name: str) -> None:
+    optimizer = RowOptimizer(name, l2=0.1)
+    weight = _weight(4)
+    before, state = weight.clone(), optimizer.state(weight)
+    row_update(optimizer, weight, state, torch.tensor([1, 4]), torch.ones(2, 4), RATE)
+    others = [0, 2, 3, 5, 6]
+    assert torch.equal(weight[others], before[others])
+    assert not torch.equal(weight[[1, 4]], before[[1, 4]])
+    assert all(not state[key][others].any() for key in state)
+
+
+def test_adam_equals_torch_adam_where_every_step_touches_every_row() -> None:
+    weight = _weight(5).double()
+    parameter = weight.clone().requires_grad_()
+    optimizer, state = RowOptimizer("adam", l2=0.2), RowOptimizer("adam").state(weight)
+    theirs = torch.optim.Adam([parameter], lr=RATE, weight_decay=0.2)
+    for seed in range(5):
+        gradient = torch.randn(7, 5, generator=torch.Generator().manual_seed(seed)).double()
+        parameter.grad = gradient
+        theirs.step()
+        row_update(optimizer, weight, state, torch.arange(7), gradient, RATE)
+    torch.testing.assert_close(weight, parameter.detach(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
+def test_adam_equals_sparse_adam_started_at_the_first_look_up_of_the_row() -> None:
+    weight = _weight(3).double()
+    optimizer, state = RowOptimizer("adam"), RowOptimizer("adam").state(weight)
+    started = weight.clone()
+    gradients = [(rows, g.double()) for rows, g in _gradients(3)]
+    for rows, gradient in gradients:
+        row_update(optimizer, weight, state, rows, gradient, RATE)
+    for row in range(7):
+        single = started[row : row + 1].clone().requires_grad_()
+        theirs = torch.optim.SparseAdam([single], lr=RATE)
+        for rows, gradient in gradients:
+            if row in rows:
+                chosen = gradient[rows == row]
+                single.grad = torch.sparse_coo_tensor(torch.zeros(1, 1, dtype=torch.int64), chosen, (1, 3))
+                theirs.step()
+        torch.testing.assert_close(weight[row], single.detach()[0], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
+def test_adagrad_equals_torch_adagrad_on_sparse_gradients() -> None:
+    weight = _weight(3).double()
+    parameter = weight.clone().requires_grad_()
+    optimizer, state = RowOptimizer("adagrad", eps=1e-10), RowOptimizer("adagrad").state(weight)
+    theirs = torch.optim.Adagrad([parameter], lr=RATE, eps=1e-10)
+    for rows, gradient in _gradients(3):
+        parameter.grad = torch.sparse_coo_tensor(rows.unsqueeze(0), gradient.double(), (7, 3))
+        theirs.step()
+        row_update(optimizer, weight, state, rows, gradient.double(), RATE)
+    torch.testing.assert_close(weight, parameter.detach(), rtol=1e-9, atol=1e-12)
+
+
+def test_the_first_adam_step_of_a_row_is_one_learning_rate_however_late_it_comes() -> None:
+    weight = torch.zeros(2, 1)
+    optimizer, state = RowOptimizer("adam"), RowOptimizer("adam").state(weight)
+    for _ in range(200):
+        row_update(optimizer, weight, state, torch.tensor([0]), torch.ones(1, 1), RATE)
+    row_update(optimizer, weight, state, torch.tensor([1]), torch.full((1, 1), 3.0), RATE)
+    assert weight[1].item() == pytest.approx(-RATE, rel=1e-4)
+
+
+def test_an_unknown_optimizer_is_refused_with_the_known_names() -> None:
+    with pytest.raises(ValueError, match="adagrad"):
+        RowOptimizer("adamw")
