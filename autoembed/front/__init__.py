@@ -21,7 +21,7 @@ from autoembed.front.pick import (
     pick_max_auc_drop,
     pick_trial,
 )
-from autoembed.front.point import Objective, Point, Repeat, Split, make_points
+from autoembed.front.point import Objective, Point, Repeat, Split, make_points, sign
 from autoembed.front.record import Answer, Cost, FrontRecord, choose, front_record
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "pick_max_auc_drop",
     "pick_trial",
     "reference_point",
+    "sign",
     "to_csv",
     "to_json",
 ]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autoembed.budget import format_bytes
+from autoembed.front.pareto import ReferencePoint
 from autoembed.front.point import Objective, Point, sign
 
 
@@ -48,17 +49,21 @@ def pick_budget(points: Sequence[Point], budget_bytes: int, objective: Objective
     )
 
 
-def pick_knee(front: Sequence[Point], objective: Objective) -> Pick:
+def pick_knee(front: Sequence[Point], objective: Objective, reference: ReferencePoint | None = None) -> Pick:
     """The point of the front that lies highest above the line from its first to its last point.
 
         x = (log bytes - log first bytes) / (log last bytes - log first bytes)
         y = (quality - first quality) / (last quality - first quality);    the knee maximises y - x
 
     Before it bytes buy much quality, after it little. With fewer than three points, or none above the
-    line, it is the last point, that of the best metric. `front` is what `pareto` returns. Raises
-    PickError where it is empty.
+    line, it is the last point, that of the best metric. Points that do not beat the value of
+    `reference` are left out first, if any remains: a collapsed tiny candidate would bend the line.
+    `front` is what `pareto` returns. Raises PickError where it is empty.
     """
     _require(front)
+    if reference is not None:
+        floor = sign(objective) * reference.value
+        front = [point for point in front if point.quality("valid", objective) > floor] or front
     heights = [_height_above_chord(point, front[0], front[-1], objective) for point in front]
     best = max(range(len(front)), key=lambda i: (heights[i], i))
     point = front[best]

@@ -98,7 +98,7 @@ def front_record(
         objective=objective,
         points=points,
         front=tuple(point.candidate for point in front),
-        knee=pick_knee(front, objective) if front else None,
+        knee=pick_knee(front, objective, origin) if front else None,
         budgets=tuple(_within(points, budget, budget, objective) for budget in budgets_bytes),
         iso_accuracy=tuple(_losing(points, drop) for drop in AUC_DROPS) if reference else (),
         iso_memory=tuple(_within(points, ratio, reference.bytes // ratio, objective) for ratio in RATIOS)
@@ -135,7 +135,7 @@ def choose(
         return pick_max_auc_drop(record.points, max_auc_drop)
     if trial is not None:
         return pick_trial(record.points, trial)
-    return pick_knee(record.front_points, record.objective)
+    return pick_knee(record.front_points, record.objective, record.reference_point)
 
 
 def _within(points: Sequence[Point], asked: float, budget_bytes: int, objective: Objective) -> Answer:

@@ -1,0 +1,270 @@
+"""The front for people: terminal tables, Markdown tables and a picture, all from one FrontRecord."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from autoembed.budget import format_bytes
+from autoembed.front import FrontRecord, Pick, Point, Split
+from autoembed.report.text import label, percent, with_interval
+
+
+@dataclass(frozen=True)
+class FrontRow:
+    """One point as text; `marks` say front, knee, reference, baseline."""
+
+    marks: str
+    candidate: str
+    size: str
+    ratio: str
+    valid: str
+    test_auc: str
+    auc_loss: str
+    test_logloss: str
+    seeds: str
+    fte: str
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """A question to the front and its pick as text; `candidate` says why where there is none."""
+
+    question: str
+    candidate: str
+    size: str
+    ratio: str
+    auc_loss: str
+    trial: str
+
+
+FRONT_HEADER = FrontRow(
+    "", "candidate", "size", "ratio", "valid", "test AUC", "AUC loss", "test logloss", "seeds", "FTE"
+)
+ANSWER_HEADER = AnswerRow("wanted", "candidate", "size", "ratio", "test AUC loss", "trial")
+WRAPPED = ("question", "candidate", "marks")
+# what a narrow terminal can do without, first to go first
+OPTIONAL = ("seeds", "test_logloss", "valid", "fte", "auc_loss", "trial", "ratio", "marks")
+
+
+def front_table(record: FrontRecord, *, everything: bool = False) -> list[FrontRow]:
+    """Rows in the order of bytes: the front, the reference and the baselines, or every point."""
+    points = record.points if everything else [p for p in record.points if _is_shown(record, p)]
+    return [_front_row(record, point) for point in points]
+
+
+def answer_table(record: FrontRecord) -> list[AnswerRow]:
+    """Budgets, the knee, allowed losses and ratios, with the picks of each."""
+    rows = [_answer_row(record, f"budget {format_bytes(a.asked)}", a.pick, a.problem) for a in record.budgets]
+    if record.knee:
+        rows.append(_answer_row(record, "knee", record.knee))
+    rows += [
+        _answer_row(record, f"valid AUC loss <= {a.asked:g}", a.pick, a.problem) for a in record.iso_accuracy
+    ]
+    rows += [_answer_row(record, f"{a.asked:g}x smaller", a.pick, a.problem) for a in record.iso_memory]
+    return rows
+
+
+def front_notes(record: FrontRecord) -> list[str]:
+    """What stands under the tables, a sentence a line."""
+    notes = []
+    origin, held_out, cost = record.reference_point, record.held_out, record.cost
+    if origin and record.hypervolume is not None:
+        notes.append(
+            f"hypervolume {record.hypervolume:.4f} on valid; reference point {format_bytes(origin.bytes)}, "
+            f"{origin.objective} {origin.value:.5f}; box {origin.decades:g} decades x {origin.height:g}"
+        )
+    if held_out and held_out.reference and held_out.optimistic_hypervolume is not None:
+        notes.append(
+            f"on test, from {held_out.reference.objective} {held_out.reference.value:.5f}: "
+            f"{held_out.pessimistic_hypervolume:.4f} pessimistic ({len(held_out.pessimistic)} points), "
+            f"{held_out.optimistic_hypervolume:.4f} optimistic ({len(held_out.optimistic)} of "
+            f"{len(record.front)} points)"
+        )
+    fte = f", {cost.fte:.1f} full-training equivalents (FTE)" if cost.fte is not None else ""
+    notes.append(
+        f"cost: {cost.trials} trials ({cost.complete} complete, {cost.rejected} rejected before training, "
+        f"{cost.failed} failed), {cost.seconds:.0f} s of training{fte}"
+    )
+    notes.append("± is half a 95 % t-interval over seeds; AUC loss pairs equal seeds with full precision")
+    return notes
+
+
+def print_front(record: FrontRecord, console: Console, *, everything: bool = False) -> None:
+    """The tables and notes; a narrow terminal gets fewer columns."""
+    title = f"Front: chosen on valid {record.objective}, reported on test"
+    rows = front_table(record, everything=everything)
+    _print_table(console, FRONT_HEADER, rows, title=title)
+    hidden = len(record.points) - len(rows)
+    if hidden:
+        _print_line(console, f"{hidden} dominated candidates are not shown; the CSV has all of them")
+    _print_table(console, ANSWER_HEADER, answer_table(record), title="Picks")
+    for note in front_notes(record):
+        _print_line(console, note)
+
+
+def summary_markdown(record: FrontRecord) -> str:
+    """Markdown tables for a page on a study: full precision and a pick per budget, picks, notes."""
+    lines = [
+        "| budget | picked on validation | bytes | payload | scales | index, header | ratio "
+        "| test AUC | AUC loss | test logloss | seeds | FTE |",
+        _rule(12),
+    ]
+    if record.reference:
+        lines.append(_markdown_row(record, "full precision", record.reference))
+    for answer in record.budgets:
+        budget = format_bytes(answer.asked)
+        if answer.pick:
+            lines.append(_markdown_row(record, budget, answer.pick.point))
+        else:
+            lines.append(f"| {budget} | {answer.problem} |" + " |" * 10)
+    answers = answer_table(record)[len(record.budgets) :]
+    if answers:
+        lines += ["", _cells(vars(ANSWER_HEADER).values()), _rule(len(vars(ANSWER_HEADER)))]
+        lines += [_cells(vars(row).values()) for row in answers]
+    return "\n".join([*lines, "", *(f"- {note}" for note in front_notes(record))]) + "\n"
+
+
+def plot_front(
+    record: FrontRecord,
+    path: Path,
+    *,
+    split: Split = "test",
+    error_bars: Literal["t", "range"] = "t",
+    title: str = "",
+) -> None:
+    """Draw accuracy against bytes to a PNG or SVG file, by its suffix.
+
+    `error_bars`: 95 % t-intervals over seeds, or their range. Raises ValueError for other suffixes, and
+    where no trial has the metric of `split`.
+    """
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise ValueError(f"{path}: a picture's name must end in .png or .svg")
+    # matplotlib takes half a second to import; a table should not wait for it
+    from autoembed.report.front_plot import draw_front, save
+
+    save(draw_front(record, split=split, error_bars=error_bars, title=title), path)
+
+
+def _is_shown(record: FrontRecord, point: Point) -> bool:
+    return point.role != "search" or point.candidate in record.front
+
+
+def _front_row(record: FrontRecord, point: Point) -> FrontRow:
+    marks = ["front"] if point.candidate in record.front else []
+    if record.knee and record.knee.point.candidate == point.candidate:
+        marks.append("knee")
+    if point.role != "search":
+        marks.append(point.role)
+    return FrontRow(
+        marks=" ".join(marks),
+        candidate=label(point),
+        size=format_bytes(point.bytes),
+        ratio=_ratio(record, point),
+        valid=with_interval(point.metrics.get(f"valid_{record.objective}")),
+        test_auc=with_interval(point.metrics.get("test_auc")),
+        auc_loss=_auc_loss(point),
+        test_logloss=with_interval(point.metrics.get("test_logloss")),
+        seeds=str(len(point.repeats)),
+        fte=_fte(point),
+    )
+
+
+def _answer_row(record: FrontRecord, question: str, pick: Pick | None, problem: str = "") -> AnswerRow:
+    if pick is None:
+        return AnswerRow(question, problem, "", "", "", "")
+    point = pick.point
+    return AnswerRow(
+        question,
+        label(point),
+        format_bytes(point.bytes),
+        _ratio(record, point),
+        _auc_loss(point),
+        str(pick.trial),
+    )
+
+
+def _print_table(
+    console: Console, header: FrontRow | AnswerRow, rows: Sequence[FrontRow | AnswerRow], *, title: str
+) -> None:
+    columns = dict(vars(header))
+    table = _table(columns, rows, title)
+    # measured on an endless line: rich never reports more than the width it is given
+    endless = console.options.update(max_width=10_000)
+    for name in OPTIONAL:
+        if console.measure(table, options=endless).minimum <= console.width:
+            break
+        columns.pop(name, None)
+        table = _table(columns, rows, title)
+    console.print(table)
+
+
+def _table(columns: dict[str, str], rows: Sequence[FrontRow | AnswerRow], title: str) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for name, heading in columns.items():
+        cells = [heading, *(getattr(row, name) for row in rows)]
+        widest = max(map(len, cells))
+        least = {"candidate": 24, "question": 15, "marks": max(map(_longest_word, cells))}.get(name, widest)
+        table.add_column(
+            heading,
+            justify="left" if name in WRAPPED else "right",
+            no_wrap=name not in WRAPPED,
+            min_width=max(1, min(widest, least)),
+        )
+    for row in rows:
+        on_front = isinstance(row, FrontRow) and "front" in row.marks
+        table.add_row(*(getattr(row, name) for name in columns), style="bold" if on_front else "")
+    return table
+
+
+def _longest_word(text: str) -> int:
+    return max(map(len, text.split()), default=0)
+
+
+def _print_line(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False)
+
+
+def _markdown_row(record: FrontRecord, budget: str, point: Point) -> str:
+    parts = point.parts
+    scales = parts.get("scales", 0) + parts.get("offsets", 0) + parts.get("projections", 0)
+    return _cells(
+        [
+            budget,
+            label(point),
+            f"{point.bytes:,}",
+            percent(parts.get("payload", 0), point.bytes),
+            percent(scales, point.bytes),
+            percent(parts.get("index", 0) + parts.get("header", 0), point.bytes),
+            _ratio(record, point),
+            with_interval(point.metrics.get("test_auc")),
+            _auc_loss(point),
+            with_interval(point.metrics.get("test_logloss")),
+            str(len(point.repeats)),
+            _fte(point),
+        ]
+    )
+
+
+def _cells(values: Iterable[str]) -> str:
+    return "| " + " | ".join(values) + " |"
+
+
+def _rule(columns: int) -> str:
+    return "|" + "---|" * columns
+
+
+def _auc_loss(point: Point) -> str:
+    return "-" if point.role == "reference" else with_interval(point.losses.get("test_auc"))
+
+
+def _ratio(record: FrontRecord, point: Point) -> str:
+    return f"{record.reference.bytes / point.bytes:.3g}x" if record.reference else ""
+
+
+def _fte(point: Point) -> str:
+    return f"{point.fte:.2f}" if point.fte is not None else ""

@@ -1,0 +1,27 @@
+"""How points and intervals are written in tables and pictures."""
+
+from autoembed.front import Point
+from autoembed.statistics import Interval
+
+
+def label(point: Point) -> str:
+    """`mpe groups=128 penalty=1e-05`: the method and its parameters, short."""
+    return " ".join([point.method, *(f"{name}={_short(value)}" for name, value in point.parameters.items())])
+
+
+def with_interval(interval: Interval | None, digits: int = 5) -> str:
+    """`0.98384 ± 0.00021`, the mean and half its interval; the mean alone for one seed; "" for None."""
+    if interval is None:
+        return ""
+    if interval.low is None or interval.high is None:
+        return f"{interval.mean:.{digits}f}"
+    return f"{interval.mean:.{digits}f} ± {(interval.high - interval.low) / 2:.{digits}f}"
+
+
+def percent(part: float, whole: float) -> str:
+    """`12.3 %`."""
+    return f"{100 * part / whole:.1f} %"
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
