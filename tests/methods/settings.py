@@ -1,0 +1,90 @@
+"""Settings that the shared suite holds every method to, and the tiny data that it trains on."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from autoembed.data.batch import Bag, Batch
+from autoembed.methods import make_method
+from autoembed.methods.base import Method, TableSpec
+from autoembed.plan import PROFILES
+from autoembed.stats import FieldStats, Stats
+
+SETTINGS: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    ("full_precision", {}),
+    ("fp16", {}),
+    ("uniform", {"bits": 8}),
+    ("uniform", {"bits": 4}),
+    ("uniform", {"bits": 3}),
+    ("uniform", {"bits": 2}),
+    ("uniform", {"bits": 1}),
+    ("frequency_cut", {"keep": 0.3, "bits": 8}),
+    ("frequency_cut", {"keep": 0.05, "bits": 2}),
+    ("frequency_cut", {"keep": 1.0, "bits": 16}),
+    ("hashing", {"ratio": 0.25, "small_rows": 10}),
+    ("hashing", {"ratio": 0.01, "small_rows": 1, "bits": 4}),
+    ("mpe", {"groups": 16, "penalty": 1e-4}),
+    ("mpe", {"groups": 7, "penalty": 1e-2, "tau": 0.02}),
+)
+
+# what must not shrink the file when it grows, everything else being equal
+GROWING: tuple[tuple[str, str, tuple[Any, ...], Mapping[str, Any]], ...] = (
+    ("uniform", "bits", (1, 2, 3, 4, 8), {}),
+    ("frequency_cut", "bits", (1, 2, 3, 4, 8, 16, 32), {"keep": 0.3}),
+    ("frequency_cut", "keep", (0.01, 0.1, 0.3, 0.7, 1.0), {"bits": 8}),
+    ("hashing", "bits", (1, 2, 3, 4, 8, 16, 32), {"ratio": 0.25}),
+    ("hashing", "ratio", (0.01, 0.1, 0.3, 0.7, 1.0), {"bits": 8, "small_rows": 10}),
+)
+
+DIM = 8
+ROWS = (200, 1, 3, 60)
+BAG_FIELD = 3
+
+
+def methods() -> list[Method]:
+    return [make_method(name, parameters) for name, parameters in SETTINGS]
+
+
+def stats() -> Stats:
+    """Four fields, the last one a bag; one holds nothing but the out-of-vocabulary row."""
+    counts = (
+        np.concatenate([[9], 1000 // np.arange(1, 200)]),
+        np.array([77]),
+        np.array([0, 50, 27]),
+        np.concatenate([[2], np.sort(np.arange(59) % 7)[::-1]]),
+    )
+    return Stats(
+        tuple(
+            FieldStats(f"field_{number}", count.astype(np.int64), number == BAG_FIELD)
+            for number, count in enumerate(counts)
+        )
+    )
+
+
+def spec(profile: str = "packed") -> TableSpec:
+    return TableSpec(stats(), DIM, PROFILES[profile], initial_std=0.1)
+
+
+def batch(size: int, seed: int) -> Batch:
+    """Rows drawn evenly, so that every row of every field is met; some bags are empty."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.stack([torch.randint(0, rows, (size,), generator=generator) for rows in ROWS], dim=1)
+    ids[:, BAG_FIELD] = 0
+    lengths = torch.randint(0, 4, (size,), generator=generator)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    values = torch.randint(0, ROWS[BAG_FIELD], (int(lengths.sum()),), generator=generator)
+    # a rule that the rows can learn: examples whose first two ids are both even or both odd are clicks
+    labels = ((ids[:, 0] + ids[:, 2]) % 2).float()
+    return Batch(labels, torch.zeros(size, 0), ids, {BAG_FIELD: Bag(values, offsets, "mean")})
+
+
+def all_rows() -> Batch:
+    """One example for every row of the largest field: every row of every field is read."""
+    size = max(ROWS)
+    ids = torch.stack([torch.arange(size).clamp(max=rows - 1) for rows in ROWS], dim=1)
+    ids[:, BAG_FIELD] = 0
+    offsets = torch.arange(size + 1).clamp(max=ROWS[BAG_FIELD])
+    bag = Bag(torch.arange(ROWS[BAG_FIELD]), offsets, "sum")
+    return Batch(torch.zeros(size), torch.zeros(size, 0), ids, {BAG_FIELD: bag})
