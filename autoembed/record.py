@@ -1,7 +1,11 @@
 """The record of one trial: what ran, what it cost, what the packed tables measure. Stored as JSON."""
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
+
+from autoembed.files import write_file
 
 Role = Literal["reference", "baseline", "search", "repeat"]
 State = Literal["complete", "rejected", "failed"]
@@ -42,3 +46,28 @@ class TrialRecord:
     def total_bytes(self) -> int:
         """Bytes of the exported tables file; 0 where nothing was packed."""
         return self.bytes.get("total", 0)
+
+
+def write_record(record: TrialRecord, path: Path) -> None:
+    """Write a record so that `path` either holds all of it or does not change."""
+    write_json(path, asdict(record))
+
+
+def read_record(path: Path) -> TrialRecord:
+    """Read what `write_record` wrote. Raises ValueError naming the file where it is something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        unknown = set(content) - {item.name for item in fields(TrialRecord)}
+        if unknown:
+            raise ValueError(f"unknown keys {', '.join(sorted(unknown))}")
+        return TrialRecord(**content)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not a trial record of this version ({error}); "
+            f"remove the folder {path.parent} to have this trial run again"
+        ) from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON in one step: a reader sees the old file or all of the new one."""
+    write_file(path, [(json.dumps(content, indent=1, allow_nan=False) + "\n").encode()])

@@ -1,0 +1,84 @@
+"""Train one candidate of a study and keep it in its trial's folder: what a worker does for a trial."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from autoembed.export.candidate import save_candidate
+from autoembed.methods import make_method
+from autoembed.record import write_json
+from autoembed.search.folder import Assignment, RunFolder
+from autoembed.search.inputs import Inputs, open_inputs
+from autoembed.search.study import StudyConfig, read_config
+from autoembed.training import Progress, train
+
+
+def train_candidate(
+    run: Path, assignment: Assignment, progress: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Train, pack, save; returns the measured fields of a TrialRecord.
+
+    Raises Diverged, ValueError where the validation metrics are no numbers, and whatever the method does.
+    """
+    config, inputs = _open(run)
+    trained = train(
+        inputs.data,
+        inputs.stats,
+        make_method(assignment.method, assignment.parameters),
+        inputs.spec.profile,
+        config.model,
+        config.training,
+        seed=assignment.seed,
+        progress=lambda report: progress(_summary(report)),
+    )
+    valid, test = trained.valid, trained.test
+    if not (math.isfinite(valid.auc) and math.isfinite(valid.logloss)):
+        raise ValueError(f"the validation metrics are {valid}; they must be numbers to compare candidates")
+    folder = RunFolder(run).trial(assignment.number)
+    save_candidate(folder, trained.packed, trained.network)
+    write_json(folder / "history.json", [_finite(asdict(epoch)) for epoch in trained.history])
+    kept = trained.packed.plan.kept_rows
+    return {
+        "bytes": {**asdict(trained.bytes), "total": trained.bytes.total},
+        "vocabulary_bytes": sum(
+            inputs.data.vocabulary(field).truncated(rows).nbytes for field, rows in enumerate(kept)
+        ),
+        "valid_auc": valid.auc,
+        "valid_logloss": valid.logloss,
+        "test_auc": test.auc if math.isfinite(test.auc) else None,
+        "test_logloss": test.logloss if math.isfinite(test.logloss) else None,
+        "seconds": trained.ledger.seconds,
+        "samples": trained.ledger.samples,
+        "steps": trained.ledger.steps,
+        "peak_table_bytes": trained.ledger.peak_table_bytes,
+    }
+
+
+@lru_cache(maxsize=1)
+def _open(run: Path) -> tuple[StudyConfig, Inputs]:
+    """Once per worker: the data stays mapped from trial to trial."""
+    config = read_config(run)
+    return config, open_inputs(config, run)
+
+
+def _summary(report: Progress) -> dict[str, Any]:
+    best = report.best
+    return {
+        "stage": report.stage,
+        "epoch": report.epoch,
+        "epochs": report.epochs,
+        "step": report.step,
+        "steps_per_epoch": report.steps_per_epoch,
+        "best_auc": best.auc if best and math.isfinite(best.auc) else None,
+        "best_logloss": best.logloss if best and math.isfinite(best.logloss) else None,
+    }
+
+
+def _finite(values: Any) -> Any:
+    """The same with None for numbers that JSON cannot hold."""
+    if isinstance(values, dict):
+        return {name: _finite(value) for name, value in values.items()}
+    return None if isinstance(values, float) and not math.isfinite(values) else values

@@ -1,0 +1,91 @@
+"""A search before any training: what every entry of the space can cost in bytes, against the budgets."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from autoembed.budget import format_bytes
+from autoembed.methods import make_method, method_parameters
+from autoembed.methods.base import Choice, Domain, Method, TableSpec
+from autoembed.methods.full_precision import FullPrecision
+from autoembed.search.inputs import prepare_inputs
+from autoembed.search.study import StudyConfig
+from autoembed.space import Searched, Space, load_space
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The least and the most bytes of one entry of a space. `problem`: no setting of it can be stored."""
+
+    method: str
+    settings: str
+    low_bytes: int
+    high_bytes: int
+    problem: str = ""
+
+
+def extents(space: Space, spec: TableSpec) -> list[Extent]:
+    """One for each baseline, then one for each method that is searched."""
+    rows = [
+        _extent(method.name, describe(method_parameters(method)), [method], spec)
+        for method in space.baselines()
+    ]
+    for entry in space.searched:
+        text = ", ".join([*(f"{k} {d}" for k, d in entry.knobs), *(f"{k}={v}" for k, v in entry.fixed)])
+        rows.append(_extent(entry.method, text, list(_corners(entry)), spec))
+    return rows
+
+
+def preview(config: StudyConfig, run: Path) -> list[tuple[str, str, str, str, str]]:
+    """Rows for `autoembed plan`: method, settings, smallest, largest, the least budget that it can meet."""
+    spec = prepare_inputs(config, run).spec
+    full_bytes = FullPrecision().footprint(spec).high_bytes
+    budgets = config.budgets_bytes(full_bytes)
+    rows = [("full_precision", "", _size(full_bytes), _size(full_bytes), _met(full_bytes, budgets))]
+    for extent in extents(load_space(config.search_space), spec):
+        if extent.problem:
+            rows.append((extent.method, extent.settings, "-", "-", extent.problem))
+        else:
+            low, high = extent.low_bytes, extent.high_bytes
+            rows.append((extent.method, extent.settings, _size(low), _size(high), _met(low, budgets)))
+    return rows
+
+
+def describe(parameters: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in parameters.items())
+
+
+def _extent(method: str, settings: str, candidates: list[Method], spec: TableSpec) -> Extent:
+    sizes, problem = [], ""
+    for candidate in candidates:
+        try:
+            footprint = candidate.footprint(spec)
+        except ValueError as error:
+            problem = str(error)
+        else:
+            sizes += [footprint.low_bytes, footprint.high_bytes]
+    if not sizes:
+        return Extent(method, settings, 0, 0, problem)
+    return Extent(method, settings, min(sizes), max(sizes))
+
+
+def _corners(entry: Searched) -> Iterator[Method]:
+    """Settings that hold the extremes: bytes never fall where a knob asks for more of something."""
+    names = [name for name, _ in entry.knobs]
+    for values in product(*(_ends(domain) for _, domain in entry.knobs)):
+        yield make_method(entry.method, {**dict(entry.fixed), **dict(zip(names, values, strict=True))})
+
+
+def _ends(domain: Domain) -> tuple[Any, ...]:
+    return domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
+
+
+def _size(size: int) -> str:
+    return f"{size:,} B ({format_bytes(size)})" if size >= 1024 else f"{size} B"
+
+
+def _met(low_bytes: int, budgets: tuple[int, ...]) -> str:
+    met = [budget for budget in budgets if low_bytes <= budget]
+    return format_bytes(min(met)) if met else "none"

@@ -1,0 +1,47 @@
+"""Which candidates deserve more seeds: those that an answer could name. Decided on validation alone."""
+
+from collections.abc import Sequence
+
+from autoembed.front import Objective, PickError, Point, make_points, pareto, pick_budget
+from autoembed.record import TrialRecord
+
+NEAR = 0.002  # AUC or nats: a baseline this close below the best of its size may turn out to be the best
+
+
+def wanted_repeats(
+    records: Sequence[TrialRecord], objective: Objective, budgets_bytes: Sequence[int], seeds: Sequence[int]
+) -> list[tuple[Point, int]]:
+    """Candidate and seed of the trainings still to run, the most wanted first.
+
+    Wanted are: full precision, the validation front, the best candidate within each budget, and baselines
+    that are near the best of their size. A seed that failed is not tried again. New results may move the
+    front, so ask again after each.
+    """
+    points = make_points(records)
+    tried = {(record.candidate, record.seed) for record in records if record.state != "rejected"}
+    return [
+        (point, seed)
+        for point in repeated_points(points, objective, budgets_bytes)
+        for seed in seeds
+        if (point.candidate, seed) not in tried
+    ]
+
+
+def repeated_points(
+    points: Sequence[Point], objective: Objective, budgets_bytes: Sequence[int]
+) -> list[Point]:
+    """The points that get error bars, the most wanted first."""
+    chosen = [point for point in points if point.role == "reference"]
+    chosen += pareto(points, objective)
+    for budget in budgets_bytes:
+        try:
+            chosen.append(pick_budget(points, budget, objective).point)
+        except PickError:
+            continue  # nothing fits this budget yet
+    chosen += [point for point in points if point.role == "baseline" and _is_near(point, points, objective)]
+    return list({point.candidate: point for point in chosen}.values())
+
+
+def _is_near(point: Point, points: Sequence[Point], objective: Objective) -> bool:
+    rivals = [other.quality("valid", objective) for other in points if other.bytes <= point.bytes]
+    return max(rivals) - point.quality("valid", objective) <= NEAR

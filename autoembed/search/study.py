@@ -1,0 +1,209 @@
+"""The study file: one YAML that says what to search, over which data, under which budgets.
+
+docs/study.md explains every key. Relative paths start at the folder of the file.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, field_validator
+
+from autoembed.budget import parse_budget
+from autoembed.config import ConfigError, Section, parse, read_yaml
+from autoembed.files import write_file
+from autoembed.models import ModelConfig
+from autoembed.plan import PROFILES
+from autoembed.training import TrainingConfig
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)\s*d)?\s*(?:(\d+(?:\.\d+)?)\s*h)?\s*(?:(\d+(?:\.\d+)?)\s*m)?"
+                       r"\s*(?:(\d+(?:\.\d+)?)\s*s)?")  # fmt: skip
+
+Size = int | str
+
+
+class ByteRange(Section):
+    """Candidates from `low` to `high`, sizes or ratios; answers are given at high, high / 2, ... low."""
+
+    low: Size
+    high: Size
+
+    @field_validator("low", "high")
+    @classmethod
+    def _readable(cls, value: Size) -> Size:
+        parse_budget(value, 2**62)
+        return value
+
+
+class StudyConfig(Section):
+    """A study. `data` and a `search_space` that is a file are absolute paths after loading."""
+
+    data: str
+    search_space: str | dict[str, Any]
+    budgets: tuple[Size, ...] = ()
+    byte_range: ByteRange | None = None
+    profile: str = "packed"
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    objective: Literal["auc", "logloss"] = "auc"
+    trials: Annotated[int, Field(ge=0)] = 30
+    time_limit: str | None = None
+    patience_trials: Annotated[int | None, Field(ge=1)] = None
+    seeds: Annotated[int, Field(ge=1, le=100)] = 3
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    sampler: Literal["tpe", "random", "nsga2"] = "tpe"
+
+    @field_validator("profile")
+    @classmethod
+    def _known_profile(cls, value: str) -> str:
+        if value not in PROFILES:
+            raise ValueError(f"there is no such profile; profiles: {', '.join(PROFILES)}")
+        return value
+
+    @field_validator("time_limit", mode="before")
+    @classmethod
+    def _readable_duration(cls, value: object) -> object:
+        if value is not None:
+            parse_duration(value)
+        return None if value is None else str(value)
+
+    @field_validator("budgets")
+    @classmethod
+    def _readable_budgets(cls, value: tuple[Size, ...]) -> tuple[Size, ...]:
+        for budget in value:
+            parse_budget(budget, 2**62)
+        return value
+
+    @property
+    def time_limit_seconds(self) -> float | None:
+        return None if self.time_limit is None else parse_duration(self.time_limit)
+
+    @property
+    def seed_list(self) -> tuple[int, ...]:
+        """The seeds of the error bars; the first one is the seed of every search trial."""
+        return tuple(range(self.seed, self.seed + self.seeds))
+
+    def budgets_bytes(self, full_bytes: int) -> tuple[int, ...]:
+        """The budgets in bytes, largest first, given the exported size of full precision.
+
+        A byte range becomes the ladder high, high / 2, high / 4, ... down to low.
+        """
+        if self.byte_range is None:
+            return tuple(sorted({parse_budget(b, full_bytes) for b in self.budgets}, reverse=True))
+        low, high = self.range_bytes(full_bytes)
+        ladder = [high]
+        while ladder[-1] // 2 > low:
+            ladder.append(ladder[-1] // 2)
+        return tuple(dict.fromkeys((*ladder, low)))
+
+    def range_bytes(self, full_bytes: int) -> tuple[int, int]:
+        """The least and the most bytes that a candidate may have. Raises ConfigError if reversed."""
+        if self.byte_range is None:
+            return 0, self.budgets_bytes(full_bytes)[0]
+        low = parse_budget(self.byte_range.low, full_bytes)
+        high = parse_budget(self.byte_range.high, full_bytes)
+        if low > high:
+            raise ConfigError(f"key 'byte_range': low is {low} bytes, above high, {high} bytes; swap them")
+        return low, high
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
+    """Read a study file; an override such as "training.epochs=3" replaces one key.
+
+    Raises ConfigError naming the file, the key and what to write instead.
+    """
+    content = read_yaml(path)
+    for override in overrides:
+        _override(content, override, str(path))
+    config = parse(StudyConfig, content, str(path))
+    if bool(config.budgets) == (config.byte_range is not None):
+        raise ConfigError(
+            f"{path}: write exactly one of the keys 'budgets', a list of sizes or ratios such as "
+            "[1/4, 1/16, 64KiB], and 'byte_range', with low and high"
+        )
+    changes: dict[str, Any] = {"data": _absolute(path, config.data)}
+    if not Path(changes["data"]).exists():
+        raise ConfigError(
+            f"{path}: key 'data': there is nothing at {changes['data']}; "
+            "name a prepared folder or a data YAML, relative to the study file"
+        )
+    if isinstance(config.search_space, str) and is_path(config.search_space):
+        changes["search_space"] = _absolute(path, config.search_space)
+    if "metric" not in config.training.model_fields_set:
+        # epochs are chosen by what the study is about, unless the file says otherwise
+        changes["training"] = config.training.model_copy(update={"metric": config.objective})
+    return config.model_copy(update=changes)
+
+
+def read_config(run: Path) -> StudyConfig:
+    """The study that a run folder holds. Raises ConfigError where it is not a run folder."""
+    if not (run / "config.yaml").exists():
+        raise ConfigError(
+            f"{run} is not the folder of a search: it has no config.yaml; see `autoembed search`"
+        )
+    return load_study(run / "config.yaml")
+
+
+def write_config(config: StudyConfig, path: Path) -> None:
+    """Write a study so that `load_study` reads an equal one from there; paths become relative to it."""
+    content = config.model_dump(mode="json", exclude_none=True)
+    folder = path.resolve().parent
+    content["data"] = os.path.relpath(config.data, folder)
+    if isinstance(config.search_space, str) and is_path(config.search_space):
+        content["search_space"] = os.path.relpath(config.search_space, folder)
+    if config.byte_range is not None:
+        del content["budgets"]
+    write_file(path, [yaml.safe_dump(content, sort_keys=False).encode()])
+
+
+def parse_duration(text: object) -> float:
+    """`"2h"`, `"1h30m"`, `"45s"`, or a number of seconds -> seconds. Raises ValueError."""
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        seconds = float(text)
+    else:
+        match = _DURATION.fullmatch(str(text).strip().lower())
+        parts = match.groups(default="0") if match and any(match.groups()) else None
+        if parts is None:
+            try:
+                seconds = float(str(text))
+            except ValueError:
+                raise ValueError(
+                    f"cannot read {text!r} as a duration; write such as 2h, 1h30m, 45s"
+                ) from None
+        else:
+            seconds = sum(float(p) * unit for p, unit in zip(parts, (86400, 3600, 60, 1), strict=True))
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"a duration must be positive, got {text!r}")
+    return seconds
+
+
+def is_path(search_space: str) -> bool:
+    """Whether a search space is named by its file rather than as a preset."""
+    return search_space.endswith((".yaml", ".yml")) or "/" in search_space or os.sep in search_space
+
+
+def _absolute(study: Path, entry: str) -> str:
+    return os.path.normpath(study.resolve().parent / Path(entry).expanduser())
+
+
+def _override(content: dict[str, Any], override: str, source: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(
+            f"cannot read the override {override!r}; write KEY=VALUE, such as training.epochs=3"
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {override!r}: the value is not YAML") from None
+    place = content
+    *path, last = key.strip().split(".")
+    for part in path:
+        place = place.setdefault(part, {})
+        if not isinstance(place, dict):
+            raise ConfigError(f"override {override!r}: {part!r} in {source} is a value, not a section")
+    place[last] = value
