@@ -16,7 +16,7 @@ from autoembed.report.text import label, percent, with_interval
 
 @dataclass(frozen=True)
 class FrontRow:
-    """One point as text; `marks` say front, knee, reference, baseline."""
+    """One point as text; `marks`: * for the front, knee, reference, baseline."""
 
     marks: str
     candidate: str
@@ -46,7 +46,7 @@ FRONT_HEADER = FrontRow(
     "", "candidate", "size", "ratio", "valid", "test AUC", "AUC loss", "test logloss", "seeds", "FTE"
 )
 ANSWER_HEADER = AnswerRow("wanted", "candidate", "size", "ratio", "test AUC loss", "trial")
-WRAPPED = ("question", "candidate", "marks")
+LEAST_WIDTH = 24  # of the candidate column; longer names wrap
 # what a narrow terminal can do without, first to go first
 OPTIONAL = ("seeds", "test_logloss", "valid", "fte", "auc_loss", "trial", "ratio", "marks")
 
@@ -96,7 +96,7 @@ def front_notes(record: FrontRecord) -> list[str]:
 
 def print_front(record: FrontRecord, console: Console, *, everything: bool = False) -> None:
     """The tables and notes; a narrow terminal gets fewer columns."""
-    title = f"Front: chosen on valid {record.objective}, reported on test"
+    title = f"Front (*): chosen on valid {record.objective}, reported on test"
     rows = front_table(record, everything=everything)
     _print_table(console, FRONT_HEADER, rows, title=title)
     hidden = len(record.points) - len(rows)
@@ -155,7 +155,7 @@ def _is_shown(record: FrontRecord, point: Point) -> bool:
 
 
 def _front_row(record: FrontRecord, point: Point) -> FrontRow:
-    marks = ["front"] if point.candidate in record.front else []
+    marks = ["*"] if point.candidate in record.front else []
     if record.knee and record.knee.point.candidate == point.candidate:
         marks.append("knee")
     if point.role != "search":
@@ -192,37 +192,29 @@ def _print_table(
     console: Console, header: FrontRow | AnswerRow, rows: Sequence[FrontRow | AnswerRow], *, title: str
 ) -> None:
     columns = dict(vars(header))
-    table = _table(columns, rows, title)
-    # measured on an endless line: rich never reports more than the width it is given
-    endless = console.options.update(max_width=10_000)
-    for name in OPTIONAL:
-        if console.measure(table, options=endless).minimum <= console.width:
+    widths = {name: max(len(getattr(row, name)) for row in (header, *rows)) for name in columns}
+    optional = iter(OPTIONAL)
+    while (room := _candidate_width(console.width, columns, widths)) < min(widths["candidate"], LEAST_WIDTH):
+        name = next(optional, None)
+        if name is None:
             break
         columns.pop(name, None)
-        table = _table(columns, rows, title)
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for name, heading in columns.items():
+        justify: Literal["left", "right"] = "left" if name in ("question", "candidate", "marks") else "right"
+        if name == "candidate":
+            table.add_column(heading, width=min(widths[name], max(room, 1)), overflow="fold")
+        else:
+            table.add_column(heading, width=widths[name], justify=justify, no_wrap=True)
+    for row in rows:
+        on_front = isinstance(row, FrontRow) and row.marks.startswith("*")
+        table.add_row(*(getattr(row, name) for name in columns), style="bold" if on_front else "")
     console.print(table)
 
 
-def _table(columns: dict[str, str], rows: Sequence[FrontRow | AnswerRow], title: str) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for name, heading in columns.items():
-        cells = [heading, *(getattr(row, name) for row in rows)]
-        widest = max(map(len, cells))
-        least = {"candidate": 24, "question": 15, "marks": max(map(_longest_word, cells))}.get(name, widest)
-        table.add_column(
-            heading,
-            justify="left" if name in WRAPPED else "right",
-            no_wrap=name not in WRAPPED,
-            min_width=max(1, min(widest, least)),
-        )
-    for row in rows:
-        on_front = isinstance(row, FrontRow) and "front" in row.marks
-        table.add_row(*(getattr(row, name) for name in columns), style="bold" if on_front else "")
-    return table
-
-
-def _longest_word(text: str) -> int:
-    return max(map(len, text.split()), default=0)
+def _candidate_width(width: int, columns: Iterable[str], widths: dict[str, int]) -> int:
+    """Characters left for the candidate; a column takes three more for its padding and rule."""
+    return width - 2 - sum(3 + (widths[name] if name != "candidate" else 0) for name in columns)
 
 
 def _print_line(console: Console, text: str) -> None:
