@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -239,12 +238,13 @@ def _distinct(
     column: pa.Array, name: str, file: Path, bucketize: bool
 ) -> tuple[pa.Array, npt.NDArray[np.int32], Kind]:
     """Distinct non-null values, the code of every row (-1 = missing), and what the values are."""
+    id_kind: Kind = "buckets"
     if bucketize:
-        column, id_kind = buckets(_parsed(column, name, file)), "buckets"
+        column = buckets(_parsed(column, name, file))
     if pa.types.is_dictionary(column.type):
-        if column.dictionary.null_count or len(column.dictionary.unique()) < len(column.dictionary):
-            column = column.dictionary_decode()
-        elif pa.types.is_integer(column.type.value_type):
+        words = column.dictionary
+        is_text = pa.types.is_string(words.type) or pa.types.is_large_string(words.type)
+        if not is_text or words.null_count or len(words.unique()) < len(words):
             column = column.dictionary_decode()
     plain = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not bucketize:

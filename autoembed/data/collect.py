@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from autoembed.config import ConfigError
 from autoembed.data.chunk import BadRow, Chunk, Encoded, Layout
@@ -113,7 +114,7 @@ def _append(log: RawLog, chunk: Chunk, layout: Layout) -> None:
             raw.lengths.append(encoded.lengths)
 
 
-def _numbers(raw: RawField, encoded: Encoded) -> np.ndarray:  # type: ignore[type-arg]
+def _numbers(raw: RawField, encoded: Encoded) -> npt.NDArray[np.int32]:
     """Provisional numbers of a chunk's ids (N,), -1 = missing."""
     if len(encoded.values) == 0:
         return encoded.codes
@@ -128,7 +129,7 @@ def _numbers(raw: RawField, encoded: Encoded) -> np.ndarray:  # type: ignore[typ
     return np.append(numbers, np.int32(-1))[encoded.codes]  # code -1 picks the last
 
 
-def _transformed(values: np.ndarray, transform: Transform) -> np.ndarray:  # type: ignore[type-arg]
+def _transformed(values: npt.NDArray[np.float64], transform: Transform) -> npt.NDArray[np.float64]:
     """`log` and `none` need no statistics; NaN stays for `standard`, else becomes 0."""
     if transform == "standard":
         return values

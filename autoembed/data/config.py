@@ -38,9 +38,9 @@ class Categorical(Section):
 
     bag: bool = False
     pooling: Pooling = "sum"
-    separator: str = Limit("|", min_length=1)
+    separator: str = Limit(default="|", min_length=1)
     bucketize: bool = False
-    min_count: int | None = Limit(None, ge=1)
+    min_count: int | None = Limit(default=None, ge=1)
 
 
 class ColumnSplit(Section):

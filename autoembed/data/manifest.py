@@ -32,7 +32,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Raises ConfigError where there is none, it is damaged, altered, or of another format version."""
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{folder}: no prepared data here ({MANIFEST} is missing); run prepare") from None
     except (ValueError, OSError) as error:

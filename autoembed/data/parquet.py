@@ -1,6 +1,7 @@
 """Click logs in Parquet: record batches of the columns that are needed, nothing else is read."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +14,21 @@ from autoembed.data.chunk import Chunk, Layout, chunk_of
 _CHUNK_ROWS = 1 << 17
 
 
-def read_parquet(path: Path, layout: Layout, seed: int) -> Iterator[Chunk]:
-    """Chunks of one file. Raises ConfigError where it is damaged or a column is missing."""
+def parquet_jobs(path: Path, layout: Layout, seed: int) -> Iterator[Callable[[], Chunk]]:
+    """A job per record batch, to be run in any thread.
+
+    Raises ConfigError where the file is damaged or a column is missing.
+    """
     try:
         with pq.ParquetFile(path) as file:
             _check_columns(path, file.schema_arrow, layout)
-            total = file.metadata.num_rows
-            first = 0
+            total = max(file.metadata.num_rows, 1)
             size = path.stat().st_size
+            first = 0
             for batch in file.iter_batches(_CHUNK_ROWS, columns=layout.columns, use_threads=False):
-                lines = np.arange(first + 1, first + batch.num_rows + 1)
-                bytes_read = size * batch.num_rows // max(total, 1)
-                yield chunk_of(pa.Table.from_batches([batch]), layout, path, lines, seed, bytes_read)
+                rows = np.arange(first + 1, first + batch.num_rows + 1)
+                table = pa.Table.from_batches([batch])
+                yield partial(chunk_of, table, layout, path, rows, seed, size * batch.num_rows // total)
                 first += batch.num_rows
     except (pa.ArrowInvalid, OSError) as error:
         raise ConfigError(f"{path}: cannot be read as Parquet: {error}") from None

@@ -16,10 +16,12 @@ from autoembed.data.chunk import SPLITS, Chunk, Layout, layout_of
 from autoembed.data.collect import RawField, RawLog, collect
 from autoembed.data.columns import READ_ROWS, NpyWriter, RawColumn, write_npy
 from autoembed.data.config import Categorical, DataConfig, Format, LastSplit, RandomSplit, check
+from autoembed.data.delimited import delimited_jobs, dialect_of
 from autoembed.data.id_table import IdTable
 from autoembed.data.keys import KeyCollision
 from autoembed.data.manifest import FORMAT_VERSION, fingerprint_of, read_manifest, write_manifest
-from autoembed.data.parquet import read_parquet
+from autoembed.data.ordered import run_ordered
+from autoembed.data.parquet import parquet_jobs
 from autoembed.data.prepared import PreparedData, open_prepared
 from autoembed.data.publish import whole_folder
 from autoembed.data.sources import describe, find_files
@@ -99,14 +101,17 @@ def _is_prepared(out: Path, origin: dict[str, Any], overwrite: bool) -> bool:
     return False
 
 
-def _chunks(
-    files: list[Path], format: Format, config: DataConfig, layout: Layout, seed: int, threads: int
-) -> Iterator[Chunk]:
+def _jobs(
+    files: list[Path], format: Format, config: DataConfig, layout: Layout, seed: int
+) -> Iterator[Callable[[], Chunk]]:
+    """The jobs of all files, in order."""
+    if format == "parquet":
+        for path in files:
+            yield from parquet_jobs(path, layout, seed)
+        return
+    dialect = dialect_of(config, format)
     for path in files:
-        if format == "parquet":
-            yield from read_parquet(path, layout, seed)
-        else:
-            raise NotImplementedError
+        yield from delimited_jobs(path, layout, dialect, seed)
 
 
 def _write(
@@ -124,7 +129,7 @@ def _write(
     report = _Reporter(progress, sum(path.stat().st_size for path in files))
     raw_folder = folder / "raw"
     raw_folder.mkdir()
-    chunks = _chunks(files, format, config, layout, seed, threads)
+    chunks = run_ordered(_jobs(files, format, config, layout, seed), threads)
     log = collect(chunks, layout, raw_folder, config.max_bad_share, report.chunk)
     _assign_splits(log, config)
     for name in (*SPLITS, "vocabulary", "counts"):
@@ -246,11 +251,11 @@ def _write_dense(
         NpyWriter(folder / name / "dense.npy", np.float32, (rows[split], len(described)))
         for split, name in enumerate(SPLITS)
     ]
-    columns = [column.pieces() for column in log.dense]
+    sources = [column.pieces() for column in log.dense]
     for codes in log.split.pieces() if log.dense else ():
-        matrix = np.empty((len(codes), len(columns)), dtype=np.float32)
-        for position, (column, facts) in enumerate(zip(columns, described, strict=True)):
-            values = next(column)
+        matrix = np.empty((len(codes), len(sources)), dtype=np.float32)
+        for position, (source, facts) in enumerate(zip(sources, described, strict=True)):
+            values = next(source)
             if facts["kind"] == "standard":
                 values = np.nan_to_num((values - facts["mean"]) / facts["std"], nan=0.0)
             matrix[:, position] = values

@@ -70,8 +70,8 @@ class PreparedData:
 
     def vocabulary(self, field: int) -> Vocabulary:
         """The ids of a field."""
-        names = ("offsets", "bytes") if self.manifest["fields"][field]["kind"] == "strings" else None
-        names = names or (self.manifest["fields"][field]["kind"],)
+        kind: str = self.manifest["fields"][field]["kind"]
+        names = ("offsets", "bytes") if kind == "strings" else (kind,)
         folder = self.path / "vocabulary"
         return Vocabulary.from_tensors({n: np.load(folder / f"{_stem(field)}.{n}.npy") for n in names})
 

@@ -104,7 +104,8 @@ class Vocabulary:
             return Vocabulary(kind, pa.array(np.asarray(tensors[kind], dtype=np.int64)))
         if names != {"offsets", "bytes"}:
             raise ValueError(
-                f"a vocabulary is stored as 'integers', 'buckets', or 'offsets' and 'bytes'; found {sorted(names)}"
+                f"a vocabulary is stored as 'integers', 'buckets', or 'offsets' and 'bytes'; "
+                f"found {sorted(names)}"
             )
         offsets = np.ascontiguousarray(tensors["offsets"], dtype=np.int64)
         data = np.ascontiguousarray(tensors["bytes"], dtype=np.uint8)
