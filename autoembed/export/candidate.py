@@ -13,9 +13,7 @@ from torch import nn
 from autoembed.models import ModelConfig
 from autoembed.network_file import read_network, write_network
 from autoembed.packed import Packed
-
-TABLES = "tables.safetensors"
-NETWORK = "network.safetensors"
+from autoembed.runtime.manifest import NETWORK, TABLES
 
 
 class Named(Protocol):

@@ -1,0 +1,132 @@
+"""An exported model in memory: checked on loading, then raw columns in, probabilities out."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from autoembed.config import parse
+from autoembed.data.batch import Batch
+from autoembed.data.prepared import PreparedData
+from autoembed.directory import plan_from_json
+from autoembed.evaluate import EVALUATION_BATCH, predict
+from autoembed.metrics import Metrics, measure
+from autoembed.models import ModelConfig
+from autoembed.network_file import read_network
+from autoembed.packed import Packed, PackedTable
+from autoembed.plan import Plan
+from autoembed.runtime.encode import RawDense, RawField, encode_columns
+from autoembed.runtime.manifest import (
+    MANIFEST,
+    NETWORK,
+    TABLES,
+    VOCABULARY,
+    ArtifactError,
+    check_files,
+    read_manifest,
+)
+from autoembed.vocabulary_file import read_vocabularies
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An exported model. `fields` and `dense` are the raw columns that it reads, in order."""
+
+    manifest: dict[str, Any]
+    table: PackedTable
+    network: nn.Module
+    fields: tuple[RawField, ...]
+    dense: tuple[RawDense, ...]
+    label: str
+    device: torch.device
+
+    @property
+    def plan(self) -> Plan:
+        return self.table.plan
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of the tables file."""
+        return int(self.manifest["files"][TABLES]["bytes"])
+
+    def encode(self, columns: Mapping[str, Any]) -> Batch:
+        """Raw columns, name -> list or array, to a Batch. Raises ValueError as `encode_columns`."""
+        return encode_columns(columns, self.fields, self.dense, self.label)
+
+    def logits(self, batches: Iterable[Batch]) -> npt.NDArray[np.float32]:
+        """Log-odds (N,) of all examples, in order."""
+        return predict(self.network, self.table, batches, self.device)
+
+    def predict(self, batch: Batch) -> Tensor:
+        """Probabilities of a click, (B,) float32 on the CPU."""
+        return torch.from_numpy(self.logits([batch])).sigmoid()
+
+    def predict_raw(self, columns: Mapping[str, Any]) -> Tensor:
+        """Probabilities of a click for raw columns, (B,) float32 on the CPU."""
+        return self.predict(self.encode(columns))
+
+    def evaluate(self, data: PreparedData, split: str = "test") -> Metrics:
+        """AUC and log loss on a split of the prepared data that the model was trained on.
+
+        Raises ValueError for other data: its rows have other ranks. `evaluate_raw` reads any log.
+        """
+        trained_on = self.manifest["data"]["fingerprint"]
+        if data.fingerprint != trained_on:
+            raise ValueError(
+                f"{data.path} has fingerprint {data.fingerprint}, this model was trained on {trained_on}, and "
+                "the same row means another id there; give it that data, or raw columns (evaluate_raw)"
+            )
+        return measure(data.labels(split), self.logits(data.batches(split, EVALUATION_BATCH)))
+
+    def evaluate_raw(self, pieces: Iterable[Mapping[str, Any]]) -> Metrics:
+        """AUC and log loss on raw columns with the label, a piece of the log at a time."""
+        labels, logits = [np.zeros(0, dtype=np.float32)], [np.zeros(0, dtype=np.float32)]
+        for columns in pieces:
+            if self.label not in columns:
+                raise ValueError(f"the label {self.label!r} is missing; given are {', '.join(columns)}")
+            batch = self.encode(columns)
+            labels.append(batch.labels.numpy())
+            logits.append(self.logits([batch]))
+        return measure(np.concatenate(labels), np.concatenate(logits))
+
+
+def load(path: Path | str, device: torch.device | str = "cpu") -> Artifact:
+    """Open an exported model. Every file is checked against the manifest, the tables against the plan.
+
+    Raises ArtifactError where a file is missing, cut off, altered, or of another format version.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    device = torch.device(device)
+    try:
+        plan = plan_from_json(manifest["plan"])
+        packed = Packed.load(folder / TABLES, [field.name for field in plan.fields])
+        if packed.plan != plan:
+            raise ArtifactError(f"{folder / TABLES}: its plan is not the one of {MANIFEST}; export it again")
+        data = manifest["data"]
+        vocabularies = read_vocabularies(folder / VOCABULARY, len(plan.fields))
+        fields = tuple(
+            RawField(entry["name"], vocabulary, entry["bag"], entry["pooling"], entry["separator"])
+            for entry, vocabulary in zip(data["fields"], vocabularies, strict=True)
+        )
+        dense = tuple(RawDense(d["name"], d["kind"], d["mean"], d["std"]) for d in data["dense"])
+        model = parse(ModelConfig, manifest["model"], str(folder / MANIFEST))
+        network = read_network(folder / NETWORK, model, len(fields), len(dense))
+        for field, kept_rows in zip(fields, plan.kept_rows, strict=True):
+            if field.vocabulary.rows != kept_rows:
+                raise ArtifactError(
+                    f"{folder / VOCABULARY}: field {field.name!r} has {field.vocabulary.rows} rows, "
+                    f"its plan keeps {kept_rows}; export it again"
+                )
+    except ArtifactError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{folder}: inconsistent, export the model again: {error}") from None
+    table = PackedTable(packed).to(device).eval()
+    return Artifact(manifest, table, network.to(device), fields, dense, data["label"], device)

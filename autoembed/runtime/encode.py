@@ -1,0 +1,143 @@
+"""Raw columns -> a Batch, as preparing the training log would have made it.
+
+A missing value reads row 0, in a bag it is left out; an id that is not in the vocabulary reads row 0.
+Dense columns are transformed with the train split's numbers, in float64, then cast to float32.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from autoembed.data.batch import Bag, Batch
+from autoembed.data.vocabulary import Vocabulary, plain_array
+
+
+@dataclass(frozen=True)
+class RawField:
+    """A categorical column: its vocabulary, and how a bag is written and pooled."""
+
+    name: str
+    vocabulary: Vocabulary
+    bag: bool
+    pooling: str
+    separator: str
+
+
+@dataclass(frozen=True)
+class RawDense:
+    """A dense column: `log` sign(x) ln(1 + |x|), `standard` (x - mean) / std, `none` x; missing -> 0."""
+
+    name: str
+    kind: str
+    mean: float
+    std: float
+
+
+def encode_columns(
+    columns: Mapping[str, Any], fields: Sequence[RawField], dense: Sequence[RawDense], label: str
+) -> Batch:
+    """Columns of equal length (lists, NumPy or pyarrow arrays) -> a Batch; other columns are ignored.
+
+    Labels are taken from the column `label`, zeros where there is none. Raises ValueError naming the column
+    that is missing, of another length, or of a type that its field cannot read.
+    """
+    missing = [item.name for item in (*fields, *dense) if item.name not in columns]
+    if missing:
+        raise ValueError(
+            f"columns are missing: {', '.join(missing)}; given are {', '.join(columns) or 'none'}"
+        )
+    names = [item.name for item in (*fields, *dense)] + ([label] if label in columns else [])
+    arrays = {name: _array(name, columns[name]) for name in names}
+    size = len(arrays[fields[0].name])
+    for name, array in arrays.items():
+        if len(array) != size:
+            raise ValueError(f"column {name!r} has {len(array)} values, {fields[0].name!r} has {size}")
+    ids = np.zeros((size, len(fields)), dtype=np.int64)
+    bags: dict[int, Bag] = {}
+    for position, field in enumerate(fields):
+        if field.bag:
+            bags[position] = _bag(field, arrays[field.name])
+        else:
+            ids[:, position] = _rows(field, arrays[field.name])
+    matrix = np.zeros((size, len(dense)), dtype=np.float32)
+    for position, column in enumerate(dense):
+        matrix[:, position] = _transformed(column, _numbers(column.name, arrays[column.name]))
+    labels = np.zeros(size, dtype=np.float32)
+    if label in arrays:
+        labels = _numbers(label, arrays[label]).astype(np.float32)
+        if not np.isin(labels, (0, 1)).all():
+            raise ValueError(f"label {label!r} must be 0 or 1 in every row")
+    return Batch(torch.from_numpy(labels), torch.from_numpy(matrix), torch.from_numpy(ids), bags)
+
+
+def _array(name: str, values: Any) -> pa.Array:
+    try:
+        return plain_array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"column {name!r} mixes types or holds no plain values: {error}") from None
+
+
+def _rows(field: RawField, values: pa.Array) -> npt.NDArray[np.int64]:
+    try:
+        return field.vocabulary.lookup(values)
+    except (TypeError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ValueError(f"column {field.name!r}: {error}") from None
+
+
+def _bag(field: RawField, values: pa.Array) -> Bag:
+    kind = values.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        values = pc.split_pattern(values, field.separator)
+        pieces, lengths = values.flatten(), pc.list_value_length(values)
+        kept = pc.fill_null(pc.not_equal(pieces, ""), False)
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        pieces, lengths = values.flatten(), pc.list_value_length(values)
+        kept = pieces.is_valid()
+    elif pa.types.is_null(kind):
+        pieces, lengths, kept = (
+            pa.nulls(0),
+            pa.array(np.zeros(len(values), np.int64)),
+            pa.array([], pa.bool_()),
+        )
+    else:
+        raise ValueError(f"column {field.name!r} is a bag, expected lists of ids or text, found {kind}")
+    lengths = pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    kept = kept.to_numpy(zero_copy_only=False).astype(bool)
+    owners = np.repeat(np.arange(len(lengths)), lengths)[kept]
+    rows = _rows(field, pieces.filter(pa.array(kept)))
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=len(lengths)))]).astype(np.int64)
+    return Bag(torch.from_numpy(rows), torch.from_numpy(offsets), field.pooling)
+
+
+def _numbers(name: str, values: pa.Array) -> npt.NDArray[np.float64]:
+    """float64 (B,), NaN where missing."""
+    kind = values.type
+    if pa.types.is_temporal(kind):
+        values = values.cast(pa.timestamp("us")).cast(pa.int64())
+    elif pa.types.is_boolean(kind):
+        values = values.cast(pa.int8())
+    elif not (
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_null(kind)
+    ):
+        raise ValueError(f"column {name!r} holds {kind}, expected numbers")
+    numbers = np.array(values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)
+    if (np.abs(numbers) > np.finfo(np.float32).max).any():
+        raise ValueError(f"column {name!r} holds a number that is infinite or too large for float32")
+    return numbers
+
+
+def _transformed(column: RawDense, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    if column.kind == "log":
+        values = np.sign(values) * np.log1p(np.abs(values))
+    elif column.kind == "standard":
+        values = (values - column.mean) / column.std
+    return np.where(np.isnan(values), 0.0, values)

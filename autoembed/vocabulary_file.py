@@ -1,0 +1,47 @@
+"""The vocabularies of all fields as one safetensors file: `Vocabulary.tensors` of field i as `i.NAME`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from autoembed.data.vocabulary import Vocabulary
+from autoembed.files import write_file
+
+VOCABULARY_METADATA = {"format": "autoembed-vocabulary 1"}
+
+
+class VocabularyError(ValueError):
+    """A vocabulary file cannot be used: it is cut off, altered, or of another version."""
+
+
+def write_vocabularies(path: Path, vocabularies: Sequence[Vocabulary]) -> int:
+    """Write the file, whole or not at all; returns its bytes."""
+    tensors = {
+        f"{number:03d}.{name}": tensor
+        for number, vocabulary in enumerate(vocabularies)
+        for name, tensor in vocabulary.tensors().items()
+    }
+    return write_file(path, [save(tensors, metadata=VOCABULARY_METADATA)])
+
+
+def read_vocabularies(path: Path, fields: int) -> tuple[Vocabulary, ...]:
+    """The vocabularies of `fields` fields, in order. Raises VocabularyError naming the file."""
+    found: list[dict[str, object]] = [{} for _ in range(fields)]
+    try:
+        with safe_open(path, framework="np") as file:
+            if file.metadata() != VOCABULARY_METADATA:
+                raise VocabularyError(
+                    f"{path}: expected a file with metadata {VOCABULARY_METADATA}, found {file.metadata()}"
+                )
+            for key in file.keys():  # noqa: SIM118
+                number, _, name = key.partition(".")
+                if not number.isdigit() or int(number) >= fields:
+                    raise VocabularyError(f"{path}: a tensor {key!r} belongs to none of {fields} fields")
+                found[int(number)][name] = file.get_tensor(key)
+        return tuple(Vocabulary.from_tensors(tensors) for tensors in found)  # type: ignore[arg-type]
+    except FileNotFoundError:
+        raise VocabularyError(f"{path}: there is no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise VocabularyError(f"{path}: cut off, altered or no vocabulary file: {error}") from None
