@@ -78,8 +78,8 @@ class Artifact:
         trained_on = self.manifest["data"]["fingerprint"]
         if data.fingerprint != trained_on:
             raise ValueError(
-                f"{data.path} has fingerprint {data.fingerprint}, this model was trained on {trained_on}, and "
-                "the same row means another id there; give it that data, or raw columns (evaluate_raw)"
+                f"{data.path} has fingerprint {data.fingerprint}, this model was trained on {trained_on}: "
+                "rows stand for other ids there; give it that data, or raw columns (evaluate_raw)"
             )
         return measure(data.labels(split), self.logits(data.batches(split, EVALUATION_BATCH)))
 

@@ -47,12 +47,11 @@ def encode_columns(
     Labels are taken from the column `label`, zeros where there is none. Raises ValueError naming the column
     that is missing, of another length, or of a type that its field cannot read.
     """
-    missing = [item.name for item in (*fields, *dense) if item.name not in columns]
+    names = [field.name for field in fields] + [column.name for column in dense]
+    missing = [name for name in names if name not in columns]
     if missing:
-        raise ValueError(
-            f"columns are missing: {', '.join(missing)}; given are {', '.join(columns) or 'none'}"
-        )
-    names = [item.name for item in (*fields, *dense)] + ([label] if label in columns else [])
+        raise ValueError(f"missing columns: {', '.join(missing)}; given are {', '.join(columns) or 'none'}")
+    names += [label] if label in columns else []
     arrays = {name: _array(name, columns[name]) for name in names}
     size = len(arrays[fields[0].name])
     for name, array in arrays.items():
@@ -100,11 +99,8 @@ def _bag(field: RawField, values: pa.Array) -> Bag:
         pieces, lengths = values.flatten(), pc.list_value_length(values)
         kept = pieces.is_valid()
     elif pa.types.is_null(kind):
-        pieces, lengths, kept = (
-            pa.nulls(0),
-            pa.array(np.zeros(len(values), np.int64)),
-            pa.array([], pa.bool_()),
-        )
+        pieces, kept = pa.nulls(0), pa.array([], pa.bool_())
+        lengths = pa.array(np.zeros(len(values), dtype=np.int64))
     else:
         raise ValueError(f"column {field.name!r} is a bag, expected lists of ids or text, found {kind}")
     lengths = pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)

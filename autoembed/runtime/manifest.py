@@ -76,11 +76,10 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> None:
             size = path.stat().st_size
             if size != expected["bytes"]:
                 raise ArtifactError(
-                    f"{path}: {size} bytes, the manifest says {expected['bytes']}; it was cut off or altered; "
-                    f"{_AGAIN}"
+                    f"{path}: cut off or altered, {size} bytes instead of {expected['bytes']}; {_AGAIN}"
                 )
             if sha256_of(path) != expected["sha256"]:
-                raise ArtifactError(f"{path}: its SHA-256 is not that of the manifest; altered; {_AGAIN}")
+                raise ArtifactError(f"{path}: altered, its SHA-256 is not that of the manifest; {_AGAIN}")
         except FileNotFoundError:
             raise ArtifactError(f"{path}: missing; {_AGAIN}") from None
         except OSError as error:
