@@ -1,6 +1,5 @@
 """The picture of a front: accuracy against bytes. It reads a FrontRecord and decides nothing."""
 
-import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,10 +9,10 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from autoembed.budget import format_bytes
 from autoembed.front import FrontRecord, Point, Split, sign
+from autoembed.report.byte_axis import add_ratio_axis, set_byte_axis
 
 # Okabe and Ito's palette, safe for colour-blind readers, without its yellow, which vanishes in print;
 # the marker shape says the same as the colour.
@@ -47,10 +46,9 @@ def draw_front(
         axes = figure.add_subplot()
         picture = _Picture(record, points, axes, split, error_bars)
         picture.draw()
-        figure.suptitle(_title(record, split), fontsize=10.5, x=0.01, ha="left")
-        figure.supxlabel(
-            _caption(record, split, error_bars), fontsize=7.5, x=0.01, ha="left", color="#444444"
-        )
+        figure.suptitle(title or _title(record, split), fontsize=10.5, x=0.01, ha="left")
+        caption = _caption(record, split, error_bars)
+        figure.supxlabel(caption, fontsize=7.5, x=0.01, ha="left", color="#444444")
     return figure
 
 
@@ -78,15 +76,13 @@ class _Picture:
         self.low, self.high = self._value_limits()
 
     def draw(self) -> None:
-        self.axes.set_xscale("log")
+        self._set_axes()
         self._draw_reference()
         self._draw_front_line()
         for point in self.points:
             self._draw_point(point)
         self._mark_knee()
-        self._set_limits()
         self._draw_budgets()
-        self._draw_ratio_axis()
         self._draw_legend()
 
     def _value(self, point: Point) -> float:
@@ -107,10 +103,9 @@ class _Picture:
         best value; what is worse is drawn as an arrow at the edge."""
         towards_worse = -sign(self.record.objective)
         best = min((self._value(point) for point in self.points), key=lambda value: towards_worse * value)
-        shown = [
-            self._value(p) for p in self.points if p.role != "search" or p.candidate in self.record.front
-        ]
-        lost = [towards_worse * (value - best) for value in shown]
+        front = self.record.front
+        shown = [point for point in self.points if point.role != "search" or point.candidate in front]
+        lost = [towards_worse * (self._value(point) - best) for point in shown]
         span = max(loss for loss in (0.002, *lost) if loss <= WINDOW[self.record.objective])
         ends = best - towards_worse * 0.15 * span, best + towards_worse * 1.2 * span
         return min(ends), max(ends)
@@ -211,18 +206,15 @@ class _Picture:
             arrowprops={"arrowstyle": "-", "linewidth": 0.7, "shrinkB": 5},
         )
 
-    def _set_limits(self) -> None:
+    def _set_axes(self) -> None:
         sizes = [point.bytes for point in self.points]
         sizes += [int(answer.asked) for answer in self.record.budgets]
-        self.axes.set_xlim(min(sizes) / 1.35, max(sizes) * 1.35)
+        set_byte_axis(self.axes, min(sizes) / 1.35, max(sizes) * 1.35, "size of the exported tables")
+        if self.record.reference is not None:
+            add_ratio_axis(self.axes, self.record.reference.bytes, "times smaller than full precision")
         self.axes.set_ylim(self._worst, self.low + self.high - self._worst)
         lower = "" if self.record.objective == "auc" else " (axis upside down: better is higher)"
         self.axes.set_ylabel(f"{_metric_name(self.record, self.split)}{lower}")
-        self.axes.set_xlabel("size of the exported tables")
-        ticks = _byte_ticks(*self.axes.get_xlim())
-        self.axes.xaxis.set_major_locator(FixedLocator(ticks))
-        self.axes.xaxis.set_minor_locator(NullLocator())
-        self.axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: format_bytes(size)))
         self.axes.ticklabel_format(axis="y", useOffset=False)
         self.axes.grid(True, color="#DDDDDD", linewidth=0.6)
         self.axes.set_axisbelow(True)
@@ -244,20 +236,6 @@ class _Picture:
                 bbox=BACKING,
                 zorder=2.5,
             )
-
-    def _draw_ratio_axis(self) -> None:
-        reference = self.record.reference
-        if reference is None:
-            return
-        top = self.axes.twiny()
-        top.set_xscale("log")
-        low, high = self.axes.get_xlim()
-        top.set_xlim(low, high)
-        ratios = _powers_of_two(reference.bytes / high, reference.bytes / low, most=10)
-        top.xaxis.set_major_locator(FixedLocator([reference.bytes / ratio for ratio in ratios]))
-        top.xaxis.set_minor_locator(NullLocator())
-        top.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{reference.bytes / size:g}x"))
-        top.set_xlabel("times smaller than full precision")
 
     def _draw_legend(self) -> None:
         handles = [Line2D([], [], color=FRONT_COLOUR, linewidth=1.4, label="front (chosen on validation)")]
@@ -313,15 +291,3 @@ def _caption(record: FrontRecord, split: Split, error_bars: ErrorBars) -> str:
             f"{origin.objective} {origin.value:.4f}, over {origin.decades:g} decades x {origin.height:g}."
         )
     return "\n".join(lines)
-
-
-def _byte_ticks(low: float, high: float) -> list[float]:
-    return [1 / inverse for inverse in _powers_of_two(1 / high, 1 / low, most=9)]
-
-
-def _powers_of_two(low: float, high: float, most: int) -> list[float]:
-    """At most `most` powers of two in [low, high], evenly spaced."""
-    first, last = math.ceil(math.log2(low)), math.floor(math.log2(high))
-    step = max(1, math.ceil((last - first + 1) / most))
-    start = math.ceil(first / step) * step
-    return [2.0**power for power in range(start, last + 1, step)]

@@ -1,6 +1,8 @@
 """Tables by equality, pictures by being written: what they show is decided in the record."""
 
 import io
+import itertools
+import math
 import random
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -10,6 +12,7 @@ from rich.console import Console
 
 from autoembed.front import FrontRecord, from_json, front_record, to_json
 from autoembed.record import TrialRecord
+from autoembed.report.byte_axis import powers_of_two
 from autoembed.report.front import (
     answer_table,
     front_notes,
@@ -201,3 +204,11 @@ def test_drawing_leaves_no_trace_in_matplotlib(tmp_path):
     before = dict(matplotlib.rcParams)
     plot_front(record_of(), tmp_path / "front.svg")
     assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(("low", "high"), [(3, 5), (1000, 70_000), (1, 1e12), (0.2, 300), (5, 6)])
+def test_ticks_are_powers_of_two_inside_the_axis(low, high):
+    ticks = powers_of_two(low, high, most=9)
+    assert all(low <= tick <= high and math.log2(tick).is_integer() for tick in ticks)
+    assert len(ticks) <= 9 and (ticks or high < 2 * low)
+    assert len({b / a for a, b in itertools.pairwise(ticks)}) <= 1, "evenly spaced"
