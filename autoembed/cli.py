@@ -135,7 +135,9 @@ def spaces(name: Annotated[str | None, typer.Argument(help="Print one preset's Y
 def plan(
     study: Annotated[Path, typer.Argument(help="The study file (YAML).")],
     run: Annotated[Path | None, typer.Option("--run", help="Folder of the search.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a key: training.epochs=3.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a key: training.epochs=3.")
+    ] = None,
 ) -> None:
     """Dry run: bytes of every method against the budgets, before anything is trained."""
     from autoembed.search.preview import preview
@@ -152,17 +154,23 @@ def plan(
 def search(
     study: Annotated[Path, typer.Argument(help="The study file (YAML).")],
     run: Annotated[Path | None, typer.Option("--run", help="Folder of the search [runs/NAME].")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a key: training.epochs=3.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a key: training.epochs=3.")
+    ] = None,
 ) -> None:
     """Search under the budgets. Stop it at any time; the same command goes on where it stopped."""
-    from autoembed.search.driver import run_study
+    from autoembed.search.driver import StudyError, run_study
+    from autoembed.search.pool import WorkersCannotStart
     from autoembed.search.progress import LiveView
     from autoembed.search.study import load_study
 
     folder = run or _default_run(study)
     config = load_study(study, set_ or [])
-    with LiveView(console) as view:
-        run_study(config, folder, progress=view)
+    try:
+        with LiveView(console) as view:
+            run_study(config, folder, progress=view)
+    except (StudyError, WorkersCannotStart) as error:
+        raise ValueError(str(error)) from error
     _print_front(folder)
     console.print(f"next: autoembed plot {folder}; autoembed export {folder} --knee --out model")
 
@@ -215,13 +223,13 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a compressed model, reload it, and check size and predictions against the candidate."""
-    from autoembed.search.exporting import export_trial, pick
+    from autoembed.run import export_pick, pick_trial
 
-    chosen = pick(run, budget=budget, knee=knee, max_auc_drop=max_auc_drop, trial=trial)
-    console.print(chosen.reason)
-    report = export_trial(run, chosen.trial, out, overwrite=overwrite)
-    for line in report.lines():
-        console.print(line)
+    pick = pick_trial(run, budget=budget, knee=knee, max_auc_drop=max_auc_drop, trial=trial)
+    exported = export_pick(run, pick, out, overwrite=overwrite)
+    from autoembed.report.export import print_export
+
+    print_export(exported, console)
 
 
 @app.command()
@@ -231,7 +239,7 @@ def verify(
     """Check an exported model: sizes, checksums, and the byte model."""
     from autoembed.runtime import load
 
-    model = load(artifact)
+    model = load(artifact)  # checks sizes, checksums, and the tables against the byte model
     console.print(f"{artifact}: intact, tables {model.table_bytes:,} bytes, equal to the byte model")
 
 
@@ -263,7 +271,7 @@ def _default_run(study: Path) -> Path:
 
 
 def _front_record(run: Path) -> Any:
-    from autoembed.search.exporting import run_front
+    from autoembed.run import run_front
 
     return run_front(run)
 

@@ -1,0 +1,110 @@
+"""A finished or running search as its user sees it: its front, its picks, its exported models."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoembed.budget import parse_budget
+from autoembed.evaluate import EVALUATION_BATCH
+from autoembed.export.artifact import Reference, Verified, verify_artifact, write_artifact
+from autoembed.export.candidate import load_candidate
+from autoembed.front import FrontRecord, Pick, choose, front_record
+from autoembed.packed import PackedTable
+from autoembed.record import TrialRecord
+from autoembed.search.folder import RunFolder, read_records
+from autoembed.search.inputs import open_inputs
+from autoembed.search.limits import limits_of
+from autoembed.search.study import StudyConfig, read_config
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: the pick, the trial's record, the checked artifact, and where it lies."""
+
+    pick: Pick
+    record: TrialRecord
+    verified: Verified
+    path: Path
+
+
+def run_front(run: Path) -> FrontRecord:
+    """The front of all trials that have finished so far. Raises ValueError where `run` holds no search."""
+    config = read_config(run)
+    inputs = open_inputs(config, run)
+    return front_record(read_records(run), limits_of(config, inputs.spec).budgets_bytes, config.objective)
+
+
+def pick_trial(
+    run: Path,
+    *,
+    budget: str | None = None,
+    knee: bool = False,
+    max_auc_drop: float | None = None,
+    trial: int | None = None,
+) -> Pick:
+    """The trial for exactly one wish; a budget is a size or a ratio such as 1/16 of full precision.
+
+    Raises PickError where the wish cannot be met, naming the nearest point that would.
+    """
+    config = read_config(run)
+    budget_bytes = None
+    if budget is not None:
+        full_bytes = limits_of(config, open_inputs(config, run).spec).full_bytes
+        budget_bytes = parse_budget(budget, full_bytes)
+    return choose(
+        run_front(run), budget_bytes=budget_bytes, knee=knee, max_auc_drop=max_auc_drop, trial=trial
+    )
+
+
+def export_pick(run: Path, pick: Pick, out: Path, *, overwrite: bool = False) -> Exported:
+    """Write the picked trial as an artifact, reload it, and check size and predictions on the test split.
+
+    Raises ValueError where `out` exists, ArtifactError where the reloaded model differs.
+    """
+    config = read_config(run)
+    data = open_inputs(config, run).data
+    record = next(record for record in read_records(run) if record.number == pick.trial)
+    packed, network = load_candidate(RunFolder(run).trial(record.number), config.model, data)
+    write_artifact(
+        out,
+        packed=packed,
+        network=network,
+        model=config.model,
+        data=data,
+        metrics=_metrics(record),
+        provenance=_provenance(config, record, pick),
+        overwrite=overwrite,
+    )
+    verified = verify_artifact(
+        out,
+        against=Reference(network.eval(), PackedTable(packed).eval()),
+        batches=data.batches("test", EVALUATION_BATCH),
+    )
+    return Exported(pick, record, verified, out)
+
+
+def _metrics(record: TrialRecord) -> dict[str, dict[str, float]]:
+    found = {
+        "valid": {"auc": record.valid_auc, "logloss": record.valid_logloss},
+        "test": {"auc": record.test_auc, "logloss": record.test_logloss},
+    }
+    return {
+        split: {name: value for name, value in values.items() if value is not None}
+        for split, values in found.items()
+    }
+
+
+def _provenance(config: StudyConfig, record: TrialRecord, pick: Pick) -> dict[str, object]:
+    return {
+        "candidate": record.candidate,
+        "method": record.method,
+        "parameters": record.parameters,
+        "seed": record.seed,
+        "trial": record.number,
+        "picked": pick.reason,
+        "training": config.training.model_dump(mode="json"),
+        "seconds": record.seconds,
+        "samples": record.samples,
+        "steps": record.steps,
+        "full_training_equivalents": record.fte,
+        "peak_table_bytes": record.peak_table_bytes,
+    }
