@@ -19,8 +19,10 @@ LAYERS = (
     ("methods", "models", "metrics"),
     ("space", "network_file", "evaluate", "ledger", "schedule"),
     ("front", "runtime", "training"),
-    ("report", "export"),
+    ("export",),
     ("search",),
+    ("run",),
+    ("report",),
     ("quickstart",),
     ("cli", "__main__"),
 )
