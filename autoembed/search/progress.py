@@ -24,7 +24,6 @@ from autoembed.search.events import (
     TrialStarted,
 )
 
-
 QUIET_SECONDS = 30.0  # without a terminal, say how a training goes when nothing else was said for so long
 
 

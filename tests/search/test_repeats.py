@@ -1,0 +1,63 @@
+import pytest
+
+from autoembed.record import Role, TrialRecord
+from autoembed.search.repeats import NEAR, wanted_repeats
+
+
+def trial(
+    number: int,
+    candidate: str,
+    total: int,
+    auc: float,
+    seed: int = 0,
+    role: Role = "search",
+    test: float = 0.5,
+) -> TrialRecord:
+    return TrialRecord(
+        number, candidate, candidate, {}, seed, role, "complete", {"total": total},
+        valid_auc=auc, valid_logloss=1 - auc, test_auc=test, test_logloss=0.5, seconds=1.0,
+    )  # fmt: skip
+
+
+RECORDS = [
+    trial(0, "full", 1000, 0.80, role="reference"),
+    trial(1, "near baseline", 500, 0.79 - NEAR / 2, role="baseline"),
+    trial(2, "far baseline", 500, 0.70, role="baseline"),
+    trial(3, "good", 400, 0.79),
+    trial(4, "dominated", 450, 0.785, test=0.99),
+    trial(5, "small", 100, 0.75),
+]
+
+
+def names(records: list[TrialRecord], budgets: tuple[int, ...] = (500,), seeds: int = 2) -> list[str]:
+    wanted = wanted_repeats(records, "auc", budgets, range(seeds))
+    return [point.candidate for point, _ in wanted]
+
+
+def test_repeats_go_to_the_reference_the_front_and_near_baselines() -> None:
+    assert names(RECORDS) == ["full", "small", "good", "near baseline"]
+
+
+def test_the_test_split_does_not_decide_repeats() -> None:
+    assert "dominated" not in names(RECORDS)
+
+
+def test_seeds_that_ran_or_failed_are_not_wanted_again() -> None:
+    failed = TrialRecord(7, "good", "good", {}, 1, "repeat", "failed", reason="no luck")
+    records = [*RECORDS, trial(6, "full", 1000, 0.8, seed=1, role="repeat"), failed]
+    assert names(records) == ["small", "near baseline"]
+
+
+def test_a_point_that_enters_the_front_by_a_repeat_is_wanted_too() -> None:
+    assert "dominated" in names([*RECORDS, trial(6, "good", 400, 0.77, seed=1, role="repeat")])
+
+
+def test_one_seed_wants_no_repeats() -> None:
+    assert names(RECORDS, seeds=1) == []
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_every_wanted_point_gets_all_seeds(seeds: int) -> None:
+    wanted = wanted_repeats(RECORDS, "auc", (500,), range(seeds))
+    for candidate in ("full", "good", "small"):
+        assert sorted(seed for point, seed in wanted if point.candidate == candidate) == [*range(1, seeds)]

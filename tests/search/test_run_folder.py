@@ -1,0 +1,75 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from autoembed.record import TrialRecord
+from autoembed.search.folder import Assignment, RunFolder, cut_torn_line, read_records
+
+
+def record(number: int) -> TrialRecord:
+    return TrialRecord(
+        number, "uniform(bits=4)", "uniform", {"bits": 4}, 0, "search", "complete", {"total": 9}
+    )
+
+
+def test_a_record_reads_back_equal(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with folder.locked():
+        folder.assign(Assignment(0, "uniform(bits=4)", "uniform", {"bits": 4}, 0, "search"))
+        folder.finish(record(0))
+    assert read_records(tmp_path) == [record(0)]
+
+
+def test_a_trial_without_a_record_is_not_finished(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assignment = Assignment(3, "fp16()", "fp16", {}, 1, "baseline", {"params": {"x": 1}})
+    with folder.locked():
+        folder.assign(assignment)
+        (folder.trial(3) / ".record.json.abc").write_text('{"number": 3')
+    assert folder.records() == []
+    assert folder.assignment(3) == assignment
+
+
+def test_an_unreadable_record_is_named(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with folder.locked():
+        folder.trial(0).mkdir()
+        (folder.trial(0) / "record.json").write_text('{"colour": 1}')
+    with pytest.raises(ValueError, match=r"record.json is not a trial record .*colour.*remove the folder"):
+        read_records(tmp_path)
+
+
+def test_two_searches_cannot_share_a_folder(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with folder.locked(), pytest.raises(BlockingIOError, match="another search is running"):
+        RunFolder(tmp_path).locked().__enter__()
+    with RunFolder(tmp_path).locked():
+        pass
+
+
+@pytest.mark.parametrize("tail", ["", '{"a": 1', '{"a": 1\n', "\0\0\0", '{"a": 1}'])
+def test_a_torn_last_line_is_cut_and_the_rest_stays(tmp_path: Path, tail: str) -> None:
+    path = tmp_path / "lines"
+    path.write_text('{"a": 0}\n{"b": 0}\n' + tail)
+    assert cut_torn_line(path) == len(tail)
+    assert path.read_text() == '{"a": 0}\n{"b": 0}\n'
+
+
+def test_a_file_of_one_torn_line_becomes_empty(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_text('{"a')
+    assert cut_torn_line(path) == 3
+    assert path.read_bytes() == b""
+
+
+def test_elapsed_time_counts_sessions_and_not_the_time_between(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    times = [("opened", 100), ("started", 103), ("complete", 110), ("opened", 500), ("ended", 504)]
+    folder.log_file.write_text("".join(json.dumps({"time": t, "event": e}) + "\n" for e, t in times))
+    assert folder.elapsed_seconds() == 14
+
+
+def test_a_folder_that_holds_no_search_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="it has no trials"):
+        read_records(tmp_path / "nowhere")

@@ -1,0 +1,116 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from search_study import make_study, write_clicks
+
+from autoembed.config import ConfigError
+from autoembed.search.study import load_study, parse_duration, read_config, write_config
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("2h", 7200), ("30m", 1800), ("1h30m", 5400), ("45s", 45), ("1d", 86400), (90, 90), ("0.5 h", 1800)],
+)
+def test_durations_are_read_as_people_write_them(text: object, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "2 weeks", "-3h", 0, "h", True, float("inf"), "nan"])
+def test_other_durations_are_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="duration"):
+        parse_duration(text)
+
+
+def test_paths_start_at_the_study_file(clicks: Path) -> None:
+    config = make_study(clicks, search_space="spaces/mine.yaml")
+    assert config.data == str(clicks / "clicks.yaml")
+    assert config.search_space == str(clicks / "spaces" / "mine.yaml")
+
+
+def test_a_study_in_a_run_folder_reads_back_equal(clicks: Path, tmp_path: Path) -> None:
+    for keys in (
+        {"search_space": "smoke", "time_limit": "1h30m"},
+        {"search_space": "spaces/mine.yaml", "patience_trials": 5, "objective": "logloss"},
+        {"budgets": None, "byte_range": {"low": "1KiB", "high": "1/2"}},
+    ):
+        config = make_study(clicks, **keys)
+        write_config(config, tmp_path / "config.yaml")
+        assert read_config(tmp_path) == config
+
+
+def test_epochs_are_chosen_by_the_objective_unless_the_file_says_otherwise(clicks: Path) -> None:
+    assert make_study(clicks, objective="logloss").training.metric == "logloss"
+    explicit = make_study(clicks, objective="logloss", training={"metric": "auc"})
+    assert explicit.training.metric == "auc"
+
+
+def test_overrides_replace_keys_and_make_sections(clicks: Path) -> None:
+    make_study(clicks, training=None)
+    config = load_study(
+        clicks / "study.yaml", ["training.epochs=7", "budgets=[1/4, 9KiB]", "model.dropout=0.5"]
+    )
+    assert (config.training.epochs, config.model.dropout, config.model.dim) == (7, 0.5, 4)
+    assert config.budgets == ("1/4", "9KiB")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("epochs", "write KEY=VALUE"),
+        ("training.epoch=3", "unknown key 'training.epoch'; did you mean 'epochs'"),
+        ("trials.x=3", "'trials' in .* is a value, not a section"),
+        ("trials=many", "key 'trials'"),
+        ("profile=gpu", "profiles: packed"),
+        ("budgets=[64 XB]", "cannot read '64 XB' as a size"),
+        ("budgets=[]", "exactly one of the keys 'budgets'"),
+        ("time_limit=soon", "cannot read 'soon' as a duration"),
+        ("data=nowhere.yaml", "key 'data': there is nothing at"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_the_cure(clicks: Path, override: str, message: str) -> None:
+    make_study(clicks)
+    with pytest.raises(ConfigError, match=message):
+        load_study(clicks / "study.yaml", [override])
+
+
+def test_a_byte_range_asks_for_halves_of_its_top(clicks: Path) -> None:
+    config = make_study(clicks, budgets=None, byte_range={"low": 100, "high": "1/2"})
+    assert config.budgets_bytes(2000) == (1000, 500, 250, 125, 100)
+    assert config.range_bytes(2000) == (100, 1000)
+
+
+def test_a_reversed_byte_range_is_refused(clicks: Path) -> None:
+    config = make_study(clicks, budgets=None, byte_range={"low": "1/2", "high": "1/4"})
+    with pytest.raises(ConfigError, match="low is 1000 bytes, above high, 500 bytes"):
+        config.range_bytes(2000)
+
+
+def test_budgets_are_ordered_and_counted_once(clicks: Path) -> None:
+    config = make_study(clicks, budgets=["1/16", 500, "1/4", "4x"])
+    assert config.budgets_bytes(2000) == (500, 125)
+
+
+def test_a_folder_without_a_search_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not the folder of a search"):
+        read_config(tmp_path)
+
+
+def test_every_key_of_a_study_file_is_explained_in_the_documentation(tmp_path: Path) -> None:
+    write_clicks(tmp_path, rows=20)
+    page = Path(__file__).parents[2] / "docs" / "study.md"
+    text = page.read_text(encoding="utf-8")
+    config = make_study(tmp_path)
+    sections = {"": type(config), "model.": type(config.model), "training.": type(config.training)}
+    for prefix, section in sections.items():
+        for key in section.model_fields:
+            assert f"`{prefix}{key}`" in text, f"docs/study.md does not explain {prefix}{key}"
+
+
+def test_the_example_in_the_documentation_is_a_study(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "study.md"
+    example = page.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+    content = yaml.safe_load(example)
+    write_clicks(tmp_path, rows=20)
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({**content, "data": "clicks.yaml"}))
+    assert load_study(tmp_path / "study.yaml").budgets
