@@ -167,10 +167,13 @@ def numbers(table: pa.Table, name: str, file: Path) -> npt.NDArray[np.float64]:
 
 
 def plain_or_dictionary(column: pa.ChunkedArray) -> pa.Array:
-    """One array; dictionary-encoded text stays so where it is a single chunk."""
-    if pa.types.is_dictionary(column.type) and column.num_chunks == 1:
-        return column.chunk(0)
-    return plain_array(column)
+    """One array; text becomes dictionary-encoded, over all chunks at once."""
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        column = column.dictionary_encode()
+    if column.num_chunks == 0:
+        return pa.array([], column.type)
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
 
 
 def _splits(table: pa.Table, split: ColumnSplit, file: Path) -> npt.NDArray[np.int8]:

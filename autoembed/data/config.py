@@ -56,9 +56,9 @@ class ColumnSplit(Section):
 class RandomSplit(Section):
     """Every row is drawn by itself: a pure function of the seed and the row's number."""
 
-    valid: float = Limit(0.1, gt=0, lt=1)
-    test: float = Limit(0.1, gt=0, lt=1)
-    seed: int = Limit(0, ge=0, lt=2**63)
+    valid: float = Limit(default=0.1, gt=0, lt=1)
+    test: float = Limit(default=0.1, gt=0, lt=1)
+    seed: int = Limit(default=0, ge=0, lt=2**63)
 
 
 class LastSplit(Section):
@@ -68,8 +68,8 @@ class LastSplit(Section):
     """
 
     by: str = "order"
-    valid: float = Limit(0.1, gt=0, lt=1)
-    test: float = Limit(0.1, gt=0, lt=1)
+    valid: float = Limit(default=0.1, gt=0, lt=1)
+    test: float = Limit(default=0.1, gt=0, lt=1)
 
 
 class Split(Section):
@@ -112,10 +112,10 @@ class DataConfig(Section):
     label: str = CRITEO_LABEL
     dense: tuple[str, ...] | dict[str, Transform] | None = None
     categorical: tuple[str, ...] | dict[str, Categorical | None] | None = None
-    min_count: int = Limit(1, ge=1)
+    min_count: int = Limit(default=1, ge=1)
     split: Split
-    max_bad_share: float = Limit(0.0, ge=0, le=1)
-    delimiter: str = Limit(",", min_length=1, max_length=1)
+    max_bad_share: float = Limit(default=0.0, ge=0, le=1)
+    delimiter: str = Limit(default=",", min_length=1, max_length=1)
     header: bool = True
     columns: tuple[str, ...] | None = None
 

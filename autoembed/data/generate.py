@@ -151,7 +151,8 @@ class _Teacher:
         logits = total[:, 0] + pairs
         if len(counts):
             logits = logits + count_weights @ (np.nan_to_num(np.log1p(counts), nan=1.0) - 1.0)
-        return logits + (self._intercept if intercept is None else intercept)
+        shifted: Array = logits + (self._intercept if intercept is None else intercept)
+        return shifted
 
     @cached_property
     def _scales(self) -> tuple[Array, Array, Array]:
@@ -191,7 +192,8 @@ class _Teacher:
             return hidden
         pooled = np.zeros((rows, _HIDDEN), dtype=np.float32)
         np.add.at(pooled, np.repeat(np.arange(rows), column.lengths), hidden)
-        return pooled / np.sqrt(np.maximum(column.lengths, 1))[:, None].astype(np.float32)
+        pooled /= np.sqrt(np.maximum(column.lengths, 1))[:, None]
+        return pooled
 
 
 def _features(spec: GeneratedSpec, rows: int, random: np.random.Generator) -> tuple[Array, list[_Column]]:
@@ -216,8 +218,9 @@ def _zipf(random: np.random.Generator, size: int, cardinality: int, exponent: fl
         ranks = np.exp(draws * np.log(cardinality + 1.0))
     else:
         power = 1 - exponent
-        ranks = ((np.power(cardinality + 1.0, power) - 1) * draws + 1) ** (1 / power)
-    return np.minimum(ranks.astype(np.int64) - 1, cardinality - 1)
+        ranks = np.power((np.power(cardinality + 1.0, power) - 1) * draws + 1, 1 / power)
+    ranks = np.minimum(ranks.astype(np.int64) - 1, cardinality - 1)
+    return ranks
 
 
 def _table(spec: GeneratedSpec, teacher: _Teacher, first: int, rows: int) -> pa.Table:
