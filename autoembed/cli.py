@@ -226,10 +226,10 @@ def export(
     from autoembed.run import export_pick, pick_trial
 
     pick = pick_trial(run, budget=budget, knee=knee, max_auc_drop=max_auc_drop, trial=trial)
-    exported = export_pick(run, pick, out, overwrite=overwrite)
+    verified = export_pick(run, pick, out, overwrite=overwrite)
     from autoembed.report.export import print_export
 
-    print_export(exported, console)
+    print_export(out, verified, console)
 
 
 @app.command()

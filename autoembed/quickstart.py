@@ -76,7 +76,8 @@ def run_quickstart(out: Path, workers: int, console: Console) -> None:
 
     model = out / "model"
     _say(console, f"autoembed export {run} --budget {BUDGET} -o {model} --overwrite")
-    print_export(export_pick(run, pick_trial(run, budget=BUDGET), model, overwrite=True), console)
+    verified = export_pick(run, pick_trial(run, budget=BUDGET), model, overwrite=True)
+    print_export(model, verified, console)
     _say(console, f"autoembed evaluate {model} {out / 'prepared'}")
     metrics = load(model).evaluate(open_prepared(out / "prepared"), "test")
     console.print(f"test: AUC {metrics.auc:.6f}, logloss {metrics.logloss:.6f}", highlight=False)

@@ -1,6 +1,5 @@
 """A finished or running search as its user sees it: its front, its picks, its exported models."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from autoembed.budget import parse_budget
@@ -14,16 +13,6 @@ from autoembed.search.folder import RunFolder, read_records
 from autoembed.search.inputs import open_inputs
 from autoembed.search.limits import limits_of
 from autoembed.search.study import StudyConfig, read_config
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What was written: the pick, the trial's record, the checked artifact, and where it lies."""
-
-    pick: Pick
-    record: TrialRecord
-    verified: Verified
-    path: Path
 
 
 def run_front(run: Path) -> FrontRecord:
@@ -55,7 +44,7 @@ def pick_trial(
     )
 
 
-def export_pick(run: Path, pick: Pick, out: Path, *, overwrite: bool = False) -> Exported:
+def export_pick(run: Path, pick: Pick, out: Path, *, overwrite: bool = False) -> Verified:
     """Write the picked trial as an artifact, reload it, and check size and predictions on the test split.
 
     Raises ValueError where `out` exists, ArtifactError where the reloaded model differs.
@@ -74,12 +63,11 @@ def export_pick(run: Path, pick: Pick, out: Path, *, overwrite: bool = False) ->
         provenance=_provenance(config, record, pick),
         overwrite=overwrite,
     )
-    verified = verify_artifact(
+    return verify_artifact(
         out,
         against=Reference(network.eval(), PackedTable(packed).eval()),
         batches=data.batches("test", EVALUATION_BATCH),
     )
-    return Exported(pick, record, verified, out)
 
 
 def _metrics(record: TrialRecord) -> dict[str, dict[str, float]]:
