@@ -36,8 +36,8 @@ def pick_budget(points: Sequence[Point], budget_bytes: int, objective: Objective
     if not fitting:
         smallest = min(points, key=lambda point: point.bytes)
         raise PickError(
-            f"no candidate fits {budget_bytes} bytes ({format_bytes(budget_bytes)}); the smallest one, "
-            f"{smallest.candidate}, needs {smallest.bytes} bytes ({format_bytes(smallest.bytes)}): "
+            f"no candidate fits {budget_bytes} bytes ({format_bytes(budget_bytes)}); the smallest, "
+            f"{smallest.label}, needs {smallest.bytes} bytes ({format_bytes(smallest.bytes)}): "
             "raise the budget or search smaller plans"
         )
     best = max(fitting, key=lambda point: (point.quality("valid", objective), -point.bytes))
@@ -92,7 +92,7 @@ def pick_max_auc_drop(points: Sequence[Point], drop: float) -> Pick:
     if not allowed:
         nearest = min(points, key=lambda point: losses[point.candidate])
         raise PickError(
-            f"no candidate loses at most {drop:g} valid AUC; {nearest.candidate} "
+            f"no candidate loses at most {drop:g} valid AUC; {nearest.label} "
             f"({format_bytes(nearest.bytes)}) loses least, {losses[nearest.candidate]:.5f}"
         )
     best = min(allowed, key=lambda point: (point.bytes, losses[point.candidate]))

@@ -49,6 +49,12 @@ class Point:
     fte: float | None
 
     @property
+    def label(self) -> str:
+        """`frequency_cut keep=0.126 bits=8`: the candidate as people read it, numbers cut to 3 digits."""
+        parameters = (f"{name}={_short(value)}" for name, value in self.parameters.items())
+        return " ".join([self.method, *parameters])
+
+    @property
     def trials(self) -> tuple[int, ...]:
         return tuple(repeat.trial for repeat in self.repeats)
 
@@ -62,7 +68,7 @@ class Point:
             return self.metrics[f"{split}_{objective}"]
         except KeyError:
             raise ValueError(
-                f"{self.candidate}: trials {list(self.trials)} have no {split} {objective}; run them again"
+                f"{self.label}: trials {list(self.trials)} have no {split} {objective}; run them again"
             ) from None
 
     def quality(self, split: Split, objective: Objective) -> float:
@@ -136,6 +142,10 @@ def _point(records: Sequence[TrialRecord], reference: dict[int, TrialRecord]) ->
         seconds=sum(r.seconds for r in records),
         fte=None if None in costs else sum(cost for cost in costs if cost is not None),
     )
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _role(

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from autoembed.budget import format_bytes
 from autoembed.front import FrontRecord, Pick, Point, Split
-from autoembed.report.text import label, percent, with_interval
+from autoembed.report.text import percent, with_interval
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _front_row(record: FrontRecord, point: Point) -> FrontRow:
         marks.append(point.role)
     return FrontRow(
         marks=" ".join(marks),
-        candidate=label(point),
+        candidate=point.label,
         size=format_bytes(point.bytes),
         ratio=_ratio(record, point),
         valid=with_interval(point.metrics.get(f"valid_{record.objective}")),
@@ -180,7 +180,7 @@ def _answer_row(record: FrontRecord, question: str, pick: Pick | None, problem: 
     point = pick.point
     return AnswerRow(
         question,
-        label(point),
+        point.label,
         format_bytes(point.bytes),
         _ratio(record, point),
         _auc_loss(point),
@@ -227,7 +227,7 @@ def _markdown_row(record: FrontRecord, budget: str, point: Point) -> str:
     return _cells(
         [
             budget,
-            label(point),
+            point.label,
             f"{point.bytes:,}",
             percent(parts.get("payload", 0), point.bytes),
             percent(scales, point.bytes),

@@ -100,15 +100,20 @@ class _Picture:
 
     def _value_limits(self) -> tuple[float, float]:
         """Limits that show the front, the reference and the baselines, if they are within WINDOW of the
-        best value; what is worse is drawn as an arrow at the edge."""
+        best value; what is worse is drawn as an arrow at the edge. Error bars, which two seeds make very
+        long, get as much room again on each side."""
         towards_worse = -sign(self.record.objective)
-        best = min((self._value(point) for point in self.points), key=lambda value: towards_worse * value)
         front = self.record.front
         shown = [point for point in self.points if point.role != "search" or point.candidate in front]
-        lost = [towards_worse * (self._value(point) - best) for point in shown]
-        span = max(loss for loss in (0.002, *lost) if loss <= WINDOW[self.record.objective])
-        ends = best - towards_worse * 0.15 * span, best + towards_worse * 1.2 * span
-        return min(ends), max(ends)
+        best = min((self._value(point) for point in self.points), key=lambda value: towards_worse * value)
+        losses = [towards_worse * (self._value(point) - best) for point in shown]
+        span = max(loss for loss in (0.001, *losses) if loss <= WINDOW[self.record.objective])
+        visible = [p for p, loss in zip(shown, losses, strict=True) if loss <= span]
+        ends = [towards_worse * (end - best) for point in visible for end in self._bounds(point)]
+        better = min(max(0.1 * span, -min(ends)), span)
+        worse = min(max(span, *ends), 2 * span)
+        limits = best - towards_worse * (better + 0.08 * span), best + towards_worse * (worse + 0.12 * span)
+        return min(limits), max(limits)
 
     def _colour(self, point: Point) -> str:
         return "black" if point.role == "reference" else COLOURS[self._rank(point) % len(COLOURS)]
@@ -142,11 +147,12 @@ class _Picture:
         on_front = point.candidate in self.record.front
         colour = self._colour(point)
         value = self._value(point)
+        edge = "black" if on_front and point.role == "search" else colour
         if self.low <= value <= self.high:
             self._draw_error_bar(point, 1.0 if on_front else 0.6)
             marker = self._marker(point)
         else:
-            marker = self._draw_beyond(point)
+            marker, edge = self._draw_beyond(point), colour
             value = self._worst
         self.axes.plot(
             point.bytes,
@@ -154,7 +160,7 @@ class _Picture:
             marker=marker,
             markersize=11 if point.role == "reference" else 7.5 if on_front else 5.5,
             markerfacecolor=colour if point.role != "baseline" else "white",
-            markeredgecolor="black" if on_front and point.role == "search" else colour,
+            markeredgecolor=edge,
             markeredgewidth=1.1,
             alpha=1.0 if on_front or point.role != "search" else 0.45,
             linestyle="none",

@@ -1,12 +1,6 @@
-"""How points and intervals are written in tables and pictures."""
+"""How intervals and shares are written in tables."""
 
-from autoembed.front import Point
 from autoembed.statistics import Interval
-
-
-def label(point: Point) -> str:
-    """`mpe groups=128 penalty=1e-05`: the method and its parameters, short."""
-    return " ".join([point.method, *(f"{name}={_short(value)}" for name, value in point.parameters.items())])
 
 
 def with_interval(interval: Interval | None, digits: int = 5) -> str:
@@ -21,7 +15,3 @@ def with_interval(interval: Interval | None, digits: int = 5) -> str:
 def percent(part: float, whole: float) -> str:
     """`12.3 %`."""
     return f"{100 * part / whole:.1f} %"
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -21,6 +21,7 @@ from autoembed.report.front import (
     print_front,
     summary_markdown,
 )
+from autoembed.report.front_plot import draw_front
 
 
 def study(candidates: int = 6, seeds: int = 3, seed: int = 0) -> list[TrialRecord]:
@@ -196,6 +197,16 @@ def test_an_empty_study_says_so(tmp_path):
 def test_another_kind_of_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"must end in \.png or \.svg"):
         plot_front(record_of(), tmp_path / "front.pdf")
+
+
+@pytest.mark.parametrize("objective", ["auc", "logloss"])
+def test_no_point_lies_above_the_picture(objective):
+    lucky = replace(study()[-1], candidate="lucky", seed=9, number=99, test_auc=0.9, test_logloss=0.3)
+    record = front_record([*study(), replace(lucky, valid_auc=0.6, valid_logloss=0.6)], [], objective)
+    low, high = sorted(draw_front(record).axes[0].get_ylim())
+    values = [point.value("test", objective) for point in record.points]
+    assert low < min(values) or objective == "auc"
+    assert max(values) < high or objective == "logloss"
 
 
 def test_drawing_leaves_no_trace_in_matplotlib(tmp_path):
