@@ -1,5 +1,6 @@
 """What the train split says about each field: how often every row is looked up, and frequency groups."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,3 +70,10 @@ def stats_of(data: PreparedData) -> Stats:
     return Stats(
         tuple(FieldStats(field.name, data.counts(f), field.bag) for f, field in enumerate(data.fields))
     )
+
+
+def head_share(counts: Counts, share: float) -> float:
+    """The share of look-ups that the most frequent `share` of the ids take, at least one id; 0 of none."""
+    lookups = int(counts.sum())
+    ids = max(1, math.ceil(share * (len(counts) - 1)))
+    return float(counts[1 : 1 + ids].sum() / lookups) if lookups else 0.0

@@ -27,6 +27,9 @@ class BadRow:
     line: int
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.reason}"
+
 
 @dataclass(frozen=True)
 class Encoded:

@@ -141,7 +141,7 @@ def _transformed(values: npt.NDArray[np.float64], transform: Transform) -> npt.N
 def _refuse_too_many(log: RawLog, max_bad_share: float) -> None:
     if log.bad_share <= max_bad_share:
         return
-    shown = "\n".join(f"  {row.file}:{row.line}: {row.reason}" for row in log.bad)
+    shown = "\n".join(f"  {row}" for row in log.bad)
     more = log.bad_count - len(log.bad)
     more_line = f"\n  and {more} more" if more > 0 else ""
     raise ConfigError(

@@ -5,7 +5,7 @@ a few chunks, never a column. Vocabularies, counts and dense statistics come fro
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -156,7 +156,7 @@ def _write(
         "bad_rows": {
             "count": log.bad_count,
             "share": log.bad_share,
-            "first": [asdict(row) for row in log.bad],
+            "examples": [str(row) for row in log.bad],
         },
         "files": dict(sorted(written.items())),
     }

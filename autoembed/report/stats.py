@@ -1,0 +1,119 @@
+"""What prepared data looks like: a row per field for the terminal, and a picture of the long tail."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from autoembed.data.prepared import PreparedData
+from autoembed.stats import Counts, FieldStats, frequency_groups, head_share, stats_of
+
+
+@dataclass(frozen=True)
+class FieldRow:
+    """One field. Shares are of look-ups, 0 to 1; `rows` includes row 0, out of vocabulary.
+
+    head_share: look-ups in train that the most frequent 1 % of the ids take. singletons: ids seen once
+    in train, also where `min_count` drops them, of `train_ids` distinct ids. unseen: look-ups in a split
+    of ids that train never saw. row_0: look-ups in test that read row 0 (unseen, rare or missing).
+    """
+
+    name: str
+    bag: bool
+    rows: int
+    train_lookups: int
+    train_ids: int
+    head_share: float
+    singletons: int
+    unseen_valid: float
+    unseen_test: float
+    row_0_test: float
+    groups: int
+
+    @property
+    def singleton_share(self) -> float:
+        """Of the distinct ids in train."""
+        return self.singletons / max(self.train_ids, 1)
+
+
+def stats_rows(data: PreparedData) -> list[FieldRow]:
+    """A row per field, in the data's order."""
+    rows = []
+    for field, entry in zip(stats_of(data).fields, data.manifest["fields"], strict=True):
+        lookups = {split: max(count, 1) for split, count in entry["lookups"].items()}
+        rows.append(
+            FieldRow(
+                name=field.name,
+                bag=field.bag,
+                rows=field.rows,
+                train_lookups=entry["lookups"]["train"],
+                train_ids=entry["train_ids"],
+                head_share=head_share(field.counts, 0.01),
+                singletons=entry["train_singletons"],
+                unseen_valid=entry["unseen"]["valid"] / lookups["valid"],
+                unseen_test=entry["unseen"]["test"] / lookups["test"],
+                row_0_test=entry["row_0"]["test"] / lookups["test"],
+                groups=len(frequency_groups(field.counts)) - 1,
+            )
+        )
+    return rows
+
+
+def print_stats(rows: Sequence[FieldRow], console: Console) -> None:
+    """The rows as a table, and the sum of the fields' rows."""
+    table = Table(box=box.SIMPLE_HEAD, title=None, pad_edge=False)
+    table.add_column("field", overflow="fold")
+    for header in ("rows", "top 1 %", "seen once", "unseen", "row 0", "groups"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            f"{row.name} (bag)" if row.bag else row.name,
+            f"{row.rows:,}",
+            f"{row.head_share:.1%}",
+            f"{row.singleton_share:.1%}",
+            f"{row.unseen_test:.2%}",
+            f"{row.row_0_test:.2%}",
+            str(row.groups),
+        )
+    console.print(table)
+    console.print(
+        f"{len(rows)} fields, {sum(row.rows for row in rows):,} rows. top 1 %: train look-ups of the most "
+        "frequent 1 % of the ids; seen once: share of the ids of train; unseen, row 0: look-ups in test of "
+        "ids not in train, and all that read row 0",
+        style="dim",
+        markup=False,
+        highlight=False,
+    )
+
+
+def plot_long_tail(data: PreparedData, path: Path) -> None:
+    """Draw the share of look-ups that the most frequent ids take, per field, to a PNG or SVG file.
+
+    Raises ValueError for other suffixes.
+    """
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise ValueError(f"{path}: a picture's name must end in .png or .svg")
+    # matplotlib takes half a second to import; a table should not wait for it
+    from autoembed.report.front_plot import save
+    from autoembed.report.stats_plot import draw_long_tail
+
+    save(draw_long_tail(stats_of(data).fields), path)
+
+
+def coverage(counts: Counts, points: int = 400) -> tuple[Counts, Counts]:
+    """The most frequent k ids of a field, for up to `points` values of k, and their look-ups (k first).
+
+    Row 0 is left out. Both start at the most frequent id and end with all ids.
+    """
+    ids = len(counts) - 1
+    numbers = np.unique(np.geomspace(1, max(ids, 1), points).round().astype(np.int64))
+    return numbers[numbers <= ids], np.cumsum(counts[1:])[numbers[numbers <= ids] - 1]
+
+
+def largest_first(fields: Sequence[FieldStats]) -> list[FieldStats]:
+    """Fields by their rows, most first."""
+    return sorted(fields, key=lambda field: -field.rows)

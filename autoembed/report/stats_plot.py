@@ -1,0 +1,47 @@
+"""The picture of the long tail: the share of look-ups that the most frequent ids of a field take."""
+
+from collections.abc import Sequence
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from autoembed.report.front_plot import COLOURS, FONT_SIZE, SALT
+from autoembed.report.stats import coverage, largest_first
+from autoembed.stats import FieldStats
+
+NAMED_FIELDS = len(COLOURS)
+
+
+def draw_long_tail(fields: Sequence[FieldStats]) -> Figure:
+    """One line per field: x the share of its ids, most frequent first, y their share of train look-ups.
+
+    The fields with most ids are named, the others are grey; row 0 is left out. A line that hugs the upper
+    left corner is a field whose few frequent ids carry nearly all look-ups.
+    """
+    with matplotlib.rc_context({"font.size": FONT_SIZE, "axes.linewidth": 0.8, "svg.hashsalt": SALT}):
+        figure = Figure(figsize=(7.0, 4.4), layout="constrained")
+        axes = figure.add_subplot()
+        ordered = [field for field in largest_first(fields) if field.counts[1:].sum() > 0]
+        for place, field in enumerate(ordered):
+            named = place < NAMED_FIELDS
+            numbers, lookups = coverage(field.counts)
+            axes.plot(
+                numbers / numbers[-1],
+                lookups / lookups[-1],
+                color=COLOURS[place] if named else "#BBBBBB",
+                linewidth=1.6 if named else 0.8,
+                zorder=len(ordered) - place,
+                label=f"{field.name} ({field.rows - 1:,} ids)" if named else None,
+            )
+        axes.set_xscale("log")
+        axes.set_ylim(0, 1.02)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_xlabel("share of the field's ids, most frequent first")
+        axes.set_ylabel("share of the look-ups in train")
+        axes.grid(True, linewidth=0.4, color="#DDDDDD")
+        others = len(ordered) - NAMED_FIELDS
+        title = f"and {others} smaller fields" if others > 0 else None
+        axes.legend(loc="lower right", fontsize=FONT_SIZE - 1.5, title=title, frameon=True)
+    return figure
