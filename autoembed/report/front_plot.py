@@ -1,5 +1,6 @@
 """The picture of a front: accuracy against bytes. It reads a FrontRecord and decides nothing."""
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -103,12 +104,14 @@ class _Picture:
         best value; what is worse is drawn as an arrow at the edge. Error bars, which two seeds make very
         long, get as much room again on each side."""
         towards_worse = -sign(self.record.objective)
-        front = self.record.front
-        shown = [point for point in self.points if point.role != "search" or point.candidate in front]
-        best = min((self._value(point) for point in self.points), key=lambda value: towards_worse * value)
-        losses = [towards_worse * (self._value(point) - best) for point in shown]
-        span = max(loss for loss in (0.001, *losses) if loss <= WINDOW[self.record.objective])
-        visible = [p for p, loss in zip(shown, losses, strict=True) if loss <= span]
+        best = min(towards_worse * self._value(point) for point in self.points) * towards_worse
+        losses = {
+            point.candidate: towards_worse * (self._value(point) - best)
+            for point in self.points
+            if point.role != "search" or point.candidate in self.record.front or self._value(point) == best
+        }
+        span = max(loss for loss in (0.001, *losses.values()) if loss <= WINDOW[self.record.objective])
+        visible = [point for point in self.points if losses.get(point.candidate, math.inf) <= span]
         ends = [towards_worse * (end - best) for point in visible for end in self._bounds(point)]
         better = min(max(0.1 * span, -min(ends)), span)
         worse = min(max(span, *ends), 2 * span)
