@@ -219,8 +219,8 @@ def _zipf(random: np.random.Generator, size: int, cardinality: int, exponent: fl
     else:
         power = 1 - exponent
         ranks = np.power((np.power(cardinality + 1.0, power) - 1) * draws + 1, 1 / power)
-    ranks = np.minimum(ranks.astype(np.int64) - 1, cardinality - 1)
-    return ranks
+    bounded: Array = np.minimum(ranks.astype(np.int64) - 1, cardinality - 1)
+    return bounded
 
 
 def _table(spec: GeneratedSpec, teacher: _Teacher, first: int, rows: int) -> pa.Table:

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from autoembed.report.front_plot import COLOURS, FONT_SIZE, SALT
 from autoembed.report.stats import coverage, largest_first
 from autoembed.stats import FieldStats
 
 NAMED_FIELDS = len(COLOURS)
+GREY = "#BBBBBB"
 
 
 def draw_long_tail(fields: Sequence[FieldStats]) -> Figure:
@@ -20,7 +21,7 @@ def draw_long_tail(fields: Sequence[FieldStats]) -> Figure:
     left corner is a field whose few frequent ids carry nearly all look-ups.
     """
     with matplotlib.rc_context({"font.size": FONT_SIZE, "axes.linewidth": 0.8, "svg.hashsalt": SALT}):
-        figure = Figure(figsize=(7.0, 4.4), layout="constrained")
+        figure = Figure(figsize=(8.0, 4.4), layout="constrained")
         axes = figure.add_subplot()
         ordered = [field for field in largest_first(fields) if field.counts[1:].sum() > 0]
         for place, field in enumerate(ordered):
@@ -29,19 +30,20 @@ def draw_long_tail(fields: Sequence[FieldStats]) -> Figure:
             axes.plot(
                 numbers / numbers[-1],
                 lookups / lookups[-1],
-                color=COLOURS[place] if named else "#BBBBBB",
+                color=COLOURS[place] if named else GREY,
                 linewidth=1.6 if named else 0.8,
                 zorder=len(ordered) - place,
                 label=f"{field.name} ({field.rows - 1:,} ids)" if named else None,
             )
         axes.set_xscale("log")
         axes.set_ylim(0, 1.02)
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}%"))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_xlabel("share of the field's ids, most frequent first")
         axes.set_ylabel("share of the look-ups in train")
         axes.grid(True, linewidth=0.4, color="#DDDDDD")
         others = len(ordered) - NAMED_FIELDS
-        title = f"and {others} smaller fields" if others > 0 else None
-        axes.legend(loc="lower right", fontsize=FONT_SIZE - 1.5, title=title, frameon=True)
+        if others > 0:
+            axes.plot([], [], color=GREY, linewidth=0.8, label=f"{others} smaller fields")
+        figure.legend(loc="outside right upper", fontsize=FONT_SIZE - 1, frameon=False)
     return figure
