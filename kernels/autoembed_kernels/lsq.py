@@ -113,13 +113,17 @@ class _FakeQuantize(torch.autograd.Function):
         which: Tensor | None,
     ) -> Tensor:
         ctx.save_for_backward(values, steps, offset, grids, gradient_scales, which)
-        return _quantize(values, *_by_row(steps, grids, which), offset)
+        step, grid = _by_row(steps, grids, which)
+        codes = _units(values, step, grid, offset).round_().clamp_(grid[:, :1], grid[:, 1:2])
+        return _decoded(codes, step, grid, offset)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         values, steps, offset, grids, gradient_scales, which = ctx.saved_tensors
         step, grid = _by_row(steps, grids, which)
-        d_values, d_row, clipped = _gradients(values, gradient, step, grid, offset)
+        units = _units(values, step, grid, offset)
+        codes = units.round().clamp_(grid[:, :1], grid[:, 1:2])
+        d_values, d_row, clipped = _gradients(units, codes, grid, gradient)
         scale = gradient_scales if which is None else gradient_scales[which]  # (N,) or (1,)
         d_steps = torch.zeros_like(steps)
         if which is None:
@@ -143,10 +147,12 @@ class _MixQuantized(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(values, steps, offset, grids, gradient_scales, mixture)
         mixed = torch.zeros_like(values)
-        for p in range(len(steps)):
-            rows, weight = _weighed(mixture, p)
-            quantized = _quantize(values[rows], *_by_row(steps[p : p + 1], grids[p : p + 1], None), offset)
-            mixed.index_add_(0, rows, quantized * weight)
+        for p, grid in enumerate(torch.split(grids, 1)):
+            rows, part, weight = _weighed(mixture, p, values)
+            step = steps[p : p + 1].abs().unsqueeze(1) + GUARD
+            codes = _units(part, step, grid, offset).round_().clamp_(grid[:, :1], grid[:, 1:2])
+            decoded = _decoded(codes, step, grid, offset).mul_(weight)
+            mixed = mixed.add_(decoded) if rows is None else mixed.index_add_(0, rows, decoded)
         return mixed
 
     @staticmethod
@@ -154,50 +160,57 @@ class _MixQuantized(torch.autograd.Function):
         values, steps, offset, grids, gradient_scales, mixture = ctx.saved_tensors
         d_values, d_steps, d_mixture = map(torch.zeros_like, (values, steps, mixture))
         d_offset = None if offset is None else torch.zeros_like(offset)
-        for p in range(len(steps)):
-            rows, weight = _weighed(mixture, p)
-            part, g = values[rows], gradient[rows]
-            step, grid = _by_row(steps[p : p + 1], grids[p : p + 1], None)
-            d_mixture[rows, p] = (_quantize(part, step, grid, offset) * g).sum(1)
-            d_part, d_row, clipped = _gradients(part, g * weight, step, grid, offset)
-            d_values.index_add_(0, rows, d_part)
+        for p, grid in enumerate(torch.split(grids, 1)):
+            rows, part, weight = _weighed(mixture, p, values)
+            g = gradient if rows is None else gradient.index_select(0, rows)
+            step = steps[p : p + 1].abs().unsqueeze(1) + GUARD
+            units = _units(part, step, grid, offset)
+            codes = units.round().clamp_(grid[:, :1], grid[:, 1:2])
+            d_weight = (_decoded(codes, step, grid, offset) * g).sum(1)
+            d_part, d_row, clipped = _gradients(units, codes, grid, g * weight)
+            if rows is None:
+                d_mixture[:, p] = d_weight
+                d_values += d_part
+            else:
+                d_mixture[rows, p] = d_weight
+                d_values.index_add_(0, rows, d_part)
             d_steps[p] = d_row.sum() * gradient_scales[p]
             if d_offset is not None:
                 d_offset += clipped.sum(0) * gradient_scales[p]
         return d_values, d_steps * steps.sign(), d_offset, None, None, d_mixture
 
 
-def _weighed(mixture: Tensor, p: int) -> tuple[Tensor, Tensor]:
-    """The rows (n,) that give width p any weight, and their weights (n, 1)."""
-    rows = mixture[:, p].nonzero().squeeze(1)
-    return rows, mixture[rows, p].unsqueeze(1)
+def _weighed(mixture: Tensor, p: int, values: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    """The rows (n,) that give width p any weight, their values (n, D) and weights (n, 1); None for all."""
+    weight = mixture[:, p]
+    rows = weight.nonzero().squeeze(1)
+    if len(rows) == len(values):
+        return None, values, weight.unsqueeze(1)
+    return rows, values.index_select(0, rows), weight.index_select(0, rows).unsqueeze(1)
 
 
 def _by_row(steps: Tensor, grids: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor]:
     """Step (N, 1) and grid (N, 3) of every row, or (1, 1) and (1, 3)."""
     step = (steps.abs() + GUARD).unsqueeze(1)
-    return (step, grids) if which is None else (step[which], grids[which])
+    if which is None:
+        return step, grids
+    return step.index_select(0, which), grids.index_select(0, which)
 
 
 def _units(values: Tensor, step: Tensor, grid: Tensor, offset: Tensor | None) -> Tensor:
-    centred = values if offset is None else values - offset
-    return centred / step - grid[:, 2:]
+    units = values / step if offset is None else (values - offset).div_(step)
+    return units.sub_(grid[:, 2:])
 
 
-def _quantize(values: Tensor, step: Tensor, grid: Tensor, offset: Tensor | None) -> Tensor:
-    codes = _units(values, step, grid, offset).round().clamp(grid[:, :1], grid[:, 1:2])
-    scaled = (codes + grid[:, 2:]) * step
-    return scaled if offset is None else scaled + offset
+def _decoded(codes: Tensor, step: Tensor, grid: Tensor, offset: Tensor | None) -> Tensor:
+    scaled = (codes + grid[:, 2:]).mul_(step)
+    return scaled if offset is None else scaled.add_(offset)
 
 
-def _gradients(
-    values: Tensor, gradient: Tensor, step: Tensor, grid: Tensor, offset: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def _gradients(units: Tensor, codes: Tensor, grid: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """d values (N, D); d step of every row (N,) without sign and scale; gradient where clipped (N, D)."""
-    u = _units(values, step, grid, offset)
-    low, high, shift = grid[:, :1], grid[:, 1:2], grid[:, 2:]
-    outside = (u < low - shift) | (u > high + shift)
-    clipped = torch.where(outside, gradient, 0.0)
-    codes = u.round().clamp(low, high)
-    d_step = torch.where(outside, codes + shift, codes - u)
-    return gradient - clipped, (gradient * d_step).sum(1), clipped
+    shift = grid[:, 2:]
+    outside = (units < grid[:, :1] - shift) | (units > grid[:, 1:2] + shift)
+    clipped = gradient * outside
+    d_step = codes + torch.where(outside, shift, -units)
+    return gradient - clipped, d_step.mul_(gradient).sum(1), clipped
