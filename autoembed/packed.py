@@ -13,7 +13,7 @@ from autoembed.packed_segments import packed_segments
 from autoembed.plan import Plan, PlanBytes, Segment, Sharing, placed, plan_bytes
 from autoembed.row_codes import encode_rows
 from autoembed.tables_file import read_tables, write_tables
-from autoembed_kernels.gather_packed import SEGMENT_TENSORS, gather_packed
+from autoembed_kernels.gather_packed import SEGMENT_TENSORS, as_words, gather_packed
 from autoembed_kernels.row_hash import row_hash
 
 _CHUNK_VALUES = 1 << 20  # rows are packed and decoded in pieces of about this many values
@@ -146,7 +146,7 @@ class PackedTable(nn.Module):
     one output dimension D.
     """
 
-    payload: Tensor
+    words: Tensor
     first_rows: Tensor
     matrices: Tensor
     field: Tensor
@@ -173,7 +173,7 @@ class PackedTable(nn.Module):
         self.dim = dims.pop()
         self.width = max(self.dim, *(field.projection_dim for field in plan.fields))
         self._register("first_rows", starts)
-        self._register("payload", packed.payload)
+        self._register("words", as_words(packed.payload, self.width))
         self._layout = packed_segments(plan, packed.scales, packed.offsets, self.width)
         for name in SEGMENT_TENSORS:
             self._register(f"segment_{name}", getattr(self._layout, name))
@@ -225,13 +225,13 @@ class PackedTable(nn.Module):
         if self._any_hashed:
             hashed = row_hash(rows - self.field_start[segment], self.field[segment], self.buckets[segment])
             stored = torch.where(self.hashed[segment], hashed, stored)
-        return gather_packed(self.payload, layout, segment, stored)
+        return gather_packed(self.words, layout, segment, stored)
 
     def decode(self, field: int) -> Tensor:
         """All rows of a field as its look-ups return them, (R, D) float32."""
         rows, first = self.plan.fields[field].rows, int(self.first_rows[field])
         step = max(1, _CHUNK_VALUES // self.width)
-        device = self.payload.device
+        device = self.words.device
         parts = [
             self.stored(torch.arange(first + start, first + min(start + step, rows), device=device))
             for start in range(0, rows, step)

@@ -40,6 +40,8 @@ def packed_segments(plan: Plan, scales: Tensor, offsets: Tensor, width: int) -> 
         kinds=tuple(sorted({_kind(s) for s in stores})),
         row_scales=profile.row_scale_bytes >= 2,
         row_biases=whole,
+        any_narrow=any(s.stored_rows == 0 or s.dim < width for s in segments),
+        any_offset=any(s.offset is not None for s in segments),
         width=width,
     )
 

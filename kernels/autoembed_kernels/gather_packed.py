@@ -12,6 +12,9 @@ of the payload: `front` bytes of scale and bias, then the values, then padding.
 scale is the segment's, or the fp16 number at the row's front (`front` >= 2); with `front` = 4 the fp16 bias
 behind it takes the place of the offset. Columns from the segment's dimension on read zero, and so do
 segments of dimension 0, which store nothing.
+
+The fast path reads 64-bit words at any byte: 8 codes of b bits take b bytes, so one word holds them; it
+holds 4 or 2 floats. It relies on a little-endian machine, as the file format does.
 """
 
 import struct
@@ -31,7 +34,8 @@ class PackedSegments:
 
     base, row_bytes, dim, bits int64 (bits 1..8 of integer codes, else 8); kind uint8 (INTEGER, FP16, BF16,
     FP32); front int64 (0, 2 or 4); shift, scale float32; offset (S,) int64 rows of `offsets` (O, W) float32.
-    `kinds` are the kinds that occur, `width` W is the number of columns to return.
+    `kinds` are the kinds that occur, `width` W is the number of columns to return. `any_narrow`: a segment
+    has fewer columns; `any_offset`: an offset is not zero.
     """
 
     base: Tensor
@@ -47,6 +51,8 @@ class PackedSegments:
     kinds: tuple[int, ...]
     row_scales: bool
     row_biases: bool
+    any_narrow: bool
+    any_offset: bool
     width: int
 
 
@@ -80,52 +86,67 @@ def reference_gather_packed(
     return values
 
 
-def gather_packed(payload: Tensor, segments: PackedSegments, segment: Tensor, row: Tensor) -> Tensor:
-    """payload (P,) uint8, segment (N,) int64, row (N,) int64 stored rows -> (N, W) float32.
+def as_words(payload: Tensor, width: int) -> Tensor:
+    """payload (P,) uint8 -> its bytes as int64 words, for `gather_packed` of up to `width` columns.
+
+    Zeros follow, so that a row of `width` float32 may be read from any byte of the payload.
+    """
+    words = torch.zeros(len(payload) // 8 + width // 2 + 3, dtype=torch.int64, device=payload.device)
+    words.view(torch.uint8)[: len(payload)] = payload
+    return words
+
+
+def gather_packed(words: Tensor, segments: PackedSegments, segment: Tensor, row: Tensor) -> Tensor:
+    """words of `as_words`, segment (N,) int64, row (N,) int64 stored rows -> (N, W) float32.
 
     One pass for all integer widths and one for each float type that occurs. Equals the reference to
     float32 rounding: 3 * 2^-24 * (|c + shift| * |scale| + |offset|).
     """
-    at = segments.base[segment] + row * segments.row_bytes[segment]  # (N,)
     if segments.kinds == ():
         return torch.zeros(len(row), segments.width, device=row.device)
+    at = segments.base[segment] + row * segments.row_bytes[segment]  # (N,)
     if len(segments.kinds) == 1:
-        values = _gather_kind(segments.kinds[0], payload, segments, segment, at)
+        values = _gather_kind(segments.kinds[0], words, segments, segment, at)
     else:
         kind = segments.kind[segment]
         values = torch.empty(len(row), segments.width, device=row.device)
         for one in segments.kinds:
             chosen = (kind == one).nonzero().squeeze(1)
-            values[chosen] = _gather_kind(one, payload, segments, segment[chosen], at[chosen])
+            values[chosen] = _gather_kind(one, words, segments, segment[chosen], at[chosen])
+    if not segments.any_narrow:
+        return values
     columns = torch.arange(segments.width, device=row.device)
-    # a masked-out column may hold bytes of the next row that read as NaN: select, never multiply
+    # a column past the dimension holds bytes of the next row, maybe a NaN: select, never multiply
     return torch.where(columns < segments.dim[segment].unsqueeze(1), values, 0.0)
 
 
-def _gather_kind(kind: int, payload: Tensor, segments: PackedSegments, segment: Tensor, at: Tensor) -> Tensor:
+def _gather_kind(kind: int, words: Tensor, segments: PackedSegments, segment: Tensor, at: Tensor) -> Tensor:
+    width = segments.width
     if kind != INTEGER:
-        return _read(payload, at, segments.width, _FLOAT_DTYPES[kind]).float()
-    bits = segments.bits[segment].view(-1, 1, 1)
-    code_at = at + segments.front[segment]
-    # eight codes take `bits` bytes: read the 8 bytes that start there as one little-endian word
-    words = -(-segments.width // 8)
-    word = torch.arange(words, device=at.device).view(1, -1, 1)
-    byte = torch.arange(8, device=at.device)
-    address = (code_at.view(-1, 1, 1) + word * bits + byte).clamp(max=len(payload) - 1)
-    stream = payload[address].view(torch.int64)  # (N, words, 1)
-    codes = (stream >> (byte * bits)) & ((1 << bits) - 1)  # (N, words, 8)
-    codes = codes.view(len(at), words * 8)[:, : segments.width]
-    scale = segments.scale[segment]
+        dtype = _FLOAT_DTYPES[kind]
+        return _read(words, at, -(-width * dtype.itemsize // 8)).view(dtype)[:, :width].float()
+    bits = segments.bits[segment].unsqueeze(1)
+    eights = torch.arange(-(-width // 8), device=at.device)
+    address = (at + segments.front[segment]).unsqueeze(1) + eights * bits  # (N, eights)
+    stream = _read(words, address.flatten(), 1).view(len(at), len(eights), 1)
+    codes = stream >> (bits * torch.arange(8, device=at.device)).unsqueeze(1)  # (N, eights, 8)
+    codes &= ((1 << bits) - 1).unsqueeze(2)
+    values = codes.flatten(1)[:, :width].float().add_(segments.shift[segment].unsqueeze(1))
     if segments.row_scales:
-        scale = _read(payload, at, 1, torch.float16).squeeze(1).float()
-    shifted = (codes + segments.shift[segment].unsqueeze(1)) * scale.unsqueeze(1)
+        front = _read(words, at, 1).view(torch.float16).float()  # (N, 4): scale, bias, ..
+        values.mul_(front[:, :1])
+    else:
+        values.mul_(segments.scale[segment].unsqueeze(1))
     if segments.row_biases:
-        return shifted + _read(payload, at + 2, 1, torch.float16).float()
-    return shifted + segments.offsets[segments.offset[segment]]
+        return values.add_(front[:, 1:2])
+    return values.add_(segments.offsets[segments.offset[segment]]) if segments.any_offset else values
 
 
-def _read(payload: Tensor, at: Tensor, count: int, dtype: torch.dtype) -> Tensor:
-    """`count` numbers that start at byte `at` (N,), aligned or not -> (N, count) of `dtype`."""
-    size = count * torch.empty(0, dtype=dtype).element_size()
-    address = at.unsqueeze(1) + torch.arange(size, device=at.device)
-    return payload[address.clamp(max=len(payload) - 1)].view(dtype)
+def _read(words: Tensor, address: Tensor, count: int) -> Tensor:
+    """The 8 * count bytes from byte `address` (N,) on, aligned or not, as (N, count) int64 words."""
+    # a row of this view is a run of count + 1 words; runs overlap, so that one copy fetches a whole run
+    runs = words.as_strided((len(words) - count, count + 1), (1, 1)).index_select(0, address >> 3)
+    shift = ((address & 7) << 3).unsqueeze(1)
+    low = runs[:, :-1] >> shift
+    low &= ~(-2 << (63 - shift))  # the shift copies the sign; these bits come from the next word
+    return low | ((runs[:, 1:] << 1) << (63 - shift))

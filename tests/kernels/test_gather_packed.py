@@ -10,6 +10,7 @@ from autoembed_kernels.gather_packed import (
     FP32,
     INTEGER,
     PackedSegments,
+    as_words,
     gather_packed,
     reference_gather_packed,
 )
@@ -58,6 +59,8 @@ def build(
         kinds=tuple(sorted(set(kinds))),
         row_scales=front >= 2,
         row_biases=front == 4,
+        any_narrow=any(dim < width for _, _, dim, _ in layouts),
+        any_offset=True,
         width=width,
     )
 
@@ -69,7 +72,7 @@ def check(layouts: list[tuple[int, int, int, int]], front: int, width: int, look
     rows = torch.tensor([rows for _, _, _, rows in layouts])[segment]
     row = (torch.rand(lookups, generator=generator) * rows).long()
     expected = reference_gather_packed(payload, segments, segment, row)
-    values = gather_packed(payload, segments, segment, row)
+    values = gather_packed(as_words(payload, segments.width), segments, segment, row)
     assert values.shape == (lookups, width) and values.dtype == torch.float32
     # the bound of the docstring: |c + shift| * scale <= 256 here, |offset| < 8
     torch.testing.assert_close(values.double(), expected, rtol=0, atol=3 * 2.0**-24 * 264)
@@ -105,22 +108,20 @@ def test_every_width_reads_its_last_row(bits: int, dim: int) -> None:
 
 
 def test_addresses_beyond_two_to_the_31_do_not_wrap() -> None:
-    # one payload byte seen through a base near 2^33: the clamp would hide a wrapped, negative address
+    # rows from 2^33 on, seen through a base that lies as far before the payload
     payload, segments = build([(INTEGER, 8, 1, 4)], 0, 1, torch.Generator().manual_seed(0))
     far = 2**33
     moved = PackedSegments(**{**vars(segments), "base": segments.base - far * segments.row_bytes})
-    row = torch.arange(4)
-    zero = torch.zeros(4, dtype=torch.int64)
-    assert torch.equal(
-        gather_packed(payload, moved, zero, row + far), gather_packed(payload, segments, zero, row)
-    )
+    words, row, zero = as_words(payload, 1), torch.arange(4), torch.zeros(4, dtype=torch.int64)
+    near = gather_packed(words, segments, zero, row)
+    assert torch.equal(gather_packed(words, moved, zero, row + far), near)
 
 
 def test_segments_without_rows_read_zero_and_need_no_payload() -> None:
     _, segments = build([(FP32, 8, 1, 1)], 0, 5, torch.Generator().manual_seed(0))
-    nothing = PackedSegments(**{**vars(segments), "dim": torch.tensor([0]), "kinds": ()})
+    nothing = PackedSegments(**{**vars(segments), "dim": torch.tensor([0]), "kinds": (), "any_narrow": True})
     zero = torch.zeros(3, dtype=torch.int64)
-    values = gather_packed(torch.zeros(0, dtype=torch.uint8), nothing, zero, zero)
+    values = gather_packed(as_words(torch.zeros(0, dtype=torch.uint8), 5), nothing, zero, zero)
     assert torch.equal(values, torch.zeros(3, 5))
 
 
@@ -128,5 +129,5 @@ def test_columns_past_the_dimension_are_zero_where_the_next_row_is_not_a_number(
     rows = torch.tensor([[1.0], [float("nan")]])
     _, segments = build([(FP32, 8, 1, 2)], 0, 3, torch.Generator().manual_seed(0))
     zero = torch.zeros(1, dtype=torch.int64)
-    values = gather_packed(rows.view(torch.uint8).flatten(), segments, zero, zero)
+    values = gather_packed(as_words(rows.view(torch.uint8).flatten(), 3), segments, zero, zero)
     assert values.tolist() == [[1.0, 0.0, 0.0]]
