@@ -21,8 +21,13 @@ class DLRM(nn.Module):
         self.concat_embeddings = config.concat_embeddings
         self.bottom = mlp(dense, (*config.bottom, config.dim), generator) if dense else None
         vectors = fields + (1 if dense else 0)
-        self.products = PairProducts(vectors)
         seen_vectors = vectors if config.concat_embeddings else vectors - fields
+        if pairs(vectors) + seen_vectors == 0:
+            raise ValueError(
+                "dlrm over one field and no dense column has no pair to multiply; "
+                "set concat_embeddings: true, or use the model 'dnn'"
+            )
+        self.products = PairProducts(vectors)
         self.top = head(
             pairs(vectors) + seen_vectors * config.dim,
             config.hidden,
