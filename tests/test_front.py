@@ -231,6 +231,17 @@ def test_the_knee_of_a_worked_example():
     assert pick.point.candidate == "p1" and "0.48 above the line" in pick.reason
 
 
+def test_a_collapsed_candidate_does_not_bend_the_knee():
+    places = [(100, 0.795), (1_000, 0.7985), (10_000, 0.7995), (100_000, 0.8)]
+    points = [trial(i, f"p{i}", b, q) for i, (b, q) in enumerate(places)]
+    front = pareto(make_points([*points, trial(9, "collapsed", 10, 0.5)]), "auc")
+    origin = ReferencePoint(100_000, 0.79, "auc", "valid")
+    assert pick_knee(front, "auc").point.candidate == "p0", "the line starts at the collapsed one"
+    assert pick_knee(front, "auc", origin).point.candidate == "p1"
+    beyond = ReferencePoint(100_000, 0.9, "auc", "valid")
+    assert pick_knee(front, "auc", beyond).point.candidate == "p0", "with nothing left, all count"
+
+
 @pytest.mark.parametrize("qualities", [[0.8], [0.7, 0.8], [0.7, 0.71, 0.8]])
 def test_without_a_knee_the_best_metric_is_picked(qualities):
     front = pareto(make_points(trial(i, f"p{i}", 10 ** (i + 2), q) for i, q in enumerate(qualities)), "auc")
