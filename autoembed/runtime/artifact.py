@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from autoembed.config import parse
 from autoembed.data.batch import Batch
+from autoembed.data.config import DataConfig
 from autoembed.data.prepared import PreparedData
 from autoembed.directory import plan_from_json
 from autoembed.evaluate import EVALUATION_BATCH, predict
@@ -21,6 +22,7 @@ from autoembed.network_file import read_network
 from autoembed.packed import Packed, PackedTable
 from autoembed.plan import Plan
 from autoembed.runtime.encode import RawDense, RawField, encode_columns
+from autoembed.runtime.logs import log_batches
 from autoembed.runtime.manifest import (
     MANIFEST,
     NETWORK,
@@ -85,11 +87,23 @@ class Artifact:
 
     def evaluate_raw(self, pieces: Iterable[Mapping[str, Any]]) -> Metrics:
         """AUC and log loss on raw columns with the label, a piece of the log at a time."""
+        return self._measure(self._labelled(columns) for columns in pieces)
+
+    def evaluate_log(self, config: DataConfig, split: str | None = None) -> Metrics:
+        """AUC and log loss on a raw log, which need not be prepared: all rows, or those of a split.
+
+        Ids are looked up in the model's own vocabulary. Raises ConfigError as `log_batches`.
+        """
+        return self._measure(log_batches(config, self.fields, self.dense, split))
+
+    def _labelled(self, columns: Mapping[str, Any]) -> Batch:
+        if self.label not in columns:
+            raise ValueError(f"the label {self.label!r} is missing; given are {', '.join(columns)}")
+        return self.encode(columns)
+
+    def _measure(self, batches: Iterable[Batch]) -> Metrics:
         labels, logits = [np.zeros(0, dtype=np.float32)], [np.zeros(0, dtype=np.float32)]
-        for columns in pieces:
-            if self.label not in columns:
-                raise ValueError(f"the label {self.label!r} is missing; given are {', '.join(columns)}")
-            batch = self.encode(columns)
+        for batch in batches:
             labels.append(batch.labels.numpy())
             logits.append(self.logits([batch]))
         return measure(np.concatenate(labels), np.concatenate(logits))

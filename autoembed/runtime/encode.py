@@ -66,7 +66,7 @@ def encode_columns(
             ids[:, position] = _rows(field, arrays[field.name])
     matrix = np.zeros((size, len(dense)), dtype=np.float32)
     for position, column in enumerate(dense):
-        matrix[:, position] = _transformed(column, _numbers(column.name, arrays[column.name]))
+        matrix[:, position] = transformed(column, _numbers(column.name, arrays[column.name]))
     labels = np.zeros(size, dtype=np.float32)
     if label in arrays:
         labels = _numbers(label, arrays[label]).astype(np.float32)
@@ -131,7 +131,8 @@ def _numbers(name: str, values: pa.Array) -> npt.NDArray[np.float64]:
     return numbers
 
 
-def _transformed(column: RawDense, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def transformed(column: RawDense, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Values (N,), NaN where missing, as the network sees them."""
     if column.kind == "log":
         values = np.sign(values) * np.log1p(np.abs(values))
     elif column.kind == "standard":
