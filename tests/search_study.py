@@ -45,7 +45,7 @@ def make_study(folder: Path, **keys: Any) -> StudyConfig:
         "data": "clicks.yaml",
         "search_space": SPACE,
         "budgets": ["1/2", "1/8"],
-        "model": {"name": "dnn", "dim": 4, "hidden": [8]},
+        "model": {"name": "dnn", "dim": 16, "hidden": [8]},
         "training": {"epochs": 2, "batch_size": 128, "learning_rate": 0.01},
         "trials": 6,
         "seeds": 2,

@@ -37,6 +37,8 @@ def train(run: Path, assignment: Assignment, progress: Progress) -> dict[str, An
 
 
 def slow_train(run: Path, assignment: Assignment, progress: Progress) -> dict[str, Any]:
+    with (run / "workers.pid").open("a") as file:
+        file.write(f"{os.getpid()}\n")
     time.sleep(0.1)
     return train(run, assignment, progress)
 

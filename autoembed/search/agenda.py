@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from autoembed.front import make_points, pareto
+from autoembed.front import Point, make_points, pareto
 from autoembed.methods import make_method, method_parameters
 from autoembed.methods.base import Method, TableSpec
 from autoembed.methods.full_precision import FullPrecision
@@ -24,7 +24,7 @@ from autoembed.search.study import StudyConfig
 from autoembed.space import Space
 
 EXPLORE_AFTER = 16  # proposals in a row that need no training: the sampler repeats itself, draw at random
-GIVE_UP_AFTER = 200  # so many in a row: the space holds little else
+GIVE_UP_AFTER = 100  # so many in a row: the space holds little else
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class Agenda:
         self._proposed: dict[int, Proposal] = {}
         self._sampling_ended = not space.searched
         self.why_sampling_ended = ""
+        self._points_of: tuple[int, tuple[Point, ...]] = (0, ())
         known = proposals.told()
         for record in self.records:
             if record.number not in known:
@@ -137,6 +138,7 @@ class Agenda:
         now = time.monotonic()
         return standing_of(
             self.records,
+            self._points,
             [now - started for _, started in self._running.values()],
             self.left(),
             self._config.workers,
@@ -266,13 +268,12 @@ class Agenda:
 
     def _wanted_repeats(self) -> list[tuple[Method, int]]:
         """Candidates and seeds that are wanted and not under way."""
-        config, work = self._config, {(entry.candidate, entry.seed) for entry in self._work()}
-        wanted = wanted_repeats(self.records, config.objective, self._limits.budgets_bytes, config.seed_list)
-        return [
-            (make_method(point.method, point.parameters), seed)
-            for point, seed in wanted
-            if (point.candidate, seed) not in work
-        ]
+        config = self._config
+        tried = {(r.candidate, r.seed) for r in self.records} | {(a.candidate, a.seed) for a in self._work()}
+        wanted = wanted_repeats(
+            self._points, tried, config.objective, self._limits.budgets_bytes, config.seed_list
+        )
+        return [(make_method(point.method, point.parameters), seed) for point, seed in wanted]
 
     def _expected_repeats(self) -> int:
         """Repeats still to come: those wanted now; while sampling, at least for one point per budget."""
@@ -280,6 +281,15 @@ class Agenda:
         if self._sampling_ended:
             return wanted
         return max(wanted, (self._config.seeds - 1) * (1 + len(self._limits.budgets_bytes)))
+
+    @property
+    def _points(self) -> tuple[Point, ...]:
+        """The points of the records, made again when there are more of them."""
+        count, points = self._points_of
+        if count != len(self.records):
+            points = make_points(self.records)
+            self._points_of = len(self.records), points
+        return points
 
     @property
     def _elapsed(self) -> float:

@@ -80,7 +80,7 @@ class LiveView:
         budgets = ", ".join(format_bytes(budget) for budget in event.budgets_bytes)
         self._say(
             f"{event.run}: budgets {budgets}; full precision takes {format_bytes(event.full_bytes)}; "
-            f"{event.standing.planned} trainings planned on {event.workers} workers"
+            f"{event.standing.planned} trainings planned, {event.workers} at a time"
         )
         if event.already or event.again:
             self._say(f"going on: {event.already} trials are finished, {event.again} were interrupted")

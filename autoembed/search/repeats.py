@@ -1,24 +1,25 @@
 """Which candidates deserve more seeds: those that an answer could name. Decided on validation alone."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
-from autoembed.front import Objective, PickError, Point, make_points, pareto, pick_budget
-from autoembed.record import TrialRecord
+from autoembed.front import Objective, PickError, Point, pareto, pick_budget
 
 NEAR = 0.002  # AUC or nats: a baseline this close below the best of its size may turn out to be the best
 
 
 def wanted_repeats(
-    records: Sequence[TrialRecord], objective: Objective, budgets_bytes: Sequence[int], seeds: Sequence[int]
+    points: Sequence[Point],
+    tried: Container[tuple[str, int]],
+    objective: Objective,
+    budgets_bytes: Sequence[int],
+    seeds: Sequence[int],
 ) -> list[tuple[Point, int]]:
     """Candidate and seed of the trainings still to run, the most wanted first.
 
     Wanted are: full precision, the validation front, the best candidate within each budget, and baselines
-    that are near the best of their size. A seed that failed is not tried again. New results may move the
-    front, so ask again after each.
+    that are near the best of their size; not those that were `tried`, as (candidate, seed). New results may
+    move the front, so ask again after each.
     """
-    points = make_points(records)
-    tried = {(record.candidate, record.seed) for record in records if record.state != "rejected"}
     return [
         (point, seed)
         for point in repeated_points(points, objective, budgets_bytes)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from autoembed.front import Objective, make_points
+from autoembed.front import Objective, Point
 from autoembed.record import TrialRecord
 from autoembed.search.events import Best, Standing
 
@@ -15,13 +15,17 @@ def mean_seconds(records: Sequence[TrialRecord]) -> float | None:
 
 def standing_of(
     records: Sequence[TrialRecord],
+    points: Sequence[Point],
     running_seconds: Sequence[float],
     left: int,
     workers: int,
     budgets_bytes: Sequence[int],
     objective: Objective,
 ) -> Standing:
-    """`running_seconds`: how long each training under way has taken; `left`: trainings not begun."""
+    """`points`: those of `records`; `left`: trainings not begun.
+
+    `running_seconds`: how long each training under way has taken.
+    """
     trained = [record for record in records if record.state != "rejected"]
     mean = mean_seconds(records)
     costs = [record.fte for record in trained if record.fte is not None]
@@ -32,14 +36,11 @@ def standing_of(
         eta_seconds=None
         if mean is None
         else (left * mean + sum(max(mean - spent, 0.0) for spent in running_seconds)) / workers,
-        best=_best(records, budgets_bytes, objective),
+        best=_best(points, budgets_bytes, objective),
     )
 
 
-def _best(
-    records: Sequence[TrialRecord], budgets_bytes: Sequence[int], objective: Objective
-) -> tuple[Best, ...]:
-    points = make_points(records)
+def _best(points: Sequence[Point], budgets_bytes: Sequence[int], objective: Objective) -> tuple[Best, ...]:
     best = []
     for budget in budgets_bytes:
         fitting = [point for point in points if point.bytes <= budget]

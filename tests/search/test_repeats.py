@@ -1,5 +1,6 @@
 import pytest
 
+from autoembed.front import make_points
 from autoembed.record import Role, TrialRecord
 from autoembed.search.repeats import NEAR, wanted_repeats
 
@@ -29,9 +30,14 @@ RECORDS = [
 ]
 
 
-def names(records: list[TrialRecord], budgets: tuple[int, ...] = (500,), seeds: int = 2) -> list[str]:
-    wanted = wanted_repeats(records, "auc", budgets, range(seeds))
-    return [point.candidate for point, _ in wanted]
+def wanted(records: list[TrialRecord], seeds: int = 2) -> list[tuple[str, int]]:
+    tried = {(record.candidate, record.seed) for record in records}
+    pairs = wanted_repeats(make_points(records), tried, "auc", (500,), range(seeds))
+    return [(point.candidate, seed) for point, seed in pairs]
+
+
+def names(records: list[TrialRecord], seeds: int = 2) -> list[str]:
+    return [candidate for candidate, _ in wanted(records, seeds)]
 
 
 def test_repeats_go_to_the_reference_the_front_and_near_baselines() -> None:
@@ -58,6 +64,5 @@ def test_one_seed_wants_no_repeats() -> None:
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_every_wanted_point_gets_all_seeds(seeds: int) -> None:
-    wanted = wanted_repeats(RECORDS, "auc", (500,), range(seeds))
     for candidate in ("full", "good", "small"):
-        assert sorted(seed for point, seed in wanted if point.candidate == candidate) == [*range(1, seeds)]
+        assert [seed for name, seed in wanted(RECORDS, seeds) if name == candidate] == [*range(1, seeds)]

@@ -50,7 +50,7 @@ def test_overrides_replace_keys_and_make_sections(clicks: Path) -> None:
     config = load_study(
         clicks / "study.yaml", ["training.epochs=7", "budgets=[1/4, 9KiB]", "model.dropout=0.5"]
     )
-    assert (config.training.epochs, config.model.dropout, config.model.dim) == (7, 0.5, 4)
+    assert (config.training.epochs, config.model.dropout, config.model.dim) == (7, 0.5, 16)
     assert config.budgets == ("1/4", "9KiB")
 
 

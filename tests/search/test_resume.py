@@ -1,0 +1,123 @@
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from search_study import make_study
+
+import autoembed
+from autoembed.record import TrialRecord
+from autoembed.search.driver import run_study
+from autoembed.search.events import Event, Notice, StudyStarted, TrialEnded
+from autoembed.search.folder import RunFolder, read_records
+
+TESTS = Path(__file__).parents[1]
+ROOT = Path(autoembed.__file__).parents[1]
+SLOW = "search_trainers:slow_train"
+
+
+def start(clicks: Path, run: Path, trainer: str = SLOW) -> subprocess.Popen[bytes]:
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "kernels", TESTS)))
+    command = [sys.executable, str(TESTS / "search_drive.py"), str(clicks / "study.yaml"), str(run), trainer]
+    return subprocess.Popen(command, start_new_session=True, env={**os.environ, "PYTHONPATH": path})
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def is_alive(state: Path) -> bool:
+    """Whether /proc/PID/stat tells of a process that has not ended; without /proc it is taken as ended."""
+    try:
+        return state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def records(run: Path) -> dict[int, TrialRecord]:
+    return {record.number: record for record in RunFolder(run).records()}
+
+
+def test_a_search_killed_at_any_moment_ends_as_if_never_interrupted(clicks: Path, tmp_path: Path) -> None:
+    """Trials, parameters, metrics and costs are the same; a finished trial is never touched again."""
+    config = make_study(clicks, trials=8)
+    expected = run_study(config, tmp_path / "calm", trainer=SLOW)
+    run, moments = tmp_path / "killed", random.Random(11)
+    for share in (0.25, 0.6):
+        process = start(clicks, run)
+        wait_for(lambda share=share: len(records(run)) >= share * len(expected))  # type: ignore[misc]
+        time.sleep(moments.random() * 0.3)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        finished = {n: (run / "trials" / f"{n:04d}" / "record.json").stat() for n in records(run)}
+        assert 0 < len(finished) < len(expected)
+        if share > 0.5:
+            with (run / "study.journal").open("ab") as journal:
+                journal.write(b'{"op_code": 6, "wor')
+    assert run_study(config, run, trainer=SLOW) == expected
+    for number, before in finished.items():
+        after = (run / "trials" / f"{number:04d}" / "record.json").stat()
+        assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_kill_ends_the_workers_too_and_the_search_goes_on(clicks: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = make_study(clicks, trials=8, workers=2)
+    process = start(clicks, run)
+    wait_for(lambda: len(records(run)) >= 4)
+    workers = [Path("/proc") / pid / "stat" for pid in (run / "workers.pid").read_text().split()]
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not any(is_alive(state) for state in workers), 5.0)
+    before = records(run)
+    unfinished = set(RunFolder(run).numbers()) - set(before)
+    events: list[Event] = []
+    after = {record.number: record for record in run_study(config, run, progress=events.append, trainer=SLOW)}
+    assert {number: replace(after[number], fte=before[number].fte) for number in before} == before
+    assert unfinished <= set(after)
+    assert sorted(after) == list(range(len(after)))
+    pairs = [(record.candidate, record.seed) for record in after.values()]
+    assert len(set(pairs)) == len(pairs)
+    assert sum(record.role == "search" and record.state == "complete" for record in after.values()) == 8
+    (begun,) = [event for event in events if isinstance(event, StudyStarted)]
+    assert (begun.already, begun.again) == (len(before), len(unfinished))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_at_once_and_says_how_to_go_on(
+    clicks: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    config, events = make_study(clicks, workers=2), list[Event]()
+
+    def interrupt(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, TrialEnded) and event.record.number == 2:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(config, tmp_path, progress=interrupt, trainer=SLOW)
+    finished = read_records(tmp_path)
+    text = events[-1].text if isinstance(events[-1], Notice) else ""
+    assert f"{len(finished)} trials are finished and kept" in text
+    assert "goes on from here" in text
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    after = run_study(config, tmp_path, trainer=SLOW)
+    kept = {record.number: record for record in after}
+    for record in finished:
+        # what ended before the reference did gets its cost later; nothing else may change
+        assert replace(kept[record.number], fte=record.fte) == record
+
+
+def test_a_second_search_in_the_same_folder_is_refused(clicks: Path, tmp_path: Path) -> None:
+    config = make_study(clicks)
+    with RunFolder(tmp_path).locked(), pytest.raises(BlockingIOError, match="another search is running"):
+        run_study(config, tmp_path, trainer=SLOW)
