@@ -87,13 +87,6 @@ def collect(
     _refuse_too_many(log, max_bad_share)
     if log.rows == 0:
         raise ConfigError("the files of key 'path' hold no rows")
-    for column in (log.labels, *log.dense, log.order):
-        if column is not None:
-            column.finish()
-    for raw in log.fields:
-        raw.numbers.finish()
-        if raw.lengths is not None:
-            raw.lengths.finish()
     return log
 
 

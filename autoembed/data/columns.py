@@ -4,6 +4,7 @@ Plain writes instead of memory maps, so that pages of the output never count as 
 """
 
 import hashlib
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,36 +18,41 @@ READ_ROWS = 1 << 20
 
 
 class NpyWriter:
-    """Writes an .npy file of a known shape; `close` returns its size and checksum for the manifest."""
+    """Writes an .npy file of a known shape; `close` returns its size and checksum for the manifest.
+
+    The file is opened for each piece, so nothing is left open where writing fails.
+    """
 
     def __init__(self, path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
         self._path = path
         self._dtype = np.dtype(dtype)
-        self._expected = int(np.prod(shape, dtype=np.int64)) * self._dtype.itemsize
         self._hash = hashlib.blake2b(digest_size=16)
-        self._file = path.open("wb")
+        header = io.BytesIO()
         np.lib.format.write_array_header_1_0(
-            self._file,
+            header,
             {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape},
         )
-        self._header_bytes = self._file.tell()
-        self._file.flush()
-        self._hash.update(path.read_bytes())
-        self._size = self._header_bytes
+        path.write_bytes(header.getvalue())
+        self._hash.update(header.getvalue())
+        self._size = len(header.getvalue())
+        self._expected = self._size + int(np.prod(shape, dtype=np.int64)) * self._dtype.itemsize
 
     def append(self, values: Array) -> None:
         """The next values, in row-major order."""
         data = np.ascontiguousarray(values, dtype=self._dtype)
-        self._file.write(data.data)
+        with self._path.open("ab") as file:
+            file.write(data.data)
         self._hash.update(data.data)
         self._size += data.nbytes
 
     def close(self) -> dict[str, Any]:
-        if self._size != self._header_bytes + self._expected:
-            raise RuntimeError(f"{self._path}: wrote {self._size} bytes, its header promises other rows")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        """Flush to disk."""
+        if self._size != self._expected:
+            raise RuntimeError(
+                f"{self._path}: wrote {self._size} bytes, its header promises {self._expected}"
+            )
+        with self._path.open("ab") as file:
+            os.fsync(file.fileno())
         return {"size": self._size, "blake2b": self._hash.hexdigest()}
 
 
@@ -72,16 +78,12 @@ class RawColumn:
     def __init__(self, path: Path, dtype: npt.DTypeLike) -> None:
         self._path = path
         self._dtype = np.dtype(dtype)
-        self._file = path.open("wb")
-        self.length = 0
+        path.touch()
 
     def append(self, values: Array) -> None:
         data = np.ascontiguousarray(values, dtype=self._dtype)
-        self._file.write(data.data)
-        self.length += len(data)
-
-    def finish(self) -> None:
-        self._file.close()
+        with self._path.open("ab") as file:
+            file.write(data.data)
 
     def pieces(self, rows: int = READ_ROWS) -> Iterator[Array]:
         """The column from its start, `rows` values at a time."""
@@ -96,5 +98,4 @@ class RawColumn:
                 yield np.fromfile(file, self._dtype, length)
 
     def remove(self) -> None:
-        self._file.close()
-        self._path.unlink(missing_ok=True)
+        self._path.unlink()

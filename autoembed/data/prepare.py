@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from autoembed.config import ConfigError
 from autoembed.data.chunk import SPLITS, Chunk, Layout, layout_of
-from autoembed.data.collect import RawField, RawLog, collect
-from autoembed.data.columns import READ_ROWS, NpyWriter, RawColumn, write_npy
-from autoembed.data.config import Categorical, DataConfig, Format, LastSplit, RandomSplit, check
+from autoembed.data.collect import collect
+from autoembed.data.config import DataConfig, Format, check
 from autoembed.data.delimited import delimited_jobs, dialect_of
-from autoembed.data.id_table import IdTable
+from autoembed.data.encode import assign_splits, write_dense, write_field, write_labels
 from autoembed.data.keys import KeyCollision
 from autoembed.data.manifest import FORMAT_VERSION, fingerprint_of, read_manifest, write_manifest
 from autoembed.data.ordered import run_ordered
@@ -25,9 +22,7 @@ from autoembed.data.parquet import parquet_jobs
 from autoembed.data.prepared import PreparedData, open_prepared
 from autoembed.data.publish import whole_folder
 from autoembed.data.sources import describe, find_files
-from autoembed.data.split import OrderSplit, last_starts, random_codes
 
-Array = np.ndarray[Any, Any]
 _SEEDS = 16
 
 
@@ -131,17 +126,17 @@ def _write(
     raw_folder.mkdir()
     chunks = run_ordered(_jobs(files, format, config, layout, seed), threads)
     log = collect(chunks, layout, raw_folder, config.max_bad_share, report.chunk)
-    _assign_splits(log, config)
+    assign_splits(log, config)
     for name in (*SPLITS, "vocabulary", "counts"):
         (folder / name).mkdir()
     written: dict[str, dict[str, Any]] = {}
-    splits = _write_labels(log, folder, written, config.label)
-    dense = _write_dense(log, layout, folder, written, [splits[name]["rows"] for name in SPLITS])
+    splits = write_labels(log, folder, written, config.label)
+    dense = write_dense(log, layout, folder, written, [splits[name]["rows"] for name in SPLITS])
     fields = []
     for position, (raw, settings) in enumerate(zip(log.fields, layout.categorical.values(), strict=True)):
         report.write(position / len(log.fields))
         min_count = settings.min_count or config.min_count
-        fields.append(_write_field(log, raw, position, settings, min_count, folder, written))
+        fields.append(write_field(log, raw, position, settings, min_count, folder, written))
     log.labels.remove()
     log.split.remove()
     if log.order is not None:
@@ -179,215 +174,3 @@ class _Reporter:
     def write(self, done: float) -> None:
         if self._progress:
             self._progress(PrepareProgress("write", done, self._rows))
-
-
-def _assign_splits(log: RawLog, config: DataConfig) -> None:
-    """Fill the split column where it was not read from the data."""
-    chosen = config.split.chosen
-    if isinstance(chosen, RandomSplit):
-        for first in range(0, log.rows, READ_ROWS):
-            log.split.append(random_codes(chosen, first, min(READ_ROWS, log.rows - first)))
-    elif isinstance(chosen, LastSplit):
-        starts = last_starts(chosen, log.rows)
-        if log.order is not None:
-            assigned = OrderSplit(log.order.pieces, starts)
-            for keys in log.order.pieces():
-                log.split.append(assigned.codes(keys))
-        else:
-            for first in range(0, log.rows, READ_ROWS):
-                rows = np.arange(first, min(first + READ_ROWS, log.rows))
-                log.split.append(np.searchsorted(starts, rows, side="right"))
-    log.split.finish()
-
-
-def _by_split(log: RawLog, column: RawColumn) -> Iterator[tuple[int, Array]]:
-    """(split, the column's values in it) piece by piece."""
-    for codes, values in zip(log.split.pieces(), column.pieces(), strict=True):
-        for split in range(len(SPLITS)):
-            yield split, values[codes == split]
-
-
-def _write_labels(
-    log: RawLog, folder: Path, written: dict[str, dict[str, Any]], label: str
-) -> dict[str, dict[str, int]]:
-    """Rows and positives of every split. Raises ConfigError for empty splits and constant labels."""
-    rows = np.zeros(len(SPLITS), dtype=np.int64)
-    positives = np.zeros(len(SPLITS), dtype=np.int64)
-    for split, labels in _by_split(log, log.labels):
-        rows[split] += len(labels)
-        positives[split] += int(labels.sum())
-    for split, name in enumerate(SPLITS):
-        if rows[split] == 0:
-            raise ConfigError(f"the split {name!r} has no rows; change key 'split'")
-        if positives[split] in (0, rows[split]):
-            value = int(positives[split] > 0)
-            raise ConfigError(
-                f"the label {label!r} is {value} in all {rows[split]} rows of {name}; "
-                "accuracy needs both values: check keys 'label' and 'split'"
-            )
-    writers = [
-        NpyWriter(folder / name / "label.npy", np.float32, (int(rows[split]),))
-        for split, name in enumerate(SPLITS)
-    ]
-    for split, labels in _by_split(log, log.labels):
-        writers[split].append(labels)
-    for name, writer in zip(SPLITS, writers, strict=True):
-        written[f"{name}/label.npy"] = writer.close()
-    return {
-        name: {"rows": int(rows[split]), "positives": int(positives[split])}
-        for split, name in enumerate(SPLITS)
-    }
-
-
-def _write_dense(
-    log: RawLog, layout: Layout, folder: Path, written: dict[str, dict[str, Any]], rows: list[int]
-) -> list[dict[str, Any]]:
-    """One (rows, C) float32 matrix per split; -> name, kind, mean, std of every column."""
-    described = []
-    for (name, transform), column in zip(layout.dense.items(), log.dense, strict=True):
-        mean, std = _train_moments(log, column) if transform == "standard" else (0.0, 1.0)
-        described.append({"name": name, "kind": transform, "mean": mean, "std": std})
-    writers = [
-        NpyWriter(folder / name / "dense.npy", np.float32, (rows[split], len(described)))
-        for split, name in enumerate(SPLITS)
-    ]
-    sources = [column.pieces() for column in log.dense]
-    for codes in log.split.pieces() if log.dense else ():
-        matrix = np.empty((len(codes), len(sources)), dtype=np.float32)
-        for position, (source, facts) in enumerate(zip(sources, described, strict=True)):
-            values = next(source)
-            if facts["kind"] == "standard":
-                values = np.nan_to_num((values - facts["mean"]) / facts["std"], nan=0.0)
-            matrix[:, position] = values
-        for split, writer in enumerate(writers):
-            writer.append(matrix[codes == split])
-    for column in log.dense:
-        column.remove()
-    for name, writer in zip(SPLITS, writers, strict=True):
-        written[f"{name}/dense.npy"] = writer.close()
-    return described
-
-
-def _train_moments(log: RawLog, column: RawColumn) -> tuple[float, float]:
-    """Mean and standard deviation over train, missing values left out (Chan's merge of pieces)."""
-    count, mean, squares = 0, 0.0, 0.0
-    for split, values in _by_split(log, column):
-        values = values[~np.isnan(values)] if split == 0 else values[:0]
-        if len(values) == 0:
-            continue
-        piece_mean = float(values.mean())
-        piece_squares = float(((values - piece_mean) ** 2).sum())
-        difference = piece_mean - mean
-        total = count + len(values)
-        squares += piece_squares + difference**2 * count * len(values) / total
-        mean += difference * len(values) / total
-        count = total
-    std = float(np.sqrt(squares / count)) if count else 0.0
-    return mean, std if std > 1e-12 * max(abs(mean), 1e-300) else 1.0
-
-
-def _write_field(
-    log: RawLog,
-    raw: RawField,
-    position: int,
-    settings: Categorical,
-    min_count: int,
-    folder: Path,
-    written: dict[str, dict[str, Any]],
-) -> dict[str, Any]:
-    """A field's columns, vocabulary and counts; -> its entry in the manifest."""
-    table = raw.table or IdTable("integers")
-    seen, missing, lookups = _count(log, raw, table.size)
-    vocabulary, row_of, counts = table.ranked(seen, min_count)
-    never = np.append(seen == 0, False)  # by number; the last is number -1, a missing value
-    raw.table = None
-    stem = f"field_{position:03d}"
-    for name, tensor in vocabulary.tensors().items():
-        path = f"vocabulary/{stem}.{name}.npy"
-        written[path] = write_npy(folder / path, tensor)
-
-    unseen = np.zeros(len(SPLITS), dtype=np.int64)
-    oov = np.zeros(len(SPLITS), dtype=np.int64)
-    stem_of = {split: f"{name}/{stem}" for split, name in enumerate(SPLITS)}
-    suffix = ".values.npy" if raw.lengths else ".npy"
-    values = [
-        NpyWriter(folder / f"{stem_of[split]}{suffix}", np.int32, (int(lookups[split]),)) for split in stem_of
-    ]
-    for split, numbers in _numbers_by_split(log, raw):
-        rows = row_of[numbers + 1]
-        values[split].append(rows)
-        oov[split] += int((rows == 0).sum())
-        unseen[split] += int(never[numbers].sum())
-    for split, writer in enumerate(values):
-        written[f"{stem_of[split]}{suffix}"] = writer.close()
-    if raw.lengths:
-        _write_offsets(log, raw.lengths, folder, stem_of, written)
-        raw.lengths.remove()
-    raw.numbers.remove()
-    all_counts = np.concatenate([[oov[0]], counts]).astype(np.int64)
-    written[f"counts/{stem}.npy"] = write_npy(folder / f"counts/{stem}.npy", all_counts)
-    return {
-        "name": raw.name,
-        "rows": vocabulary.rows,
-        "bag": settings.bag,
-        "pooling": settings.pooling,
-        "separator": settings.separator,
-        "kind": vocabulary.kind,
-        "min_count": min_count,
-        "train_ids": int((seen > 0).sum()),
-        "train_singletons": int((seen == 1).sum()),
-        "lookups": dict(zip(SPLITS, lookups.tolist(), strict=True)),
-        "missing": dict(zip(SPLITS, missing.tolist(), strict=True)),
-        "unseen": dict(zip(SPLITS, unseen.tolist(), strict=True)),
-        "row_0": dict(zip(SPLITS, oov.tolist(), strict=True)),
-    }
-
-
-def _count(log: RawLog, raw: RawField, size: int) -> tuple[Array, Array, Array]:
-    """Look-ups in train by number (size,), and missing values and look-ups per split."""
-    seen = np.zeros(size, dtype=np.int64)
-    missing = np.zeros(len(SPLITS), dtype=np.int64)
-    lookups = np.zeros(len(SPLITS), dtype=np.int64)
-    for split, numbers in _numbers_by_split(log, raw):
-        lookups[split] += len(numbers)
-        known = numbers[numbers >= 0]
-        missing[split] += len(numbers) - len(known)
-        if split == 0 and len(known):
-            found = np.bincount(known)
-            seen[: len(found)] += found
-    return seen, missing, lookups
-
-
-def _numbers_by_split(log: RawLog, raw: RawField) -> Iterator[tuple[int, Array]]:
-    if raw.lengths is None:
-        yield from _by_split(log, raw.numbers)
-        return
-    totals = (int(lengths.sum(dtype=np.int64)) for lengths in raw.lengths.pieces())
-    pieces = zip(log.split.pieces(), raw.lengths.pieces(), raw.numbers.pieces_of(totals), strict=True)
-    for codes, lengths, numbers in pieces:
-        owners = np.repeat(codes, lengths)
-        for split in range(len(SPLITS)):
-            yield split, numbers[owners == split]
-
-
-def _write_offsets(
-    log: RawLog, column: RawColumn, folder: Path, stem_of: dict[int, str], written: dict[str, dict[str, Any]]
-) -> None:
-    """offsets (rows + 1,) int64 of a bag field in every split."""
-    rows = [0] * len(SPLITS)
-    for codes in log.split.pieces():
-        for split in stem_of:
-            rows[split] += int((codes == split).sum())
-    writers = {
-        split: NpyWriter(folder / f"{stem}.offsets.npy", np.int64, (rows[split] + 1,))
-        for split, stem in stem_of.items()
-    }
-    ends = [0] * len(SPLITS)
-    for writer in writers.values():
-        writer.append(np.zeros(1, dtype=np.int64))
-    for split, lengths in _by_split(log, column):
-        offsets = ends[split] + np.cumsum(lengths, dtype=np.int64)
-        writers[split].append(offsets)
-        ends[split] = int(offsets[-1]) if len(offsets) else ends[split]
-    for split, writer in writers.items():
-        written[f"{stem_of[split]}.offsets.npy"] = writer.close()
