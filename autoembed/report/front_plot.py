@@ -21,6 +21,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 # candidates that lost more than this against the best are drawn at the lower edge
 WINDOW = {"auc": 0.03, "logloss": 0.06}
+LABEL_WIDTH = 0.06  # of a value at the lower edge, as a share of the axis
 FONT_SIZE = 9.0
 # with a fixed salt the same record gives the same SVG
 SALT = "autoembed"
@@ -75,6 +76,7 @@ class _Picture:
         self.error_bars = error_bars
         self.methods = sorted({point.method for point in points if point.role != "reference"})
         self.low, self.high = self._value_limits()
+        self.label_place = -1.0  # of the last label at the lower edge, as a share of the axis
 
     def draw(self) -> None:
         self._set_axes()
@@ -180,8 +182,13 @@ class _Picture:
             )  # fmt: skip
 
     def _draw_beyond(self, point: Point) -> str:
-        """Write the value of a point worse than the limits at the lower edge; returns its marker."""
-        if point.role != "search" or point.candidate in self.record.front:
+        """Write the value of a point worse than the limits at the lower edge, where it does not cover the
+        label to its left (points come in the order of bytes); returns its marker."""
+        low, high = map(math.log, self.axes.get_xlim())
+        place = (math.log(point.bytes) - low) / (high - low)
+        is_named = point.role != "search" or point.candidate in self.record.front
+        if is_named and place - self.label_place > LABEL_WIDTH:
+            self.label_place = place
             self.axes.annotate(
                 f"{self._value(point):.3f}",
                 (point.bytes, self._worst),
