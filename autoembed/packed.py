@@ -73,8 +73,8 @@ def pack(
     plan: Plan,
     rows_of: RowsOf,
     scales: Tensor | None = None,
-    offsets: list[Tensor] | None = None,
-    projections: list[Tensor] | None = None,
+    offsets: Sequence[Tensor] | None = None,
+    projections: Sequence[Tensor] | None = None,
 ) -> Packed:
     """Pack a plan. `rows_of(field index, segment)` is asked for every segment that stores rows, in order.
 
@@ -128,11 +128,11 @@ def _numbers(values: Tensor | None, count: int, what: str) -> Tensor:
     return values
 
 
-def _flat(parts: list[Tensor]) -> Tensor:
-    return torch.cat(parts) if parts else torch.zeros(0)
+def _flat(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(parts)) if parts else torch.zeros(0)
 
 
-def _flat_projections(plan: Plan, projections: list[Tensor]) -> Tensor:
+def _flat_projections(plan: Plan, projections: Sequence[Tensor]) -> Tensor:
     shapes = [(f.projection_dim, f.dim) for f in plan.fields if f.projection_dim]
     if [tuple(p.shape) for p in projections] != shapes:
         raise ValueError(f"expected projections {shapes}, got {[tuple(p.shape) for p in projections]}")

@@ -170,6 +170,25 @@ def test_fbgemm_rows_hold_scale_bias_and_codes_in_this_order() -> None:
     assert torch.equal(decoded(plan, values, torch.tensor(0.5)), values)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("profile", list(PROFILES))
+def test_tables_on_the_gpu_read_the_same_rows(profile: str) -> None:
+    segments = (
+        own(0, 3, 7, "fp16"),
+        own(3, 60, 7, "int4", scale=None if PROFILES[profile].row_scale_bytes else 0),
+        own(60, 90, 5, "fp32"),
+        Segment(
+            90, 200, Sharing.HASHED, 11, 6, "int2", False, None if PROFILES[profile].row_scale_bytes else 1
+        ),
+        Segment(200, 210, Sharing.OOV),
+    )
+    packed, _ = packed_with_rows(Plan(PROFILES[profile], (FieldPlan("user", 210, 7, segments, 7),)), seed=1)
+    table = PackedTable(packed)
+    expected = table.decode(0)
+    torch.testing.assert_close(table.to("cuda").decode(0).cpu(), expected, rtol=1e-5, atol=1e-4)
+
+
 def test_the_sign_of_a_learned_step_is_dropped() -> None:
     values = torch.tensor([[-0.9, 0.2, 0.7]])
     plan = one_segment("packed", "int4", values)
