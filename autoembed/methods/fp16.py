@@ -10,8 +10,8 @@ import torch
 
 from autoembed.budget import Footprint
 from autoembed.methods.base import Method, Table, TableSpec, initial_rows
-from autoembed.methods.fixed_plan import FixedPlanTable, stored_plan
-from autoembed.methods.full_precision import uniform_fields
+from autoembed.methods.fixed_plan import FixedPlanTable
+from autoembed.methods.plans import stored_plan, uniform_fields
 from autoembed.plan import plan_bytes
 from autoembed_kernels.row_update import RowOptimizer
 

@@ -14,7 +14,8 @@ import torch
 
 from autoembed.budget import Footprint
 from autoembed.methods.base import Choice, Float, Method, Table, TableSpec, initial_rows, knob
-from autoembed.methods.fixed_plan import Fields, FixedPlanTable, stored_plan, stored_segment
+from autoembed.methods.fixed_plan import FixedPlanTable
+from autoembed.methods.plans import Fields, stored_plan, stored_segment
 from autoembed.plan import FieldPlan, Segment, Sharing, plan_bytes
 from autoembed.stats import Stats
 from autoembed_kernels.row_update import RowOptimizer

@@ -7,8 +7,9 @@ import torch
 
 from autoembed.budget import Footprint
 from autoembed.methods.base import Method, Table, TableSpec, initial_rows
-from autoembed.methods.fixed_plan import Fields, FixedPlanTable, stored_plan, stored_segment
-from autoembed.plan import FieldPlan, plan_bytes
+from autoembed.methods.fixed_plan import FixedPlanTable
+from autoembed.methods.plans import stored_plan, uniform_fields
+from autoembed.plan import plan_bytes
 from autoembed_kernels.row_update import RowOptimizer
 
 
@@ -28,11 +29,3 @@ class FullPrecision(Method):
     def table(self, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer) -> Table:
         weight = initial_rows(spec, spec.stats.rows, generator)
         return FixedPlanTable(spec, uniform_fields(spec, 32), weight, optimizer)
-
-
-def uniform_fields(spec: TableSpec, bits: int) -> Fields:
-    """Every field as one segment of `bits`, with a step of its own where that means codes."""
-    return tuple(
-        FieldPlan(field.name, field.rows, spec.dim, (stored_segment(0, field.rows, spec.dim, bits, number),))
-        for number, field in enumerate(spec.stats.fields)
-    )

@@ -26,7 +26,9 @@ from torch import Tensor, nn
 from autoembed.budget import Footprint
 from autoembed.lookup import Lookup
 from autoembed.methods.base import Float, Int, Method, Table, TableSpec, initial_rows, knob
-from autoembed.methods.fixed_plan import Fields, FixedPlanTable, first_step, stored_plan
+from autoembed.methods.fixed_plan import FixedPlanTable
+from autoembed.methods.plans import Fields, stored_plan
+from autoembed.methods.stored_precision import first_step
 from autoembed.packed import Packed
 from autoembed.plan import FieldPlan, Plan, Profile, Segment, Sharing, own, plan_bytes
 from autoembed.stats import Stats

@@ -5,7 +5,9 @@ from methods.settings import DIM, all_rows, batch, spec, stats
 
 from autoembed.lookup import look_up
 from autoembed.methods.base import TableSpec, initial_rows
-from autoembed.methods.fixed_plan import FixedPlanTable, RowAddress, stored_plan, stored_segment
+from autoembed.methods.fixed_plan import FixedPlanTable
+from autoembed.methods.plans import stored_plan, stored_segment
+from autoembed.methods.row_address import RowAddress
 from autoembed.packed import PackedTable
 from autoembed.plan import PROFILES, FieldPlan, Segment, Sharing
 from autoembed_kernels.row_hash import row_hash

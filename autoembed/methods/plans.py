@@ -1,0 +1,61 @@
+"""How methods write a plan down: segments of codes or floats, and where their rows lie while training.
+
+Methods always number the learned steps of integer segments by `scale`; `stored_plan` drops the numbers where
+a hardware profile keeps scales in the rows.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+from autoembed.methods.base import TableSpec
+from autoembed.plan import FieldPlan, Plan, Profile, Segment, Sharing
+
+Fields = tuple[FieldPlan, ...]
+PlacedSegment = tuple[int, Segment, int]  # field, segment, first row among all stored rows
+
+
+def stored_plan(profile: Profile, fields: Fields) -> Plan:
+    """The plan as it is stored: profiles with a scale in each row take no shared scales and offsets."""
+    if profile.row_scale_bytes == 0:
+        return Plan(profile, fields)
+    return Plan(
+        profile,
+        tuple(
+            dataclasses.replace(
+                field,
+                segments=tuple(dataclasses.replace(s, scale=None, offset=None) for s in field.segments),
+            )
+            for field in fields
+        ),
+    )
+
+
+def stored_segment(start: int, stop: int, dim: int, bits: int, step: int, stored_rows: int = 0) -> Segment:
+    """Rows [start, stop) of `bits` 1..8, 16 or 32; hashed to `stored_rows` where that is not 0.
+
+    `step` numbers the learned step of integer codes. 1 and 2 bits use the mid-rise grid: it wastes no
+    level on one side of zero.
+    """
+    sharing = Sharing.HASHED if stored_rows else Sharing.OWN
+    rows = stored_rows or stop - start
+    if bits > 8:
+        return Segment(start, stop, sharing, rows, dim, "fp32" if bits == 32 else "fp16")
+    return Segment(start, stop, sharing, rows, dim, f"int{bits}", mid_rise=bits <= 2, scale=step)
+
+
+def uniform_fields(spec: TableSpec, bits: int) -> Fields:
+    """Every field as one segment of `bits`, with a step of its own where that means codes."""
+    return tuple(
+        FieldPlan(field.name, field.rows, spec.dim, (stored_segment(0, field.rows, spec.dim, bits, number),))
+        for number, field in enumerate(spec.stats.fields)
+    )
+
+
+def placed_segments(fields: Fields) -> Iterator[PlacedSegment]:
+    """Every segment that stores rows, with its place in a table that holds just these rows."""
+    first = 0
+    for number, field in enumerate(fields):
+        for segment in field.segments:
+            if segment.stored_rows:
+                yield number, segment, first
+                first += segment.stored_rows

@@ -1,0 +1,57 @@
+"""Where the vector of an id is stored under a plan: global rows -> rows of a table of the stored rows."""
+
+import torch
+from torch import Tensor, nn
+
+from autoembed.methods.plans import Fields, placed_segments
+from autoembed.plan import Sharing
+from autoembed_kernels.row_hash import row_hash
+
+
+class RowAddress(nn.Module):
+    """Global rows -> rows of the store; `zero_row` is where rows read zero, None where none does."""
+
+    def __init__(self, fields: Fields) -> None:
+        super().__init__()
+        first_stored = {(field, s.start): start for field, s, start in placed_segments(fields)}
+        self.stored_rows = sum(s.stored_rows for field in fields for s in field.segments)
+        zero = self.stored_rows
+        entries = []
+        first_row = 0
+        for number, field in enumerate(fields):
+            for s in field.segments:
+                base = first_stored.get((number, s.start), zero)
+                if s.sharing is Sharing.OOV:
+                    base = first_stored.get((number, 0), zero)
+                own = int(s.sharing is Sharing.OWN)
+                hashed = s.stored_rows if s.sharing is Sharing.HASHED else 0
+                entries.append((first_row + s.start, base, own, hashed, number, first_row))
+            first_row += field.rows
+        columns = torch.tensor(entries, dtype=torch.int64).T.contiguous()
+        for name, column in zip(
+            ("start", "base", "own", "buckets", "field", "first_row"), columns, strict=True
+        ):
+            self.register_buffer(name, column.clone(), persistent=False)
+        self.is_identity = bool(self.own.all())
+        self.hashes = bool(self.buckets.any())
+        self.zero_row = zero if bool((self.base == zero).any()) else None
+
+    start: Tensor
+    base: Tensor
+    own: Tensor
+    buckets: Tensor
+    field: Tensor
+    first_row: Tensor
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """rows (N,) global -> (N,) rows of the store."""
+        if self.is_identity:
+            return rows
+        segment = torch.searchsorted(self.start, rows, right=True) - 1  # (N,)
+        stored = self.base[segment] + (rows - self.start[segment]) * self.own[segment]
+        if self.hashes:
+            buckets = self.buckets[segment]
+            row = rows - self.first_row[segment]
+            hashed = row_hash(row, self.field[segment], buckets.clamp(min=1))
+            stored = torch.where(buckets > 0, self.base[segment] + hashed, stored)
+        return stored

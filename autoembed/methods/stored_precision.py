@@ -1,0 +1,116 @@
+"""What training sees of stored rows: the values after rounding, with gradients passed straight through."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from autoembed.methods.plans import PlacedSegment
+from autoembed.plan import Profile, Segment
+from autoembed_kernels.lsq import Grid, fake_quantize, grid_table
+
+
+class StoredPrecision(nn.Module):
+    """Rounds rows of the store to what their segments keep, with one learned step per step number."""
+
+    def __init__(
+        self,
+        segments: Iterable[PlacedSegment],
+        profile: Profile,
+        weight: Tensor,
+        steps: Tensor | None,
+        offset: Tensor | None,
+        gradient_scales: Tensor | None,
+    ) -> None:
+        super().__init__()
+        segments = list(segments)
+        self.profile = profile
+        grids: dict[int, Grid] = {}
+        parts: dict[int, list[Tensor]] = {}
+        for _, s, first in segments:
+            if s.is_integer and s.scale is not None:
+                grids[s.scale] = Grid(s.bits, s.mid_rise)
+                parts.setdefault(s.scale, []).append(weight[first : first + s.stored_rows])
+        count = 1 + max(grids, default=-1)
+        ordered = [grids.get(number, Grid(1)) for number in range(count)]
+        if gradient_scales is None:
+            sizes = [sum(part.numel() for part in parts.get(number, ())) for number in range(count)]
+            gradient_scales = torch.tensor(
+                [(max(size, 1) * 2 ** (g.bits - 1)) ** -0.5 for size, g in zip(sizes, ordered, strict=True)]
+            )
+        if steps is None:
+            steps = torch.tensor(
+                [
+                    first_step(parts[number], grids[number]) if number in grids else 1.0
+                    for number in range(count)
+                ]
+            )
+        self.steps = nn.Parameter(steps[:count].clone()) if count else None
+        self.offset = nn.Parameter(offset.clone()) if count and offset is not None else None
+        self.kinds = tuple(sorted({_kind(s) for _, s, _ in segments}))
+        for name, values, dtype in (
+            ("first", [first for _, _, first in segments], torch.int64),
+            ("step", [s.scale or 0 for _, s, _ in segments], torch.int64),
+            ("kind", [_KINDS.index(_kind(s)) for _, s, _ in segments], torch.int64),
+        ):
+            self.register_buffer(name, torch.tensor(values, dtype=dtype), persistent=False)
+        self.register_buffer("grids", grid_table(ordered), persistent=False)
+        self.register_buffer("gradient_scales", gradient_scales[:count], persistent=False)
+
+    first: Tensor
+    step: Tensor
+    kind: Tensor
+    grids: Tensor
+    gradient_scales: Tensor
+
+    def stored_steps(self) -> Tensor:
+        """The steps (S,), positive, as the profile stores them; gradients pass straight through.
+
+        A scale in the row is kept in half precision, with a bias of up to 2^(b-1) scales beside it in
+        FBGEMM's formats: 8 significant bits leave room for that product.
+        """
+        if self.steps is None:
+            return self.grids.new_zeros(0)
+        if self.profile.row_scale_bytes == 0:
+            return self.steps.abs()
+        rounded = self.steps.detach().abs().bfloat16().float().clamp(min=2.0**-14)
+        return self.steps.abs() + (rounded - self.steps.detach().abs())
+
+    def forward(self, rows: Tensor, weights: Tensor) -> Tensor:
+        """rows (U,) of the store, weights (U, D) -> (U, D) as stored."""
+        if self.kinds in ((), ("fp32",)):
+            return weights
+        segment = torch.searchsorted(self.first, rows, right=True) - 1
+        kind = self.kind[segment].unsqueeze(1)
+        values = weights
+        if "half" in self.kinds:
+            rounded = weights + (weights.detach().half().float() - weights.detach())
+            values = torch.where(kind == _KINDS.index("half"), rounded, values)
+        if "integer" in self.kinds:
+            quantized = fake_quantize(
+                weights,
+                self.stored_steps(),
+                self.grids,
+                self.gradient_scales,
+                self.step[segment],
+                self.offset,
+            )
+            if self.kinds == ("integer",):
+                return quantized
+            values = torch.where(kind == _KINDS.index("integer"), quantized, values)
+        return values
+
+
+_KINDS = ("fp32", "half", "integer")
+
+
+def _kind(segment: Segment) -> str:
+    if segment.is_integer:
+        return "integer"
+    return "fp32" if segment.precision == "fp32" else "half"
+
+
+def first_step(parts: list[Tensor], grid: Grid) -> float:
+    """The first step for weights (n, D): 2 mean|w| / sqrt(2^(b-1)), LSQ's rule."""
+    mean = sum(float(part.abs().sum()) for part in parts) / max(1, sum(part.numel() for part in parts))
+    return 2 * mean / 2 ** ((grid.bits - 1) / 2)
