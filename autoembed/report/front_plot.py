@@ -138,10 +138,11 @@ class _Picture:
         self.axes.axhline(self._value(reference), color="black", linewidth=1.0, linestyle=DASHES, zorder=1)
 
     def _draw_front_line(self) -> None:
+        """Steps: between two points, and beyond the last, a budget gets the smaller one."""
         front = [point for point in self.record.front_points if point in self.points]
         self.axes.plot(
-            [point.bytes for point in front],
-            [self._value(point) for point in front],
+            [*(point.bytes for point in front), self.axes.get_xlim()[1]],
+            [*(self._value(point) for point in front), self._value(front[-1])],
             drawstyle="steps-post",
             color=FRONT_COLOUR,
             linewidth=1.4,
