@@ -47,10 +47,10 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
 
     Codes outside the range give a wrong row, not an error: the caller clips.
     """
-    dim = codes.shape[1]
+    rows, dim = codes.shape
     if bits == 8:
         return codes.to(torch.uint8)
-    padded = torch.nn.functional.pad(codes, (0, -dim % 8)).unflatten(1, (-1, 8))
+    padded = torch.nn.functional.pad(codes, (0, -dim % 8)).view(rows, -(-dim // 8), 8)
     words = torch.zeros(padded.shape[:2], dtype=torch.int64, device=codes.device)
     for k in BYTES:
         words |= padded[:, :, k].to(torch.int64) << (k * bits)
@@ -60,10 +60,10 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
 
 def unpack_bits(packed: Tensor, dim: int, bits: int) -> Tensor:
     """packed (R, ceil(D * bits / 8)) uint8 -> codes (R, D) uint8."""
-    width = packed.shape[1]
+    rows, width = packed.shape
     if bits == 8:
         return packed[:, :dim]
-    padded = torch.nn.functional.pad(packed, (0, -width % bits)).unflatten(1, (-1, bits))
+    padded = torch.nn.functional.pad(packed, (0, -width % bits)).view(rows, -(-width // bits), bits)
     words = torch.zeros(padded.shape[:2], dtype=torch.int64, device=packed.device)
     for i in range(bits):
         words |= padded[:, :, i].to(torch.int64) << (8 * i)
