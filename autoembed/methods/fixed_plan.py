@@ -78,7 +78,7 @@ class FixedPlanTable(Table):
             return SegmentRows(values, steps[step] if segment.is_integer else None)
 
         offset = self.precision.offset
-        offsets = [] if offset is None or not plan.offset_dims() else [offset]
+        offsets = [offset.detach()] if offset is not None and plan.offset_dims() else []
         return pack(plan, rows_of, steps, offsets)
 
     @property

@@ -39,12 +39,8 @@ class StoredPrecision(nn.Module):
                 [(max(size, 1) * 2 ** (g.bits - 1)) ** -0.5 for size, g in zip(sizes, ordered, strict=True)]
             )
         if steps is None:
-            steps = torch.tensor(
-                [
-                    first_step(parts[number], grids[number]) if number in grids else 1.0
-                    for number in range(count)
-                ]
-            )
+            found = {number: first_step(parts[number], grid) for number, grid in grids.items()}
+            steps = torch.tensor([found.get(number, 1.0) for number in range(count)])
         self.steps = nn.Parameter(steps[:count].clone()) if count else None
         self.offset = nn.Parameter(offset.clone()) if count and offset is not None else None
         self.kinds = tuple(sorted({_kind(s) for _, s, _ in segments}))
@@ -83,9 +79,10 @@ class StoredPrecision(nn.Module):
         segment = torch.searchsorted(self.first, rows, right=True) - 1
         kind = self.kind[segment].unsqueeze(1)
         values = weights
-        if "half" in self.kinds:
-            rounded = weights + (weights.detach().half().float() - weights.detach())
-            values = torch.where(kind == _KINDS.index("half"), rounded, values)
+        for name, dtype in _ROUNDED.items():
+            if name in self.kinds:
+                rounded = weights + (weights.detach().to(dtype).float() - weights.detach())
+                values = torch.where(kind == _KINDS.index(name), rounded, values)
         if "integer" in self.kinds:
             quantized = fake_quantize(
                 weights,
@@ -101,13 +98,12 @@ class StoredPrecision(nn.Module):
         return values
 
 
-_KINDS = ("fp32", "half", "integer")
+_ROUNDED = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_KINDS = ("fp32", "fp16", "bf16", "integer")
 
 
 def _kind(segment: Segment) -> str:
-    if segment.is_integer:
-        return "integer"
-    return "fp32" if segment.precision == "fp32" else "half"
+    return "integer" if segment.is_integer else segment.precision
 
 
 def first_step(parts: list[Tensor], grid: Grid) -> float:
