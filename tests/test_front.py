@@ -245,7 +245,8 @@ def test_a_collapsed_candidate_does_not_bend_the_knee():
 @pytest.mark.parametrize("qualities", [[0.8], [0.7, 0.8], [0.7, 0.71, 0.8]])
 def test_without_a_knee_the_best_metric_is_picked(qualities):
     front = pareto(make_points(trial(i, f"p{i}", 10 ** (i + 2), q) for i, q in enumerate(qualities)), "auc")
-    assert pick_knee(front, "auc").point is front[-1]
+    pick = pick_knee(front, "auc")
+    assert pick.point is front[-1] and "none above the line" in pick.reason
 
 
 def test_a_trial_is_picked_by_its_number():

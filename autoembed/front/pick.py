@@ -67,12 +67,9 @@ def pick_knee(front: Sequence[Point], objective: Objective, reference: Reference
     heights = [_height_above_chord(point, front[0], front[-1], objective) for point in front]
     best = max(range(len(front)), key=lambda i: (heights[i], i))
     point = front[best]
-    return _pick(
-        point,
-        objective,
-        f"knee of the front of {len(front)} candidates: {heights[best]:.2f} above the line from "
-        f"{format_bytes(front[0].bytes)} to {format_bytes(front[-1].bytes)}, both axes scaled to 1",
-    )
+    where = f"the line from {format_bytes(front[0].bytes)} to {format_bytes(front[-1].bytes)}"
+    found = f"{heights[best]:.2f} above {where}" if heights[best] > 0 else f"none above {where}, so the last"
+    return _pick(point, objective, f"knee of {len(front)} front candidates: {found}, both axes scaled to 1")
 
 
 def pick_max_auc_drop(points: Sequence[Point], drop: float) -> Pick:

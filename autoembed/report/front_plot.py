@@ -140,6 +140,8 @@ class _Picture:
     def _draw_front_line(self) -> None:
         """Steps: between two points, and beyond the last, a budget gets the smaller one."""
         front = [point for point in self.record.front_points if point in self.points]
+        if not front:
+            return
         self.axes.plot(
             [*(point.bytes for point in front), self.axes.get_xlim()[1]],
             [*(self._value(point) for point in front), self._value(front[-1])],

@@ -169,8 +169,9 @@ def test_pictures_are_written(tmp_path, objective, split, suffix):
         study()[:1],
         [r for r in study() if r.method == "mpe"],
         [replace(r, role="baseline") for r in study(1, 1)],
+        [replace(r, test_auc=None) if r.role != "baseline" else r for r in study(1, 1)],
     ],
-    ids=["one seed", "the reference alone", "one trial", "no reference", "baselines alone"],
+    ids=["one seed", "the reference alone", "one trial", "no reference", "baselines alone", "untested"],
 )
 def test_small_studies_are_printed_and_drawn_too(tmp_path, records):
     record = front_record(records, [300_000], "auc")
