@@ -17,6 +17,7 @@ from autoembed.data.vocabulary import Kind, plain_array
 FLOAT32_MOST = float(np.finfo(np.float32).max)
 SPLITS = ("train", "valid", "test")
 IGNORED = np.int8(3)
+_NO_SPLIT = np.int8(4)
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,10 @@ def chunk_of(
     if layout.order:
         order = numbers(table, layout.order, file)
         refuse(np.isnan(order), f"column {layout.order!r}, which orders the rows, is missing")
-    split = _splits(table, layout.split, file) if layout.split else None
-    if split is not None:
+    split = None
+    if layout.split:
+        split = _splits(table, layout.split, file)
+        refuse(split == _NO_SPLIT, f"column {layout.split.column!r}, which says the split, is missing")
         good &= split != IGNORED
     if not good.all():
         table = table.filter(pa.array(good))
@@ -180,24 +183,21 @@ def plain_or_dictionary(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _splits(table: pa.Table, split: ColumnSplit, file: Path) -> npt.NDArray[np.int8]:
-    """The split of every row (B,): 0 train, 1 valid, 2 test, 3 to be left out."""
+    """The split of every row (B,): 0 train, 1 valid, 2 test, 3 to be left out, 4 missing."""
     lists = (split.train, split.valid, split.test, split.ignore)
     code_of = {str(value): code for code, values in enumerate(lists) for value in values}
     column = plain_or_dictionary(table[split.column])
-    encoded = (
-        column if pa.types.is_dictionary(column.type) else column.dictionary_encode(null_encoding="encode")
-    )
-    names = [str(value) for value in encoded.dictionary.to_pylist()]
-    codes = np.array([code_of.get(name, -1) for name in names] or [-1], dtype=np.int8)
-    indices = encoded.indices.fill_null(len(names)).to_numpy()
-    rows: npt.NDArray[np.int8] = np.append(codes, np.int8(-1))[np.minimum(indices, len(codes))]
-    if (rows < 0).any():
-        index = int(indices[np.flatnonzero(rows < 0)[0]])
-        value = names[index] if index < len(names) else "(missing)"
-        raise ConfigError(
-            f"{file}: column {split.column!r} holds {value!r}, which key 'split' lists nowhere; "
-            "add it to train, valid, test or ignore"
-        )
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    codes = []
+    for value in encoded.dictionary.to_pylist():
+        if str(value) not in code_of:
+            raise ConfigError(
+                f"{file}: column {split.column!r} holds {str(value)!r}, which key 'split' lists nowhere; "
+                "add it to train, valid, test or ignore"
+            )
+        codes.append(code_of[str(value)])
+    by_index = np.array([*codes, _NO_SPLIT], dtype=np.int8)
+    rows: npt.NDArray[np.int8] = by_index[encoded.indices.fill_null(len(codes)).to_numpy()]
     return rows
 
 

@@ -85,10 +85,10 @@ class RawColumn:
         with self._path.open("ab") as file:
             file.write(data.data)
 
-    def pieces(self, rows: int = READ_ROWS) -> Iterator[Array]:
-        """The column from its start, `rows` values at a time."""
+    def pieces(self) -> Iterator[Array]:
+        """The column from its start, `READ_ROWS` values at a time."""
         with self._path.open("rb") as file:
-            while len(piece := np.fromfile(file, self._dtype, rows)):
+            while len(piece := np.fromfile(file, self._dtype, READ_ROWS)):
                 yield piece
 
     def pieces_of(self, lengths: Iterator[int]) -> Iterator[Array]:

@@ -55,13 +55,13 @@ def dialect_of(config: DataConfig, format: Format) -> Dialect:
 
 
 def delimited_jobs(
-    path: Path, layout: Layout, dialect: Dialect, seed: int, block_bytes: int = BLOCK_BYTES
+    path: Path, layout: Layout, dialect: Dialect, seed: int, block_bytes: int | None = None
 ) -> Iterator[Callable[[], Chunk]]:
     """A job per block, to be run in any thread. Raises ConfigError where the file is damaged or empty of
     a column that is needed."""
     columns = dialect.columns
     order_type: pa.DataType | None = None
-    for block in _blocks(path, block_bytes):
+    for block in _blocks(path, block_bytes or BLOCK_BYTES):
         if columns is None:
             block, columns = _take_header(block, path, dialect)
         if block.first_line == 1 or order_type is None:
@@ -170,6 +170,9 @@ def _table(
     lines: Lines,
 ) -> tuple[pa.Table, Lines, list[BadRow]]:
     """Parse lines; what is not `numeric` stays text with empty = null."""
+    if not text:
+        nothing = {name: pa.array([], numeric.get(name, pa.string())) for name in layout.columns}
+        return pa.table(nothing), lines, []
     wrong: list[tuple[int, int]] = []
 
     def skip(row: pacsv.InvalidRow) -> str:
@@ -217,7 +220,7 @@ def _decodable(text: bytes, lines: Lines, path: Path) -> tuple[bytes, Lines, lis
             kept.append(line)
         except UnicodeDecodeError:
             bad.append(BadRow(path.name, int(line), "the line is not UTF-8 text"))
-    return b"\n".join(good) + b"\n", np.array(kept, dtype=np.int64), bad
+    return b"\n".join(good), np.array(kept, dtype=np.int64), bad
 
 
 def _with_numbers(

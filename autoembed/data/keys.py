@@ -48,18 +48,22 @@ def integers_of(keys: Keys) -> npt.NDArray[np.int64]:
 
 
 def string_keys(values: pa.Array, seed: int = 0) -> tuple[Keys, bool]:
-    """Keys (N,) of strings (N,) without nulls, and whether they are exact and in the order of the bytes."""
+    """Keys (N,) of strings (N,) without nulls, and whether all are exact and in the order of the bytes.
+
+    A key depends on its value and the seed alone, never on the values beside it.
+    """
     data, starts, lengths = _bytes_of(values)
     if len(lengths) == 0:
         return np.zeros(0, dtype=np.uint64), True
     if (lengths == 8).all():
-        raw = data[starts[0] : starts[-1] + 8]
-        keys, has_nul = raw.view(">u8").astype(np.uint64), bool((raw == 0).any())
+        raw = data[starts[0] : starts[-1] + 8].reshape(-1, 8)
+        keys, has_nul = raw.view(">u8")[:, 0].astype(np.uint64), (raw == 0).any(axis=1)
     else:
         keys, has_nul = _words(data, starts, lengths, 0)
-    if not has_nul and int(lengths.max()) <= 8:
-        return keys, True
-    return _hashed(data, starts, lengths, keys, seed), False
+    hashed = np.flatnonzero(has_nul | (lengths > 8))
+    if len(hashed):
+        keys[hashed] = _hashed(data, starts[hashed], lengths[hashed], keys[hashed], seed)
+    return keys, len(hashed) == 0
 
 
 def strings_of(keys: Keys) -> pa.Array:
@@ -93,13 +97,13 @@ def _bytes_of(values: pa.Array) -> tuple[Array, Array, Array]:
     return data, offsets[:-1], np.diff(offsets)
 
 
-def _words(data: Array, starts: Array, lengths: Array, word: int) -> tuple[Keys, bool]:
-    """Bytes 8 * word .. 8 * word + 7 of every value as big-endian numbers, and whether one is NUL."""
+def _words(data: Array, starts: Array, lengths: Array, word: int) -> tuple[Keys, npt.NDArray[np.bool_]]:
+    """Bytes 8 * word .. 8 * word + 7 of every value as big-endian numbers, and which hold a NUL."""
     inside = np.arange(8) < (lengths - 8 * word)[:, None]  # (N, 8)
     places = np.where(inside, (starts + 8 * word)[:, None] + np.arange(8), 0)
     taken = data[places] if len(data) else np.zeros(places.shape, np.uint8)
     raw = np.where(inside, taken, np.uint8(0))
-    return raw.view(">u8")[:, 0].astype(np.uint64), bool(((raw == 0) & inside).any())
+    return raw.view(">u8")[:, 0].astype(np.uint64), ((raw == 0) & inside).any(axis=1)
 
 
 def _hashed(data: Array, starts: Array, lengths: Array, first: Keys, seed: int) -> Keys:

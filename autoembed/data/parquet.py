@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from autoembed.config import ConfigError
 from autoembed.data.chunk import Chunk, Layout, chunk_of
 
-_CHUNK_ROWS = 1 << 17
+CHUNK_ROWS = 1 << 17
 
 
 def parquet_jobs(path: Path, layout: Layout, seed: int) -> Iterator[Callable[[], Chunk]]:
@@ -25,7 +25,7 @@ def parquet_jobs(path: Path, layout: Layout, seed: int) -> Iterator[Callable[[],
             total = max(file.metadata.num_rows, 1)
             size = path.stat().st_size
             first = 0
-            for batch in file.iter_batches(_CHUNK_ROWS, columns=layout.columns, use_threads=False):
+            for batch in file.iter_batches(CHUNK_ROWS, columns=layout.columns, use_threads=False):
                 rows = np.arange(first + 1, first + batch.num_rows + 1)
                 table = pa.Table.from_batches([batch])
                 yield partial(chunk_of, table, layout, path, rows, seed, size * batch.num_rows // total)

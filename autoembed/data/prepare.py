@@ -126,6 +126,7 @@ def _write(
     raw_folder.mkdir()
     chunks = run_ordered(_jobs(files, format, config, layout, seed), threads)
     log = collect(chunks, layout, raw_folder, config.max_bad_share, report.chunk)
+    report.stage("read", 1.0)
     assign_splits(log, config)
     for name in (*SPLITS, "vocabulary", "counts"):
         (folder / name).mkdir()
@@ -134,7 +135,7 @@ def _write(
     dense = write_dense(log, layout, folder, written, [splits[name]["rows"] for name in SPLITS])
     fields = []
     for position, (raw, settings) in enumerate(zip(log.fields, layout.categorical.values(), strict=True)):
-        report.write(position / len(log.fields))
+        report.stage("write", position / len(log.fields))
         min_count = settings.min_count or config.min_count
         fields.append(write_field(log, raw, position, settings, min_count, folder, written))
     log.labels.remove()
@@ -156,7 +157,7 @@ def _write(
         "files": dict(sorted(written.items())),
     }
     write_manifest(folder, manifest | {"fingerprint": fingerprint_of(manifest)})
-    report.write(1.0)
+    report.stage("write", 1.0)
 
 
 class _Reporter:
@@ -168,9 +169,8 @@ class _Reporter:
     def chunk(self, chunk: Chunk) -> None:
         self._bytes += chunk.bytes_read
         self._rows += chunk.rows
-        if self._progress:
-            self._progress(PrepareProgress("read", min(self._bytes / self._total, 1.0), self._rows))
+        self.stage("read", min(self._bytes / self._total, 1.0))
 
-    def write(self, done: float) -> None:
+    def stage(self, stage: Literal["read", "write"], done: float) -> None:
         if self._progress:
-            self._progress(PrepareProgress("write", done, self._rows))
+            self._progress(PrepareProgress(stage, done, self._rows))

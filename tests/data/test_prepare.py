@@ -15,6 +15,7 @@ from click_logs import ANCHORS, SPLITS, encode, write_csv, write_parquet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoembed.data import columns, delimited, parquet
 from autoembed.data.config import Categorical, DataConfig, Split
 from autoembed.data.prepare import PrepareProgress, prepare
 from autoembed.data.prepared import PreparedData, open_prepared
@@ -116,9 +117,13 @@ def dense_reference(rows: list[dict[str, Any]], mine: list[dict[str, Any]]) -> n
 
 
 @settings(deadline=None, max_examples=25)
-@given(LOG, st.integers(1, 3))
-def test_parquet_is_encoded_as_the_slow_reference_does(rows: list[dict[str, Any]], min_count: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+@given(LOG, st.integers(1, 3), st.sampled_from([4, 1000]))
+def test_parquet_is_encoded_as_the_slow_reference_does(
+    rows: list[dict[str, Any]], min_count: int, chunk_rows: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parquet, "CHUNK_ROWS", chunk_rows)
+        patch.setattr(columns, "READ_ROWS", chunk_rows + 1)
         types = {
             "word": pa.string(),
             "number": pa.int64(),
@@ -133,11 +138,12 @@ def test_parquet_is_encoded_as_the_slow_reference_does(rows: list[dict[str, Any]
 
 
 @settings(deadline=None, max_examples=25)
-@given(LOG, st.integers(1, 3), st.sampled_from([1, 3]))
+@given(LOG, st.integers(1, 3), st.sampled_from([1, 3]), st.sampled_from([100, 1 << 20]))
 def test_csv_is_encoded_as_the_slow_reference_does(
-    rows: list[dict[str, Any]], min_count: int, threads: int
+    rows: list[dict[str, Any]], min_count: int, threads: int, block_bytes: int
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delimited, "BLOCK_BYTES", block_bytes)
         path = write_csv(Path(folder) / "log.csv", rows)
         data = prepare(config_for(path, min_count, True), Path(folder) / "out", threads=threads)
         as_read = [

@@ -1,0 +1,86 @@
+"""Reading the data YAML: short and long forms, and what every mistake is told."""
+
+from pathlib import Path
+
+import pytest
+
+from autoembed.config import ConfigError
+from autoembed.data.config import Categorical, ColumnSplit, load_data_config
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "data.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_relative_paths_start_at_the_folder_of_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, "path: [logs/a.csv, /abs/b.csv]\ncategorical: [user]\nsplit: {column: split}\n")
+    assert load_data_config(path).paths == (str(tmp_path / "logs/a.csv"), "/abs/b.csv")
+
+
+def test_lists_are_short_for_mappings_with_defaults(tmp_path: Path) -> None:
+    config = load_data_config(
+        written(
+            tmp_path,
+            "path: a.csv\ndense: [price]\ncategorical: {user: , tags: {bag: true, pooling: mean}}\n"
+            "split: {column: day, train: [1, 2], valid: [3], test: [4]}\n",
+        )
+    )
+    assert config.dense_columns("csv") == {"price": "log"}
+    assert config.categorical_columns("csv") == {
+        "user": Categorical(),
+        "tags": Categorical(bag=True, pooling="mean"),
+    }
+    assert config.split.chosen == ColumnSplit(column="day", train=(1, 2), valid=(3,), test=(4,))
+
+
+def test_criteo_needs_no_columns_and_a_bucketized_count_is_no_longer_dense(tmp_path: Path) -> None:
+    config = load_data_config(written(tmp_path, "path: day_0.gz\nformat: criteo\nsplit: {random: {}}\n"))
+    assert len(config.dense_columns("criteo")) == 13
+    assert list(config.categorical_columns("criteo"))[25] == "C26"
+    config = load_data_config(
+        written(
+            tmp_path,
+            "path: x\nformat: criteo\ncategorical: {I2: {bucketize: true}, C1: }\nsplit: {random: {}}\n",
+        )
+    )
+    assert "I2" not in config.dense_columns("criteo")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("categorical: [a]\nsplit: {random: {}}", "key 'path' is missing"),
+        ("path: []\ncategorical: [a]\nsplit: {random: {}}", "name a file, a directory or a glob"),
+        ("path: x\ncategorical: [a]", "key 'split' is missing"),
+        ("path: x\ncategorical: [a]\nsplit: {}", "exactly one of column, random, last; found none"),
+        ("path: x\ncategorical: [a]\nsplit: {column: s, random: {}}", "found column and random"),
+        ("path: x\ncategorical: [a]\nsplit: {random: {valid: 0.5, test: 0.5}}", "leave nothing to train on"),
+        (
+            "path: x\ncategorical: [a]\nsplit: {column: s, train: [1], valid: [1]}",
+            "lists the value '1' twice",
+        ),
+        ("path: x\ncatgorical: [a]\nsplit: {random: {}}", "did you mean 'categorical'"),
+        ("path: x\ncategorical: [a, a]\nsplit: {random: {}}", "names the column 'a' twice"),
+        ("path: x\ncategorical: [a]\ndense: [a]\nsplit: {random: {}}", "both dense and categorical"),
+        ("path: x\ncategorical: [label]\nsplit: {random: {}}", "is also a feature"),
+        ("path: x\nformat: csv\nsplit: {random: {}}", "key 'categorical' is missing"),
+        (
+            "path: x\nformat: csv\nheader: false\ncategorical: [a]\nsplit: {random: {}}",
+            "must name all columns",
+        ),
+        (
+            "path: x\ncategorical: {a: {bag: true, bucketize: true}}\nsplit: {random: {}}",
+            "cannot be a bag and bucketized",
+        ),
+        ("path: x\ndense: {a: sqrt}\ncategorical: [b]\nsplit: {random: {}}", "'log', 'standard' or 'none'"),
+        ("path: x\ncategorical: [a]\nmin_count: 0\nsplit: {random: {}}", "key 'min_count'"),
+    ],
+)
+def test_a_mistake_is_told_with_file_and_key(tmp_path: Path, text: str, message: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigError) as error:
+        load_data_config(path)
+    assert message in str(error.value)
+    assert str(path) in str(error.value)

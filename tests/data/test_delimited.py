@@ -1,0 +1,183 @@
+"""Text logs: compression, dialects, and the line of every bad row, however the file is cut into blocks."""
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from click_logs import ANCHORS, write_csv
+
+from autoembed.config import ConfigError
+from autoembed.data import delimited
+from autoembed.data.chunk import Chunk, layout_of
+from autoembed.data.config import Categorical, DataConfig, LastSplit, RandomSplit, Split
+from autoembed.data.delimited import delimited_jobs, dialect_of
+from autoembed.data.prepare import prepare
+
+HEADER = "label,x,word,split"
+CONFIG = DataConfig(path="", dense=("x",), categorical=("word",), split=Split(column="split"))
+BLOCKS = (1, 7, 64, 1 << 20)
+
+
+def read(path: Path, block_bytes: int, config: DataConfig = CONFIG, format: Any = "csv") -> list[Chunk]:
+    layout = layout_of(config, format)
+    return [job() for job in delimited_jobs(path, layout, dialect_of(config, format), 0, block_bytes)]
+
+
+def words_of(chunks: list[Chunk]) -> list[str | None]:
+    words: list[str | None] = []
+    for chunk in chunks:
+        values = [*chunk.fields[0].values.to_pylist(), None]
+        words += [values[code] for code in chunk.fields[0].codes]
+    return words
+
+
+@pytest.mark.parametrize("block_bytes", BLOCKS)
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_every_bad_row_is_named_by_its_line(tmp_path: Path, block_bytes: int, line_end: str) -> None:
+    lines = [
+        (HEADER, None),
+        ("1,1.5,a,train", None),
+        ("1,1.5,a", "expected 4 columns, found 3"),
+        ("2,1.5,a,train", "label 'label' is not 0 or 1"),
+        (",1.5,a,train", "label 'label' is not 0 or 1"),
+        ("yes,1.5,a,train", "column 'label' holds 'yes', expected a number"),
+        ("0,,b,train", None),
+        ("0,1.5.2,a,train", "column 'x' holds '1.5.2', expected a number"),
+        ("0,inf,a,train", "dense column 'x' is infinite or too large"),
+        ("0,1e39,a,train", "dense column 'x' is infinite or too large"),
+        ("0,1,a,train,more", "expected 4 columns, found 5"),
+        ("", "label 'label' is not 0 or 1"),
+        ('0,-2,"c,""d""",train', None),
+        ("1,3,e,", "column 'split', which says the split, is missing"),
+        ("1,3,e,train", None),
+        ("", None),
+        ("", None),
+    ]
+    path = tmp_path / "log.csv"
+    path.write_bytes(line_end.join(line for line, _ in lines).encode())
+    chunks = read(path, block_bytes)
+    found = [(row.line, row.reason) for chunk in chunks for row in chunk.bad]
+    assert found == [(number, why) for number, (_, why) in enumerate(lines, start=1) if why]
+    assert words_of(chunks) == ["a", "b", 'c,"d"', "e"]
+    dense = np.concatenate([chunk.dense[0] for chunk in chunks])
+    np.testing.assert_array_equal(dense, [1.5, np.nan, -2.0, 3.0])
+    assert sum(chunk.bytes_read for chunk in chunks) <= path.stat().st_size
+
+
+@pytest.mark.parametrize("block_bytes", BLOCKS)
+def test_a_line_that_is_not_utf8_is_a_bad_row(tmp_path: Path, block_bytes: int) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(f"{HEADER}\n1,1,ä,train\n".encode() + b"1,1,\xff,train\n" + "0,1,ö,test".encode())
+    chunks = read(path, block_bytes)
+    assert [(row.line, row.reason) for chunk in chunks for row in chunk.bad] == [
+        (3, "the line is not UTF-8 text")
+    ]
+    assert words_of(chunks) == ["ä", "ö"]
+
+
+def test_a_line_longer_than_a_piece_of_parsing_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delimited, "_PARSE_BYTES", 64)
+    path = tmp_path / "log.csv"
+    path.write_text(f"{HEADER}\n1,1,{'w' * 200},train\n0,1,b,train\n")
+    assert words_of(read(path, 1 << 20)) == ["w" * 200, "b"]
+
+
+def test_bad_rows_are_left_out_below_the_allowed_share_and_fail_above(tmp_path: Path) -> None:
+    good = [row | {"x": 1, "word": "a"} for row in ANCHORS * 10]
+    path = write_csv(tmp_path / "log.csv", good)
+    lines = path.read_text().splitlines()
+    lines[5:5] = ["1,train"] * 25
+    path.write_text("\n".join(lines))
+    config = CONFIG.model_copy(update={"path": str(path), "max_bad_share": 25 / 85})
+    data = prepare(config, tmp_path / "out")
+    assert data.manifest["bad_rows"]["count"] == 25
+    assert data.manifest["bad_rows"]["examples"][0] == "log.csv:6: expected 4 columns, found 2"
+    assert sum(data.rows(split) for split in ("train", "valid", "test")) == 60
+    with pytest.raises(ConfigError) as error:
+        prepare(config.model_copy(update={"max_bad_share": 0.29}), tmp_path / "other")
+    assert "25 of 85 rows are bad (29.4118%), allowed are 29.0000%" in str(error.value)
+    assert "log.csv:25: expected 4 columns, found 2\n  and 5 more" in str(error.value)
+
+
+def test_compressed_files_give_the_same_data(tmp_path: Path) -> None:
+    text = write_csv(tmp_path / "log.csv", [row | {"x": 1, "word": "ä"} for row in ANCHORS * 50]).read_bytes()
+    half = len(text) // 2
+    (tmp_path / "one.csv.gz").write_bytes(gzip.compress(text))
+    (tmp_path / "members.csv.gz").write_bytes(gzip.compress(text[:half]) + gzip.compress(text[half:]))
+    (tmp_path / "one.csv.zst").write_bytes(pa.compress(text, "zstd", asbytes=True))
+    prints = {
+        prepare(CONFIG.model_copy(update={"path": str(path)}), tmp_path / "out" / path.name).fingerprint
+        for path in sorted(tmp_path.glob("*.csv*"))
+    }
+    assert len(prints) == 1
+
+
+def test_a_header_can_be_marked_as_unicode_and_other_delimiters_work(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes("\ufefflabel;word;split;x\n1;a,b;train;2\n".encode())
+    config = CONFIG.model_copy(update={"delimiter": ";"})
+    (chunk,) = read(path, 1 << 20, config)
+    assert (words_of([chunk]), chunk.labels.tolist()) == (["a,b"], [1.0])
+
+
+def test_files_without_header_take_their_names_from_the_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("1,a,train,2\n0,b,train,3\n")
+    config = CONFIG.model_copy(update={"header": False, "columns": ("label", "word", "split", "x")})
+    assert words_of(read(path, 1 << 20, config)) == ["a", "b"]
+
+
+def criteo_line(label: int, count: str, word: str) -> str:
+    return "\t".join([str(label), *[count] * 13, *[word] * 26])
+
+
+def test_criteo_lines_are_read_with_empty_fields_as_missing(tmp_path: Path) -> None:
+    path = tmp_path / "day_0.txt"
+    words = ["68fd1e64", "", '"', "ffffffff", "68fd1e64"]
+    lines = [criteo_line(i % 2, ["", "7", "-1"][i % 3], word) for i, word in enumerate(words)]
+    path.write_text("\n".join([*lines, ""]))
+    config = DataConfig(path=str(path), split=Split(random=RandomSplit()))
+    (chunk,) = read(path, 1 << 20, config, "criteo")
+    assert words_of([chunk]) == ["68fd1e64", None, '"', "ffffffff", "68fd1e64"]
+    np.testing.assert_array_equal(chunk.dense[12], [np.nan, 7, -1, np.nan, 7])
+
+
+def test_bags_of_text_drop_empty_pieces(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("label,split,tags\n1,train,a;;b\n0,train,\n1,train,;\n1,train,b\n")
+    config = DataConfig(
+        path="", categorical={"tags": Categorical(bag=True, separator=";")}, split=Split(column="split")
+    )
+    (chunk,) = read(path, 1 << 20, config)
+    values = chunk.fields[0].values.to_pylist()
+    assert [values[code] for code in chunk.fields[0].codes] == ["a", "b", "b"]
+    assert chunk.fields[0].lengths is not None
+    assert chunk.fields[0].lengths.tolist() == [2, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("times", "bad"),
+    [
+        (["3", "1.5", "2", "x"], "column 'time' holds 'x', expected a number"),
+        (
+            ["2024-01-03 00:00:00", "2024-01-01", "2024-01-02T01:00:00", "12 o'clock"],
+            "column 'time' holds \"12 o'clock\", expected an ISO time",
+        ),
+        (["2024-01-03T00:00:00Z", "2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z", ""], "is missing"),
+    ],
+)
+def test_rows_are_ordered_by_numbers_and_by_iso_times(tmp_path: Path, times: list[str], bad: str) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("label,word,time\n" + "".join(f"1,a,{time}\n" for time in times))
+    config = DataConfig(path="", categorical=("word",), split=Split(last=LastSplit(by="time")))
+    chunks = read(path, 1 << 20, config)
+    order = np.concatenate([chunk.order for chunk in chunks if chunk.order is not None])
+    assert order.argsort().tolist() == [1, 2, 0]
+    (row,) = [row for chunk in chunks for row in chunk.bad]
+    assert row.line == 5
+    assert bad in row.reason

@@ -1,0 +1,77 @@
+"""A killed prepare leaves nothing that could be taken for data, and the next one starts afresh."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click_logs import ANCHORS, write_csv
+
+from autoembed.config import ConfigError
+from autoembed.data.config import DataConfig, Split
+from autoembed.data.prepare import PrepareProgress, prepare
+from autoembed.data.prepared import open_prepared
+from autoembed.data.publish import whole_folder
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from autoembed.data.config import DataConfig, Split
+from autoembed.data.prepare import prepare
+
+def wait(at):
+    if at.stage == sys.argv[3]:
+        print("waiting", flush=True)
+        time.sleep(60)
+
+config = DataConfig(path=sys.argv[1], categorical=("word",), split=Split(column="split"))
+prepare(config, Path(sys.argv[2]), progress=wait)
+"""
+
+
+@pytest.mark.parametrize("stage", ["read", "write"])
+def test_a_process_killed_while_preparing_leaves_no_data_and_no_obstacle(tmp_path: Path, stage: str) -> None:
+    log = write_csv(tmp_path / "log.csv", [row | {"word": "a"} for row in ANCHORS])
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(log), str(out), stage], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    config = DataConfig(path=str(log), categorical=("word",), split=Split(column="split"))
+    with pytest.raises(RuntimeError, match="another process is writing"):
+        prepare(config, out)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert not out.exists()
+    assert (tmp_path / ".out.partial").exists()
+    with pytest.raises(ConfigError, match="no prepared data here"):
+        open_prepared(tmp_path / ".out.partial")
+    prepare(config, out)
+    open_prepared(out, verify=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.csv", "out"]
+
+
+def test_an_error_keeps_the_old_folder_and_removes_the_new(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("old")
+    with pytest.raises(KeyError), whole_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("new")
+        raise KeyError
+    assert (tmp_path / "out" / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_preparing_again_changes_nothing_and_reads_nothing(tmp_path: Path) -> None:
+    log = write_csv(tmp_path / "log.csv", [row | {"word": "a"} for row in ANCHORS])
+    config = DataConfig(path=str(log), categorical=("word",), split=Split(column="split"))
+    first = prepare(config, tmp_path / "out")
+    before = (tmp_path / "out" / "manifest.json").stat()
+    log.write_bytes(log.read_bytes())  # the same content, a newer time
+    time.sleep(0.01)
+    seen: list[PrepareProgress] = []
+    again = prepare(config, tmp_path / "out", progress=seen.append)
+    assert (tmp_path / "out" / "manifest.json").stat() == before
+    assert (again.fingerprint, seen) == (first.fingerprint, [])

@@ -1,0 +1,84 @@
+"""A vocabulary maps values to rows, survives its tensors, and can be cut short."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoembed.data.vocabulary import Vocabulary
+
+WORDS = ["b", "a", "", "a longer word", "ünïcödé wörds"]
+
+
+def words(values: list[str] = WORDS) -> Vocabulary:
+    return Vocabulary("strings", pa.array(values, pa.large_string()))
+
+
+def numbers(values: list[int]) -> Vocabulary:
+    return Vocabulary("integers", pa.array(values, pa.int64()))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=15), unique=True, max_size=20), st.data())
+def test_looking_up_agrees_with_a_dictionary(values: list[str], data: st.DataObject) -> None:
+    asked = data.draw(st.lists(st.none() | st.sampled_from(values or ["x"]) | st.text(max_size=12)))
+    row_of = {value: row for row, value in enumerate(values, start=1)}
+    expected = [row_of.get(value, 0) for value in asked]
+    assert words(values).lookup(pa.array(asked, pa.string())).tolist() == expected
+    assert words(values).lookup(asked).tolist() == expected
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), unique=True, max_size=20), st.integers(-5, 5))
+def test_numbers_are_looked_up_as_numbers(values: list[int], other: int) -> None:
+    vocabulary = numbers(values)
+    assert vocabulary.lookup(values).tolist() == list(range(1, len(values) + 1))
+    assert vocabulary.lookup([other]).tolist() == [values.index(other) + 1 if other in values else 0]
+
+
+def test_chunked_dictionary_and_empty_arrays_are_read() -> None:
+    asked = pa.chunked_array([["a", None], ["b"]])
+    assert words().lookup(asked).tolist() == [2, 0, 1]
+    assert words().lookup(asked.dictionary_encode()).tolist() == [2, 0, 1]
+    assert words().lookup([]).tolist() == []
+    assert words().lookup(pa.chunked_array([], pa.string())).tolist() == []
+    assert words([]).lookup(["a"]).tolist() == [0]
+
+
+def test_text_and_numbers_are_never_confused() -> None:
+    with pytest.raises(TypeError, match="holds text, got int64; pass strings"):
+        words().lookup([1])
+    with pytest.raises(TypeError, match="holds numbers, got string; pass numbers"):
+        numbers([1]).lookup(["1"])
+
+
+@pytest.mark.parametrize("vocabulary", [words(), words([]), numbers([5, -3]), numbers([])])
+def test_tensors_hold_all_of_it(vocabulary: Vocabulary) -> None:
+    again = Vocabulary.from_tensors(vocabulary.tensors())
+    assert (again.kind, again.values.to_pylist()) == (vocabulary.kind, vocabulary.values.to_pylist())
+    assert vocabulary.nbytes == sum(tensor.nbytes for tensor in vocabulary.tensors().values())
+
+
+def test_a_truncated_vocabulary_knows_its_first_rows_and_stores_no_more() -> None:
+    short = words().truncated(3)
+    assert (short.rows, short.size) == (3, 2)
+    assert short.lookup(["b", "a", "", "a longer word"]).tolist() == [1, 2, 0, 0]
+    assert short.tensors()["bytes"].tobytes() == b"ba"
+    assert Vocabulary.from_tensors(short.tensors()).values.to_pylist() == ["b", "a"]
+    assert words().truncated(1).lookup(WORDS).tolist() == [0] * 5
+    with pytest.raises(ValueError, match="between 1 and 6"):
+        words().truncated(7)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"offsets": np.array([0, 2, 1]), "bytes": np.zeros(1, np.uint8)},
+        {"offsets": np.array([0, 3]), "bytes": np.zeros(1, np.uint8)},
+        {"offsets": np.array([0, 1]), "bytes": np.array([255], np.uint8)},
+        {"integers": np.zeros(1), "bytes": np.zeros(1, np.uint8)},
+    ],
+)
+def test_damaged_tensors_are_refused(tensors: dict[str, np.ndarray]) -> None:
+    with pytest.raises(ValueError, match="vocabulary"):
+        Vocabulary.from_tensors(tensors)
