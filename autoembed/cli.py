@@ -17,8 +17,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
-errors = Console(stderr=True)
+WIDTH_OF_FILES = 140  # a pipe has no width; tables should not lose columns for it
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_OF_FILES)
+errors = Console(stderr=True, soft_wrap=True)
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -246,16 +247,20 @@ def verify(
 @app.command()
 def evaluate(
     artifact: Annotated[Path, typer.Argument(help="Folder of an exported model.")],
-    data: Annotated[Path, typer.Argument(help="Folder of prepared data.")],
+    data: Annotated[Path, typer.Argument(help="Folder of prepared data, or the YAML of a raw log.")],
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
     as_json: AsJson = False,
 ) -> None:
     """AUC and logloss of an exported model, from its files alone."""
+    from autoembed.data.config import load_data_config
     from autoembed.data.prepared import open_prepared
     from autoembed.runtime import load
 
     model = load(artifact)
-    metrics = model.evaluate(open_prepared(data), split)
+    if data.is_file():
+        metrics = model.evaluate_log(load_data_config(data), split)
+    else:
+        metrics = model.evaluate(open_prepared(data), split)
     reported = model.manifest.get("metrics", {}).get(split)
     if as_json:
         result = {"auc": metrics.auc, "logloss": metrics.logloss, "reported": reported}
