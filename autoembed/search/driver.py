@@ -61,7 +61,8 @@ def run_study(
         limits = limits_of(config, inputs.spec)
         _require_feasible(space, inputs, limits)
         check_identity(folder, config, inputs.data.fingerprint, space)
-        write_config(config, folder.config)
+        # the folder needs the prepared data from here on, no longer the raw logs
+        write_config(config.model_copy(update={"data": str(inputs.data.path)}), folder.config)
         write_json(folder.environment, environment())
         assignments = {number: folder.assignment(number) for number in folder.numbers()}
         history = History(

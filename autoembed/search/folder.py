@@ -12,6 +12,7 @@
 A trial with an assignment and no record was interrupted; it runs again under its number.
 """
 
+import fcntl
 import json
 import os
 import time
@@ -19,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from autoembed.record import Role, TrialRecord, read_record, write_json, write_record
 
@@ -63,7 +64,7 @@ class RunFolder:
         self.trials.mkdir(parents=True, exist_ok=True)
         with (self.path / "lock").open("a+b") as file:
             try:
-                _lock(file)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise BlockingIOError(
                     f"another search is running in {self.path}; let it finish, stop it, or choose "
@@ -155,15 +156,3 @@ def cut_torn_line(path: Path) -> int:
             file.truncate(whole)
             os.fsync(file.fileno())
     return len(content) - whole
-
-
-def _lock(file: BinaryIO) -> None:
-    """Take an exclusive lock that ends with the process. Raises OSError where it is taken."""
-    if os.name == "nt":
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -43,13 +43,15 @@ def preview(config: StudyConfig, run: Path) -> list[tuple[str, str, str, str, st
     spec = prepare_inputs(config, run).spec
     full_bytes = FullPrecision().footprint(spec).high_bytes
     budgets = config.budgets_bytes(full_bytes)
-    rows = [("full_precision", "", _size(full_bytes), _size(full_bytes), _met(full_bytes, budgets))]
+    rows = [
+        ("full_precision", "", format_bytes(full_bytes), format_bytes(full_bytes), _met(full_bytes, budgets))
+    ]
     for extent in extents(load_space(config.search_space), spec):
         if extent.problem:
             rows.append((extent.method, extent.settings, "-", "-", extent.problem))
         else:
-            low, high = extent.low_bytes, extent.high_bytes
-            rows.append((extent.method, extent.settings, _size(low), _size(high), _met(low, budgets)))
+            ends = format_bytes(extent.low_bytes), format_bytes(extent.high_bytes)
+            rows.append((extent.method, extent.settings, *ends, _met(extent.low_bytes, budgets)))
     return rows
 
 
@@ -80,10 +82,6 @@ def _corners(entry: Searched) -> Iterator[Method]:
 
 def _ends(domain: Domain) -> tuple[Any, ...]:
     return domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
-
-
-def _size(size: int) -> str:
-    return f"{size:,} B ({format_bytes(size)})" if size >= 1024 else f"{size} B"
 
 
 def _met(low_bytes: int, budgets: tuple[int, ...]) -> str:

@@ -1,12 +1,13 @@
 import json
 import re
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
-from search_study import SPACE, make_study
+from search_study import SPACE, make_study, write_clicks
 
 from autoembed.config import ConfigError
 from autoembed.record import TrialRecord
@@ -152,6 +153,25 @@ def test_a_finished_search_has_nothing_to_do(clicks: Path, tmp_path: Path) -> No
     assert run_study(make_study(clicks), tmp_path / "run", trainer="nowhere:train") == first
 
 
+def test_a_search_goes_on_without_the_raw_logs(tmp_path: Path) -> None:
+    write_clicks(tmp_path)
+    run = tmp_path / "runs" / "run"
+    first = run_study(make_study(tmp_path), run, trainer=FAKE)
+    (tmp_path / "clicks.csv").unlink()
+    (tmp_path / "clicks.yaml").unlink()
+    records = run_study(read_config(run).model_copy(update={"trials": 7}), run, trainer=FAKE)
+    assert records[: len(first)] == first and len(records) > len(first)
+
+
+def test_a_removed_trial_runs_again(clicks: Path, tmp_path: Path) -> None:
+    first = run_study(make_study(clicks, seeds=1), tmp_path, trainer=FAKE)
+    shutil.rmtree(RunFolder(tmp_path).trial(2))
+    records = run_study(make_study(clicks, seeds=1), tmp_path, trainer=FAKE)
+    assert [replace(r, number=0) for r in records if r.number > first[-1].number] == [
+        replace(first[2], number=0)
+    ]
+
+
 def test_raising_trials_and_seeds_goes_on(clicks: Path, tmp_path: Path) -> None:
     first = run_study(make_study(clicks), tmp_path / "run", trainer=FAKE)
     config = make_study(clicks, trials=9, seeds=3, workers=2, time_limit="1h")
@@ -179,7 +199,8 @@ def test_another_study_is_refused_by_the_names_of_what_changed(
     run_study(make_study(clicks, trials=0, seeds=1), run, trainer=FAKE)
     with pytest.raises(ConfigError, match=named):
         run_study(make_study(clicks, **keys), run, trainer=FAKE)
-    assert read_config(run) == make_study(clicks, trials=0, seeds=1)
+    kept = read_config(run)
+    assert (kept.objective, kept.trials, kept.seed, kept.model.dim) == ("auc", 0, 0, 16)
 
 
 def test_sampling_leaves_time_for_repeats(clicks: Path, tmp_path: Path) -> None:

