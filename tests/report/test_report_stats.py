@@ -1,0 +1,89 @@
+"""The table and the picture of prepared data say what the data holds."""
+
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click_logs import ANCHORS, write_parquet
+from rich.console import Console
+
+from autoembed.data.config import Categorical, DataConfig, Split
+from autoembed.data.prepare import prepare
+from autoembed.data.prepared import PreparedData
+from autoembed.report.stats import coverage, plot_long_tail, print_stats, stats_rows
+from autoembed.report.stats_plot import draw_long_tail
+from autoembed.stats import FieldStats
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    folder = tmp_path_factory.mktemp("stats")
+    words = ["a"] * 5 + ["b"] * 3 + ["c", "d"]
+    rows = [{"label": 0, "split": "train", "word": word, "tags": [word, "t"]} for word in words]
+    rows += [
+        {"label": 1, "split": "test", "word": word, "tags": []} for word in ["a", "c", "new", None, "b", "a"]
+    ]
+    config = DataConfig(
+        path=str(write_parquet(folder / "log.parquet", [*rows, *ANCHORS])),
+        categorical={"word": Categorical(min_count=2), "tags": Categorical(bag=True)},
+        split=Split(column="split"),
+    )
+    return prepare(config, folder / "out")
+
+
+def test_rows_count_look_ups_and_ids_by_hand(data: PreparedData) -> None:
+    word, tags = stats_rows(data)
+    assert (word.name, word.bag, word.rows, word.train_lookups, word.train_ids) == ("word", False, 3, 12, 4)
+    assert (word.singletons, word.singleton_share) == (2, 0.5)
+    assert word.head_share == 5 / 12
+    assert (word.unseen_valid, word.unseen_test) == (0, 1 / 8)
+    # c is rare, new is unseen; one value and those of the two anchors are missing
+    assert word.row_0_test == 5 / 8
+    assert (tags.bag, tags.rows, tags.train_lookups, tags.head_share) == (True, 6, 20, 0.5)
+    assert (tags.unseen_test, tags.row_0_test) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_table_fits_the_terminal_and_has_a_line_per_field(data: PreparedData, width: int) -> None:
+    console = Console(width=width, file=StringIO())
+    print_stats(stats_rows(data), console)
+    lines = [line.strip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert all(len(line) <= width for line in lines)
+    (line,) = [line for line in lines if line.startswith("word")]
+    assert line.split() == ["word", "3", "41.7%", "50.0%", "12.50%", "62.50%", "2"]
+    assert any(line.startswith("tags (bag)") for line in lines)
+
+
+@pytest.mark.parametrize(("suffix", "magic"), [(".png", b"\x89PNG"), (".svg", b"<?xml")])
+def test_the_picture_is_written_by_its_suffix(
+    data: PreparedData, tmp_path: Path, suffix: str, magic: bytes
+) -> None:
+    plot_long_tail(data, tmp_path / f"tail{suffix}")
+    assert (tmp_path / f"tail{suffix}").read_bytes().startswith(magic)
+    with pytest.raises(ValueError, match="must end in"):
+        plot_long_tail(data, tmp_path / "tail.pdf")
+
+
+def test_the_same_data_gives_the_same_svg(data: PreparedData, tmp_path: Path) -> None:
+    for name in ("a.svg", "b.svg"):
+        plot_long_tail(data, tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_coverage_runs_from_the_first_id_to_all_without_row_0() -> None:
+    numbers, lookups = coverage(np.array([100, 7, 2, 1]))
+    assert (numbers.tolist(), lookups.tolist()) == ([1, 2, 3], [7, 9, 10])
+    numbers, lookups = coverage(np.arange(10**5, 0, -1))
+    assert len(numbers) <= 400
+    assert (numbers[0], numbers[-1]) == (1, 10**5 - 1)
+
+
+def test_many_fields_share_one_grey_entry_and_empty_fields_are_left_out() -> None:
+    fields = [FieldStats(f"f{i}", np.array([0, *range(i, 0, -1)])) for i in range(12)]
+    figure = draw_long_tail(fields)
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels[0] == "f11 (11 ids)"
+    assert labels[-1] == "3 smaller fields"
+    assert len(labels) == 9
