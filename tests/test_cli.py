@@ -1,0 +1,148 @@
+"""The commands: what they print, what they refuse, and that a mistake is one message without a traceback."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import run_command
+from search_study import make_study, write_clicks
+
+from autoembed.methods import METHODS
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished search over a small log."""
+    from autoembed.search.driver import run_study
+
+    folder = tmp_path_factory.mktemp("cli")
+    write_clicks(folder)
+    run_study(make_study(folder, trials=2), folder / "run")
+    return folder / "run"
+
+
+def test_methods_lists_all_methods_as_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(monkeypatch, "methods", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == list(METHODS)
+    assert all(
+        set(row) >= {"name", "summary", "source", "levers", "parameters", "bags", "trains_small"}
+        for row in rows
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_shows_every_knob_of_a_method(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(monkeypatch, "methods", name) == 0
+    printed = capsys.readouterr().out
+    assert all(knob in printed for knob, *_ in METHODS[name].knobs())
+
+
+def test_an_unknown_method_is_refused_with_the_known_ones(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(monkeypatch, "methods", "magic") == 2
+    assert "uniform" in capsys.readouterr().err
+
+
+def test_spaces_prints_a_preset_as_it_is_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from autoembed.space import preset_path
+
+    assert run_command(monkeypatch, "spaces", "smoke") == 0
+    assert capsys.readouterr().out.strip() == preset_path("smoke").read_text().strip()
+
+
+def test_a_missing_study_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(monkeypatch, "search", tmp_path / "nothing.yaml") == 2
+    message = capsys.readouterr().err
+    assert "nothing.yaml" in message and "Traceback" not in message
+
+
+def test_plan_shows_sizes_before_any_training(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(monkeypatch, "plan", run.parent / "study.yaml", "--run", run) == 0
+    assert "frequency_cut" in capsys.readouterr().out
+
+
+def test_search_resumes_a_finished_run_without_training_again(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(path.stat().st_mtime_ns for path in run.glob("trials/*/tables.safetensors"))
+    command = ("search", run.parent / "study.yaml", "--run", run, "--set", "trials=2")
+    assert run_command(monkeypatch, *command) == 0
+    assert sorted(path.stat().st_mtime_ns for path in run.glob("trials/*/tables.safetensors")) == before
+    assert "reference" in capsys.readouterr().out
+
+
+def test_front_prints_json_and_writes_csv(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(monkeypatch, "front", run, "--json", "--csv", tmp_path / "points.csv") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["front"]
+    assert len((tmp_path / "points.csv").read_text().splitlines()) > len(record["front"])
+
+
+def test_plot_draws_png_and_svg(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_command(monkeypatch, "plot", run) == 0
+    assert (run / "front.png").read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in (run / "front.svg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "wish", [("--knee",), ("--budget", "1/2"), ("--max-auc-drop", "1"), ("--trial", "0")], ids=" ".join
+)
+def test_export_writes_a_model_that_evaluate_and_verify_accept(
+    wish: tuple[str, ...],
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = tmp_path / "model"
+    assert run_command(monkeypatch, "export", run, *wish, "-o", model) == 0
+    manifest = json.loads((model / "manifest.json").read_text())
+    assert (model / "tables.safetensors").stat().st_size == manifest["bytes"]["tables"]["total"]
+    assert run_command(monkeypatch, "verify", model) == 0
+    capsys.readouterr()
+    prepared = next((run.parent / "prepared").iterdir())
+    assert run_command(monkeypatch, "evaluate", model, prepared, "--json") == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert measured["auc"] == pytest.approx(measured["reported"]["auc"], abs=1e-7)
+    # the raw log, through the model's own vocabulary, gives the same
+    assert run_command(monkeypatch, "evaluate", model, run.parent / "clicks.yaml", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["auc"] == pytest.approx(measured["auc"], abs=1e-7)
+
+
+def test_export_wants_exactly_one_wish(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(monkeypatch, "export", run, "--knee", "--trial", "0", "-o", tmp_path / "m") == 2
+    assert "exactly one" in capsys.readouterr().err
+
+
+def test_a_budget_that_nothing_fits_names_the_smallest_candidate(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(monkeypatch, "export", run, "--budget", "100B", "-o", tmp_path / "m") == 2
+    assert "smallest" in capsys.readouterr().err
+
+
+def test_a_truncated_model_is_refused(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    assert run_command(monkeypatch, "export", run, "--knee", "-o", model) == 0
+    tables = model / "tables.safetensors"
+    tables.write_bytes(tables.read_bytes()[:-1])
+    assert run_command(monkeypatch, "verify", model) == 2
+    assert "tables.safetensors" in capsys.readouterr().err
