@@ -18,6 +18,7 @@ from autoembed.data.vocabulary import Vocabulary
 
 Array = npt.NDArray[Any]
 MEMORY_LIMIT_BYTES = 2 << 30
+_FILL_ROWS = 1 << 11
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,7 @@ class _Columns:
         """The rows of stretches [start, stop), one after another, as tensors."""
         total = sum(stop - start for start, stop in stretches)
         ids = np.zeros((total, len(self.singles) + len(self.bags)), dtype=np.int32)
-        for field, column in self.singles.items():
-            ids[:, field] = _joined(column, stretches)
+        _fill_columns(ids, self.singles, stretches)
         bags = {
             field: _bag_rows(values, offsets, pooling, stretches)
             for field, (values, offsets, pooling) in self.bags.items()
@@ -165,6 +165,18 @@ def open_prepared(
         if verify and file_checksum(file) != facts["blake2b"]:
             raise ConfigError(f"{path}: damaged, the content of {name} was altered; prepare the data again")
     return PreparedData(path, manifest, memory_limit_bytes)
+
+
+def _fill_columns(ids: Array, columns: dict[int, Array], stretches: list[tuple[int, int]]) -> None:
+    """Write stretches of columns, one after another, into ids (rows, F); block by block for the cache."""
+    place = 0
+    for first, last in stretches:
+        for start in range(first, last, _FILL_ROWS):
+            stop = min(start + _FILL_ROWS, last)
+            block = ids[place : place + stop - start]
+            for field, column in columns.items():
+                block[:, field] = column[start:stop]
+            place += stop - start
 
 
 def _joined(column: Array, stretches: list[tuple[int, int]]) -> Array:
