@@ -173,8 +173,10 @@ def numbers(table: pa.Table, name: str, file: Path) -> npt.NDArray[np.float64]:
 
 
 def plain_or_dictionary(column: pa.ChunkedArray) -> pa.Array:
-    """One array; text becomes dictionary-encoded, over all chunks at once."""
+    """One array; text becomes dictionary-encoded, with distinct values and no nulls among them."""
     kind = column.type
+    if pa.types.is_dictionary(kind):  # as written by others, values may repeat
+        column, kind = column.cast(kind.value_type), kind.value_type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         column = column.dictionary_encode()
     if column.num_chunks == 0:
@@ -247,11 +249,6 @@ def _distinct(
     id_kind: Kind = "buckets"
     if bucketize:
         column = buckets(_parsed(column, name, file))
-    if pa.types.is_dictionary(column.type):
-        words = column.dictionary
-        is_text = pa.types.is_string(words.type) or pa.types.is_large_string(words.type)
-        if not is_text or words.null_count or len(words.unique()) < len(words):
-            column = column.dictionary_decode()
     plain = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not bucketize:
         column, id_kind = _as_ids(column, plain, name, file)

@@ -38,10 +38,11 @@ class Dialect:
 
 @dataclass(frozen=True)
 class _Block:
-    """Whole lines of a file; the first is line `first_line`, counted from 1."""
+    """`lines` whole lines of a file; the first is line `first_line`, counted from 1."""
 
     text: bytes
     first_line: int
+    lines: int
     bytes_read: int
 
 
@@ -80,27 +81,29 @@ def _blocks(path: Path, block_bytes: int) -> Iterator[_Block]:
         with pa.OSFile(str(path)) as raw:
             stream = pa.CompressedInputStream(raw, compression) if compression else raw
             while piece := stream.read(block_bytes):
-                text = rest + piece
                 # empty lines wait for what follows them: at the end of a file they mean nothing
-                lines_end = text.rfind(b"\n") + 1
-                while lines_end and text[lines_end - 1] in b"\r\n":
+                lines_end = piece.rfind(b"\n") + 1
+                while lines_end and piece[lines_end - 1] in b"\r\n":
                     lines_end -= 1
-                end = text.find(b"\n", lines_end) + 1 if lines_end else 0
-                rest = text[end:]
+                end = piece.find(b"\n", lines_end) + 1 if lines_end else 0
                 if end == 0:
+                    rest += piece
                     if len(rest) > _LONGEST_LINE_BYTES:
                         raise ConfigError(f"{path}:{line}: no line break in {_LONGEST_LINE_BYTES} bytes")
                     continue
-                text = text[:end]
+                text = b"".join((rest, memoryview(piece)[:end]))
+                rest = piece[end:]
                 position = raw.tell()
-                yield _Block(text, line, position - reported)
+                lines = text.count(b"\n")
+                yield _Block(text, line, lines, position - reported)
                 reported = position
-                line += text.count(b"\n")
+                line += lines
     except OSError as error:
         kind = f"the {compression} stream is damaged or cut off" if compression else "cannot be read"
         raise ConfigError(f"{path}: {kind} ({error})") from None
-    if rest.strip(b"\r\n"):
-        yield _Block(rest, line, path.stat().st_size - reported)
+    rest = rest.rstrip(b"\r\n")
+    if rest:
+        yield _Block(rest, line, rest.count(b"\n") + 1, path.stat().st_size - reported)
 
 
 def _take_header(block: _Block, path: Path, dialect: Dialect) -> tuple[_Block, tuple[str, ...]]:
@@ -113,7 +116,7 @@ def _take_header(block: _Block, path: Path, dialect: Dialect) -> tuple[_Block, t
     twice = [name for name in columns if columns.count(name) > 1]
     if twice:
         raise ConfigError(f"{path}:1: the header names the column {twice[0]!r} twice; rename one")
-    return _Block(block.text[end:], 2, block.bytes_read), columns
+    return _Block(block.text[end:], 2, block.lines - 1, block.bytes_read), columns
 
 
 def _check_columns(path: Path, columns: tuple[str, ...], layout: Layout) -> None:
@@ -144,7 +147,7 @@ def _parse(
     order_type: pa.DataType,
     seed: int,
 ) -> Chunk:
-    lines = np.arange(block.first_line, block.first_line + _line_count(block.text))
+    lines = np.arange(block.first_line, block.first_line + block.lines)
     numeric = {name: pa.float64() for name in (layout.label, *layout.dense)}
     numeric |= {name: pa.float64() for name, settings in layout.categorical.items() if settings.bucketize}
     if layout.order is not None:
@@ -252,7 +255,3 @@ def _cast(word: str, kind: pa.DataType) -> object | None:
         return pa.scalar(word.strip(" \t")).cast(kind).as_py()  # type: ignore[no-any-return]
     except (pa.ArrowInvalid, ValueError):
         return None
-
-
-def _line_count(text: bytes) -> int:
-    return text.count(b"\n") + (not text.endswith(b"\n"))

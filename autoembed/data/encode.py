@@ -128,9 +128,9 @@ def write_field(
     settings: Categorical,
     min_count: int,
     folder: Path,
-    written: Written,
-) -> dict[str, Any]:
-    """A field's columns, vocabulary and counts; -> its entry in the manifest."""
+) -> tuple[dict[str, Any], Written]:
+    """A field's columns, vocabulary and counts; -> its entry in the manifest, and the files."""
+    written: Written = {}
     table = raw.table or IdTable("integers")
     seen, missing, lookups = _count(log, raw, table.size)
     vocabulary, row_of, counts = table.ranked(seen, min_count)
@@ -161,7 +161,7 @@ def write_field(
     raw.numbers.remove()
     all_counts = np.concatenate([[oov[0]], counts]).astype(np.int64)
     written[f"counts/{stem}.npy"] = write_npy(folder / f"counts/{stem}.npy", all_counts)
-    return {
+    entry = {
         "name": raw.name,
         "rows": vocabulary.rows,
         "bag": settings.bag,
@@ -176,6 +176,7 @@ def write_field(
         "unseen": dict(zip(SPLITS, unseen.tolist(), strict=True)),
         "row_0": dict(zip(SPLITS, oov.tolist(), strict=True)),
     }
+    return entry, written
 
 
 def _count(log: RawLog, raw: RawField, size: int) -> tuple[Array, Array, Array]:

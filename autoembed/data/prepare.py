@@ -6,6 +6,7 @@ a few chunks, never a column. Vocabularies, counts and dense statistics come fro
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -133,11 +134,15 @@ def _write(
     written: dict[str, dict[str, Any]] = {}
     splits = write_labels(log, folder, written, config.label)
     dense = write_dense(log, layout, folder, written, [splits[name]["rows"] for name in SPLITS])
+    jobs = (
+        partial(write_field, log, raw, position, settings, settings.min_count or config.min_count, folder)
+        for position, (raw, settings) in enumerate(zip(log.fields, layout.categorical.values(), strict=True))
+    )
     fields = []
-    for position, (raw, settings) in enumerate(zip(log.fields, layout.categorical.values(), strict=True)):
-        report.stage("write", position / len(log.fields))
-        min_count = settings.min_count or config.min_count
-        fields.append(write_field(log, raw, position, settings, min_count, folder, written))
+    for entry, files_of_field in run_ordered(jobs, threads):
+        fields.append(entry)
+        written |= files_of_field
+        report.stage("write", len(fields) / (len(log.fields) + 1))
     log.labels.remove()
     log.split.remove()
     if log.order is not None:
