@@ -15,6 +15,7 @@ from autoembed.data.chunk import BadRow, Chunk, Encoded, Layout
 from autoembed.data.columns import RawColumn
 from autoembed.data.config import Transform
 from autoembed.data.id_table import IdTable
+from autoembed.data.vocabulary import Kind
 
 BAD_ROWS_NAMED = 20
 _ENOUGH_TO_FAIL = 1 << 20
@@ -27,6 +28,7 @@ class RawField:
     name: str
     numbers: RawColumn
     lengths: RawColumn | None
+    kind: Kind | None = None
     table: IdTable | None = None
 
 
@@ -110,8 +112,10 @@ def _append(log: RawLog, chunk: Chunk, layout: Layout) -> None:
 def _numbers(raw: RawField, encoded: Encoded) -> npt.NDArray[np.int32]:
     """Provisional numbers of a chunk's ids (N,), -1 = missing."""
     if len(encoded.values) == 0:
+        raw.kind = raw.kind or encoded.kind
         return encoded.codes
     if raw.table is None:
+        raw.kind = encoded.kind
         raw.table = IdTable(encoded.kind)
     if raw.table.kind != encoded.kind:
         raise ConfigError(

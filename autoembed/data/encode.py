@@ -131,7 +131,7 @@ def write_field(
 ) -> tuple[dict[str, Any], Written]:
     """A field's columns, vocabulary and counts; -> its entry in the manifest, and the files."""
     written: Written = {}
-    table = raw.table or IdTable("integers")
+    table = raw.table or IdTable(raw.kind or "integers")
     seen, missing, lookups = _count(log, raw, table.size)
     vocabulary, row_of, counts = table.ranked(seen, min_count)
     never = np.append(seen == 0, False)  # by number; the last is number -1, a missing value

@@ -50,7 +50,7 @@ class IdTable:
         found[new] = np.arange(self.size, self.size + len(new), dtype=np.int32)
         if len(new):
             if self._stored is not None:
-                self._stored.append(values.take(pa.array(order[new])).cast(pa.large_string()))
+                self._store(values.take(pa.array(order[new])).cast(pa.large_string()))
             self.size += len(new)
             self._recent = self._recent.merged(sorted_keys[new], found[new])
             if len(self._recent.keys) * 4 > len(self._large.keys):
@@ -78,7 +78,7 @@ class IdTable:
             numbers = run.numbers[order]
         else:
             numbers = run.numbers[kept]
-            text = self._text().take(pa.array(numbers))
+            text = pa.concat_arrays(self._stored).take(pa.array(numbers))
             table = pa.table({"text": text, "count": counts[numbers]})
             sorting = pc.sort_indices(table, [("count", "descending"), ("text", "ascending")])
             values = text.take(sorting)
@@ -88,17 +88,21 @@ class IdTable:
         return Vocabulary(self.kind, values), rows, counts[numbers]
 
     def _compare(self, values: pa.Array, order: npt.NDArray[Any], found: Numbers) -> None:
-        hits = np.flatnonzero(found >= 0)
-        stored = self._text().take(pa.array(found[hits]))
-        given = values.take(pa.array(order[hits])).cast(pa.large_string())
-        if not stored.equals(given):
-            raise KeyCollision
+        """Raise KeyCollision where a value is not the text stored under its number."""
+        first = 0
+        for text in self._stored or ():
+            hits = np.flatnonzero((found >= first) & (found < first + len(text)))
+            stored = text.take(pa.array(found[hits] - first))
+            if not stored.equals(values.take(pa.array(order[hits])).cast(pa.large_string())):
+                raise KeyCollision
+            first += len(text)
 
-    def _text(self) -> pa.Array:
+    def _store(self, text: pa.Array) -> None:
+        """Append the text of new numbers; pieces are joined so that each is half as long as the last."""
         assert self._stored is not None
-        if len(self._stored) > 1:
-            self._stored = [pa.concat_arrays(self._stored)]
-        return self._stored[0]
+        while self._stored and len(self._stored[-1]) < 2 * len(text):
+            text = pa.concat_arrays([self._stored.pop(), text])
+        self._stored.append(text)
 
     def _keys_by_number(self) -> Keys:
         keys = np.empty(self.size, dtype=np.uint64)

@@ -224,6 +224,45 @@ def test_integer_ids_in_floats_are_read_and_others_refused(tmp_path: Path) -> No
     assert data.vocabulary(0).values.to_pylist() == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (pa.int8(), [1, 2, 1]),
+        (pa.uint64(), [1, 2, 1]),
+        (pa.bool_(), [True, False, True]),
+        (pa.large_string(), ["x", "y", "x"]),
+        (pa.binary(), [b"x", b"y", b"x"]),
+        (pa.dictionary(pa.int8(), pa.string()), ["x", "y", "x"]),
+        (pa.dictionary(pa.int16(), pa.int64()), [7, -7, 7]),
+        (pa.list_(pa.int32()), [[1, 1], [2], [2, 1]]),
+        (pa.large_list(pa.string()), [["x", "x"], ["y"], ["y", "x"]]),
+        (pa.list_(pa.int64(), 2), [[1, 1], [2, 2], [1, 2]]),
+        (pa.list_(pa.dictionary(pa.int8(), pa.string())), [["x", "x"], ["y"], ["y", "x"]]),
+    ],
+)
+def test_ids_of_every_type_of_parquet_are_read(tmp_path: Path, kind: pa.DataType, values: list[Any]) -> None:
+    rows = [{"label": 0, "split": "train", "word": value} for value in values] + ANCHORS
+    bag = Categorical(bag=isinstance(values[0], list))
+    path = write_parquet(tmp_path / "log.parquet", rows, word=kind)
+    config = DataConfig(path=str(path), categorical={"word": bag}, split=Split(column="split"))
+    data = prepare(config, tmp_path / "out")
+    assert data.vocabulary(0).size == 2
+    found = rows_read(data, 0, "train")[:3]
+    flat = [row for rows in found for row in rows] if bag.bag else found
+    wanted = [v for bag in values for v in bag] if bag.bag else values
+    assert all((a == b) == (x == y) for a, x in zip(flat, wanted) for b, y in zip(flat, wanted))  # noqa: B905
+
+
+def test_a_column_that_train_never_fills_has_row_0_alone(tmp_path: Path) -> None:
+    rows = [*log_of("only here", split="test"), *ANCHORS]
+    data = prepare(small_config(write_csv(tmp_path / "log.csv", rows)), tmp_path / "out")
+    assert (data.fields[0].rows, data.counts(0).tolist()) == (1, [2])
+    assert data.vocabulary(0).lookup(["only here"]).tolist() == [0]
+    path = write_csv(tmp_path / "empty.csv", [row | {"word": None} for row in ANCHORS])
+    data = prepare(small_config(path), tmp_path / "empty")
+    assert data.vocabulary(0).lookup(["text"]).tolist() == [0]
+
+
 def test_strings_whose_keys_collide_are_still_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
