@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# glibc gives big activations back to the system after each step and faults them in again; keeping
-# them is 7-14 % of a training step. Threads: one per worker, and none that spins. A user's own values win.
+# One thread per worker, and none that spins. glibc gives big activations back to the system after each step
+# and faults them in again: keeping them took 8-20 % less CPU time in four turns of training full precision
+# on frappe (dnn 512-256, batch 2048, Xeon 2.5 GHz). A user's own values win.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
