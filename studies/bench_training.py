@@ -143,20 +143,15 @@ def main() -> None:
         torch.set_num_threads(threads)
         rates = take_turns(sides, batches, arguments.turns, arguments.steps)
         ratios = [a / b for a, b in zip(*(r.turns for r in rates.values()), strict=True)]
+        median, low, high = statistics.median(ratios), min(ratios), max(ratios)
         for name, rate in rates.items():
             print(f"{threads} threads  {name:32s} {rate.summary()['median']:8,.0f} samples/s")
-        print(
-            f"{threads} threads  ratio {statistics.median(ratios):.2f}x (turns {min(ratios):.2f}-{max(ratios):.2f})"
-        )
+        print(f"{threads} threads  ratio {median:.2f}x (turns {low:.2f}-{high:.2f})")
         results.append(
             {
                 "threads": threads,
                 "samples_per_second": {name: rate.summary() for name, rate in rates.items()},
-                "ratio": {
-                    "median": round(statistics.median(ratios), 3),
-                    "min": round(min(ratios), 3),
-                    "max": round(max(ratios), 3),
-                },
+                "ratio": {"median": round(median, 3), "min": round(low, 3), "max": round(high, 3)},
             }
         )
     report = {

@@ -1,4 +1,4 @@
-"""Full-precision references: train every recipe beside this file with several seeds, print and keep the figures.
+"""Full-precision references: train the recipes beside this file with several seeds, keep the figures.
 
     python studies/references/run.py                       all recipes, seeds 1 2 3
     python studies/references/run.py frappe --seeds 1 2    one recipe, two seeds
