@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from autoembed.config import ConfigError
-from autoembed.data.chunk import BadRow, Chunk, Encoded, Layout
+from autoembed.data.categorical import Encoded
+from autoembed.data.chunk import BadRow, Chunk, Layout
 from autoembed.data.columns import RawColumn
 from autoembed.data.config import Transform
 from autoembed.data.id_table import IdTable

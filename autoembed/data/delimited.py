@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from autoembed.config import ConfigError
-from autoembed.data.chunk import BadRow, Chunk, Layout, chunk_of, plain_or_dictionary
+from autoembed.data.categorical import plain_or_dictionary
+from autoembed.data.chunk import BadRow, Chunk, Layout, chunk_of
 from autoembed.data.config import CRITEO_CATEGORICAL, CRITEO_DENSE, CRITEO_LABEL, DataConfig, Format
 from autoembed.data.sources import compression_of
 

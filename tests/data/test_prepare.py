@@ -266,14 +266,14 @@ def test_a_column_that_train_never_fills_has_row_0_alone(tmp_path: Path) -> None
 def test_strings_whose_keys_collide_are_still_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from autoembed.data import chunk, keys, vocabulary
+    from autoembed.data import categorical, keys, vocabulary
 
     def weak(values: pa.Array, seed: int = 0) -> tuple[np.ndarray, bool]:
         if seed < 2:
             return np.array([len(value) for value in values.to_pylist()], dtype=np.uint64), False
         return keys.string_keys(values, seed)
 
-    monkeypatch.setattr(chunk, "string_keys", weak)
+    monkeypatch.setattr(categorical, "string_keys", weak)
     monkeypatch.setattr(vocabulary, "string_keys", weak)
     words = ["a long word", "a lone word", "a last word", "short", "other"]
     rows = [*log_of(*words, *words), *ANCHORS]

@@ -1,0 +1,134 @@
+"""A categorical column of a chunk: its distinct values with their keys, and which of them each row holds."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from autoembed.config import ConfigError
+from autoembed.data.config import Categorical
+from autoembed.data.keys import Keys, buckets, integer_keys, string_keys
+from autoembed.data.vocabulary import Kind, plain_array
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A categorical column of a chunk: distinct values (V,) without nulls, and their use.
+
+    codes (N,) int32 index `values`, -1 = missing. lengths (B,) int32 for a bag: its ids lie behind one
+    another in `codes`, missing elements are dropped; None for single ids, where N = B.
+    """
+
+    values: pa.Array
+    keys: Keys
+    exact: bool
+    kind: Kind
+    codes: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.int32] | None
+
+
+def encode_column(column: pa.Array, name: str, settings: Categorical, file: Path, seed: int) -> Encoded:
+    """Single ids or bags, from a `plain_or_dictionary` column; `seed` is that of the keys.
+
+    Raises ConfigError, naming the file and the column, for types that cannot be ids.
+    """
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        if not settings.bag:
+            raise ConfigError(f"{file}: column {name!r} holds lists; set 'bag: true' for it")
+        return _bag(column, name, file, seed)
+    if settings.bag:
+        if not (pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise ConfigError(f"{file}: column {name!r} is a bag, expected lists or text, found {kind}")
+        return _bag(_pieces(column, settings.separator), name, file, seed)
+    values, codes, id_kind = _distinct(column, name, file, settings.bucketize)
+    keys, exact = _keys(values, id_kind, seed)
+    return Encoded(values, keys, exact, id_kind, codes, None)
+
+
+def plain_or_dictionary(column: pa.ChunkedArray) -> pa.Array:
+    """One array; text becomes dictionary-encoded, with distinct values and no nulls among them."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):  # as written by others, values may repeat
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        column = column.dictionary_encode()
+    if column.num_chunks == 0:
+        return pa.array([], column.type)
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+
+
+def _bag(lists: pa.Array, name: str, file: Path, seed: int) -> Encoded:
+    lengths = pc.list_value_length(lists).fill_null(0).to_numpy().astype(np.int64)
+    values, codes, kind = _distinct(lists.flatten(), name, file, False)
+    missing = codes < 0
+    if missing.any():
+        owners = np.repeat(np.arange(len(lengths)), lengths)
+        lengths = lengths - np.bincount(owners[missing], minlength=len(lengths))
+        codes = codes[~missing]
+    keys, exact = _keys(values, kind, seed)
+    return Encoded(values, keys, exact, kind, codes, lengths.astype(np.int32))
+
+
+def _pieces(column: pa.Array, separator: str) -> pa.Array:
+    """Text with separators -> lists of text; empty pieces become null."""
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    pieces = pc.split_pattern(encoded.dictionary, separator)
+    flat = pieces.flatten()
+    flat = pc.if_else(pc.equal(flat, ""), pa.scalar(None, flat.type), flat)
+    starts = pieces.offsets
+    rebuilt = type(pieces).from_arrays(starts, flat) if len(pieces) else pieces
+    return rebuilt.take(encoded.indices)
+
+
+def _distinct(
+    column: pa.Array, name: str, file: Path, bucketize: bool
+) -> tuple[pa.Array, npt.NDArray[np.int32], Kind]:
+    """Distinct non-null values, the code of every row (-1 = missing), and what the values are."""
+    id_kind: Kind = "buckets"
+    if bucketize:
+        column = buckets(_parsed(column, name, file))
+    plain = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not bucketize:
+        column, id_kind = _as_ids(column, plain, name, file)
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+    return encoded.dictionary, codes, id_kind
+
+
+def _as_ids(column: pa.Array, kind: pa.DataType, name: str, file: Path) -> tuple[pa.Array, Kind]:
+    """The column as int64 or text. Raises ConfigError for what cannot be an id."""
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return column, "strings"
+    if pa.types.is_null(kind):
+        return column.cast(pa.int64()), "integers"
+    try:
+        if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_floating(kind):
+            if pa.types.is_floating(kind):
+                column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
+            return column.cast(pa.int64()), "integers"
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            return column.cast(pa.large_string()), "strings"
+    except pa.ArrowInvalid as error:
+        raise ConfigError(
+            f"{file}: column {name!r} ({kind}) does not hold ids: {error}; "
+            "name it under dense or set 'bucketize: true'"
+        ) from None
+    raise ConfigError(f"{file}: column {name!r} holds {kind}, expected whole numbers or text as ids")
+
+
+def _parsed(column: pa.Array, name: str, file: Path) -> pa.Array:
+    plain = plain_array(column)
+    try:
+        return plain.cast(pa.float64(), safe=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise ConfigError(f"{file}: column {name!r} is to be bucketized but holds no numbers") from None
+
+
+def _keys(values: pa.Array, kind: Kind, seed: int) -> tuple[Keys, bool]:
+    if kind == "strings":
+        return string_keys(values, seed)
+    return integer_keys(values.to_numpy(zero_copy_only=False)), True
