@@ -208,4 +208,6 @@ def _suggest(trial: Trial, name: str, domain: Domain) -> Any:
         return domain.values[trial.suggest_int(name, 0, len(domain.values) - 1)]
     if isinstance(domain, Int):
         return trial.suggest_int(name, domain.low, domain.high, log=domain.log)
-    return trial.suggest_float(name, domain.low, domain.high, log=domain.log)
+    value = trial.suggest_float(name, domain.low, domain.high, log=domain.log)
+    # two digits: a name that a person can read and type, and no two trainings of what is the same
+    return min(max(float(f"{value:.2g}"), domain.low), domain.high)

@@ -31,9 +31,13 @@ def wanted_repeats(
 def repeated_points(
     points: Sequence[Point], objective: Objective, budgets_bytes: Sequence[int]
 ) -> list[Point]:
-    """The points that get error bars, the most wanted first."""
+    """The points that get error bars, the most wanted first.
+
+    The front is followed down to half the smallest budget: what lies far below it was not asked for.
+    """
     chosen = [point for point in points if point.role == "reference"]
-    chosen += pareto(points, objective)
+    least = min(budgets_bytes, default=0) // 2
+    chosen += [point for point in pareto(points, objective) if point.bytes >= least]
     for budget in budgets_bytes:
         try:
             chosen.append(pick_budget(points, budget, objective).point)

@@ -27,12 +27,13 @@ RECORDS = [
     trial(3, "good", 400, 0.79),
     trial(4, "dominated", 450, 0.785, test=0.99),
     trial(5, "small", 100, 0.75),
+    trial(6, "far below every budget", 74, 0.5),
 ]
 
 
 def wanted(records: list[TrialRecord], seeds: int = 2) -> list[tuple[str, int]]:
     tried = {(record.candidate, record.seed) for record in records}
-    pairs = wanted_repeats(make_points(records), tried, "auc", (500,), range(seeds))
+    pairs = wanted_repeats(make_points(records), tried, "auc", (500, 150), range(seeds))
     return [(point.candidate, seed) for point, seed in pairs]
 
 
@@ -44,18 +45,22 @@ def test_repeats_go_to_the_reference_the_front_and_near_baselines() -> None:
     assert names(RECORDS) == ["full", "small", "good", "near baseline"]
 
 
+def test_a_front_point_far_below_every_budget_gets_no_repeats() -> None:
+    assert "far below every budget" not in names(RECORDS)
+
+
 def test_the_test_split_does_not_decide_repeats() -> None:
     assert "dominated" not in names(RECORDS)
 
 
 def test_seeds_that_ran_or_failed_are_not_wanted_again() -> None:
     failed = TrialRecord(7, "good", "good", {}, 1, "repeat", "failed", reason="no luck")
-    records = [*RECORDS, trial(6, "full", 1000, 0.8, seed=1, role="repeat"), failed]
+    records = [*RECORDS, trial(8, "full", 1000, 0.8, seed=1, role="repeat"), failed]
     assert names(records) == ["small", "near baseline"]
 
 
 def test_a_point_that_enters_the_front_by_a_repeat_is_wanted_too() -> None:
-    assert "dominated" in names([*RECORDS, trial(6, "good", 400, 0.77, seed=1, role="repeat")])
+    assert "dominated" in names([*RECORDS, trial(8, "good", 400, 0.77, seed=1, role="repeat")])
 
 
 def test_one_seed_wants_no_repeats() -> None:
