@@ -9,7 +9,8 @@ import torch
 
 from autoembed.config import ConfigError
 from autoembed.data.batch import Bag, Batch
-from autoembed.data.chunk import SPLITS, Chunk, Encoded, layout_of
+from autoembed.data.categorical import Encoded
+from autoembed.data.chunk import SPLITS, Chunk, layout_of
 from autoembed.data.config import DataConfig, LastSplit, RandomSplit, check
 from autoembed.data.delimited import delimited_jobs, dialect_of
 from autoembed.data.parquet import parquet_jobs
