@@ -2,8 +2,8 @@
 
 A generated workload of Criteo's shape: 26 tables with Criteo-Kaggle cardinalities (capped), Zipf ids,
 13 dense columns, batch 2048, dimension 16, MLPs 512-256-64-16 and 512-256-1. Both sides train the same
-network on the same batches in one process, taking turns; each turn's samples per second are one
-measurement.
+network on the same batches in one process, taking turns; each turn is one measurement. With one thread the
+ratio of processor seconds is the one to read: neighbours on the machine disturb it less than wall clock.
 
     python studies/bench_training.py                    1 and 2 threads, writes results/bench_training.json
 """
@@ -46,14 +46,12 @@ Step = Callable[[Batch], None]
 
 
 @dataclass(frozen=True)
-class Rates:
-    """Samples per second of every turn."""
+class Turn:
+    """One turn of one side: samples trained on, and the wall-clock and processor seconds they took."""
 
-    turns: tuple[float, ...]
-
-    def summary(self) -> dict[str, float]:
-        quarter, median, upper = statistics.quantiles(self.turns, n=4)
-        return {"median": round(median), "p25": round(quarter), "p75": round(upper), "turns": len(self.turns)}
+    samples: int
+    seconds: float
+    cpu_seconds: float
 
 
 def generated_batches(rows: tuple[int, ...], batch_size: int, count: int, seed: int) -> list[Batch]:
@@ -108,19 +106,51 @@ def torch_step(rows: tuple[int, ...]) -> Step:
     return step
 
 
-def take_turns(sides: dict[str, Step], batches: list[Batch], turns: int, steps: int) -> dict[str, Rates]:
+def take_turns(sides: dict[str, Step], batches: list[Batch], turns: int, steps: int) -> dict[str, list[Turn]]:
     """`turns` turns of `steps` steps each, one side after the other; the first turn is not counted."""
-    rates: dict[str, list[float]] = {name: [] for name in sides}
+    taken: dict[str, list[Turn]] = {name: [] for name in sides}
     for turn in range(turns + 1):
         chosen = [batches[(turn * steps + i) % len(batches)] for i in range(steps)]
         for name, step in sides.items():
-            started = time.perf_counter()
+            started, cpu_started = time.perf_counter(), time.process_time()
             for batch in chosen:
                 step(batch)
-            seconds = time.perf_counter() - started
+            seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
             if turn:
-                rates[name].append(sum(map(len, chosen)) / seconds)
-    return {name: Rates(tuple(values)) for name, values in rates.items()}
+                taken[name].append(Turn(sum(map(len, chosen)), seconds, cpu_seconds))
+    return taken
+
+
+def summary(values: list[float], digits: int) -> dict[str, float]:
+    low, median, high = statistics.quantiles(values, n=4)
+    return {"median": round(median, digits), "p25": round(low, digits), "p75": round(high, digits)}
+
+
+def compare(taken: dict[str, list[Turn]], threads: int) -> dict[str, object]:
+    """Print both sides and their ratios -> the same for the results file."""
+    ours, theirs = taken.values()
+    ratios = {
+        "wall": summary([b.seconds / a.seconds for a, b in zip(ours, theirs, strict=True)], 3),
+        "processor": summary([b.cpu_seconds / a.cpu_seconds for a, b in zip(ours, theirs, strict=True)], 3),
+    }
+    rates = {
+        name: {
+            "wall": summary([turn.samples / turn.seconds for turn in turns], 0),
+            "processor": summary([turn.samples / turn.cpu_seconds for turn in turns], 0),
+        }
+        for name, turns in taken.items()
+    }
+    for name, rate in rates.items():
+        print(
+            f"{threads} threads  {name:32s} {rate['wall']['median']:8,.0f} samples/s wall clock, "
+            f"{rate['processor']['median']:8,.0f} per processor second"
+        )
+    for clock, ratio in ratios.items():
+        print(
+            f"{threads} threads  {clock:9s} ratio {ratio['median']:.2f}x "
+            f"(quartiles {ratio['p25']:.2f}-{ratio['p75']:.2f})"
+        )
+    return {"threads": threads, "turns": len(ours), "samples_per_second": rates, "ratio": ratios}
 
 
 def main() -> None:
@@ -141,19 +171,8 @@ def main() -> None:
     results = []
     for threads in arguments.threads:
         torch.set_num_threads(threads)
-        rates = take_turns(sides, batches, arguments.turns, arguments.steps)
-        ratios = [a / b for a, b in zip(*(r.turns for r in rates.values()), strict=True)]
-        median, low, high = statistics.median(ratios), min(ratios), max(ratios)
-        for name, rate in rates.items():
-            print(f"{threads} threads  {name:32s} {rate.summary()['median']:8,.0f} samples/s")
-        print(f"{threads} threads  ratio {median:.2f}x (turns {low:.2f}-{high:.2f})")
-        results.append(
-            {
-                "threads": threads,
-                "samples_per_second": {name: rate.summary() for name, rate in rates.items()},
-                "ratio": {"median": round(median, 3), "min": round(low, 3), "max": round(high, 3)},
-            }
-        )
+        taken = take_turns(sides, batches, arguments.turns, arguments.steps)
+        results.append(compare(taken, threads))
     report = {
         "workload": {
             "rows": sum(rows),

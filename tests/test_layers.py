@@ -18,7 +18,7 @@ LAYERS = (
     ("packed", "tables"),
     ("methods", "models", "metrics"),
     ("space", "network_file", "evaluate", "ledger", "schedule"),
-    ("front", "runtime", "training"),
+    ("front", "runtime", "training_config", "training_loop", "training"),
     ("export",),
     ("search",),
     ("run",),
