@@ -24,6 +24,10 @@ class Ledger:
     peak_table_bytes: int
     peak_process_bytes: int
 
+    def cost_seconds(self, on_cpu: bool) -> float:
+        """What costs are counted in: processor seconds on a CPU, where other programs stretch the clock."""
+        return self.cpu_seconds if on_cpu else self.seconds
+
 
 class Meter:
     """Counts while a run goes on; `read` makes the ledger."""

@@ -17,7 +17,9 @@ class TrialRecord:
 
     `candidate` names the method with its parameters, without the seed: records that share it are
     repeats of one point. Metrics are of the packed tables. `bytes` are `PlanBytes` fields and `total`.
-    `fte` is the cost in full-training equivalents: seconds over the seconds of the reference.
+    `seconds` are wall clock. `cost_seconds` are what costs are counted in: processor seconds on a CPU,
+    where other programs stretch the clock, wall seconds on a GPU. `fte` is the cost in full-training
+    equivalents: cost over the cost of the reference.
     A rejected trial was refused by the byte model before training; `reason` says why, as for a
     failed one.
     """
@@ -36,11 +38,17 @@ class TrialRecord:
     test_auc: float | None = None
     test_logloss: float | None = None
     seconds: float = 0.0
+    cost_seconds: float = 0.0
     samples: int = 0
     steps: int = 0
     fte: float | None = None
     peak_table_bytes: int = 0
     reason: str = ""
+
+    @property
+    def cost(self) -> float:
+        """Seconds that count as the cost of the training: `cost_seconds`, or the clock's where absent."""
+        return self.cost_seconds or self.seconds
 
     @property
     def total_bytes(self) -> int:

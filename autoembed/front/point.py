@@ -109,12 +109,12 @@ def reference_trials(records: Iterable[TrialRecord]) -> dict[int, TrialRecord]:
 
 
 def trial_fte(record: TrialRecord, reference: dict[int, TrialRecord]) -> float | None:
-    """Cost in full-training equivalents: as recorded, else seconds over the reference's mean seconds."""
+    """Cost in full-training equivalents: as recorded, else cost over the reference's mean cost."""
     if record.fte is not None:
         return record.fte
-    seconds = [trial.seconds for trial in reference.values()]
-    mean_seconds = sum(seconds) / len(seconds) if seconds else 0.0
-    return record.seconds / mean_seconds if mean_seconds > 0 else None
+    costs = [trial.cost for trial in reference.values()]
+    mean_cost = sum(costs) / len(costs) if costs else 0.0
+    return record.cost / mean_cost if mean_cost > 0 else None
 
 
 def _point(records: Sequence[TrialRecord], reference: dict[int, TrialRecord]) -> Point:

@@ -104,9 +104,9 @@ class Agenda:
         reference = self.reference
         if reference is None and record.role == "reference" and record.state == "complete":
             reference = record
-        if reference is None or record.seconds <= 0:
+        if reference is None or record.cost <= 0:
             return record
-        return replace(record, fte=record.seconds / reference.seconds)
+        return replace(record, fte=record.cost / reference.cost)
 
     def cost_late(self) -> list[TrialRecord]:
         """Fill in the cost of records that ended before the reference did; returns those that changed."""
@@ -119,7 +119,7 @@ class Agenda:
 
     @property
     def reference(self) -> TrialRecord | None:
-        """The full-precision training whose seconds are one full-training equivalent."""
+        """The full-precision training whose cost is one full-training equivalent."""
         return next((r for r in self.records if r.role == "reference" and r.state == "complete"), None)
 
     @property

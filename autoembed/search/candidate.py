@@ -53,6 +53,7 @@ def train_candidate(
         "test_auc": test.auc if math.isfinite(test.auc) else None,
         "test_logloss": test.logloss if math.isfinite(test.logloss) else None,
         "seconds": trained.ledger.seconds,
+        "cost_seconds": trained.ledger.cost_seconds(on_cpu=not torch.cuda.is_available()),
         "samples": trained.ledger.samples,
         "steps": trained.ledger.steps,
         "peak_table_bytes": trained.ledger.peak_table_bytes,
