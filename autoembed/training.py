@@ -6,7 +6,8 @@ returns True it has put the rows in the state from which retraining starts; the 
 weights. What is reported is measured on the packed tables.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -58,7 +59,8 @@ def train(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     seeds = torch.Generator().manual_seed(seed)
     spec = TableSpec(stats, model.dim, profile, training.initial_std)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    forked = [device] if device.type == "cuda" else []
+    with denormals_are_zero(), torch.random.fork_rng(devices=forked):
         torch.manual_seed(draw_seed(seeds))  # dropout
         table = method.table(spec, _generator(seeds), training.row_optimizer).to(device)
         network = build_network(model, len(stats.fields), len(data.dense), _generator(seeds)).to(device)
@@ -67,10 +69,26 @@ def train(
         if table.settle():
             run.stage("retrain")
         packed = table.pack()
-    ledger = run.meter.read()
-    embeddings = PackedTable(packed, stats.first_rows).to(device)
-    valid, test = (run.evaluate(embeddings, split) for split in ("valid", "test"))
+        ledger = run.meter.read()
+        embeddings = PackedTable(packed, stats.first_rows).to(device)
+        valid, test = (run.evaluate(embeddings, split) for split in ("valid", "test"))
     return Trained(packed, network, valid, test, plan_bytes(packed.plan), ledger, tuple(run.history))
+
+
+@contextmanager
+def denormals_are_zero() -> Iterator[None]:
+    """Float32 below 1.2e-38 reads as zero in this thread, and in threads that it starts meanwhile.
+
+    Weight decay drives the weights of units that died towards zero without end. Once they are denormal,
+    a processor multiplies them in microcode: an epoch of ml1m took 95 s in place of 14 s, with the same
+    metrics to five digits.
+    """
+    already = float(torch.full((1,), 1e-38) * 1e-2) == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(already)
 
 
 def _generator(seeds: torch.Generator) -> torch.Generator:

@@ -21,7 +21,7 @@ from autoembed.models import ModelConfig
 from autoembed.packed import Packed, PackedTable, SegmentRows, pack
 from autoembed.plan import PROFILES, FieldPlan, Plan, own
 from autoembed.tables import RowStore
-from autoembed.training import Diverged, Progress, Trained, TrainingConfig, train
+from autoembed.training import Diverged, Progress, Trained, TrainingConfig, denormals_are_zero, train
 from autoembed_kernels.dedupe import repeat
 from autoembed_kernels.row_update import RowOptimizer
 
@@ -232,6 +232,17 @@ def test_nan_predictions_on_validation_are_divergence_too() -> None:
     broken = TinyData({**data.splits, "valid": (labels, dense, ids)}, data.dense, data.bags)
     with pytest.raises(Diverged, match=r"valid split after step 3: 1 of \d+ predictions are NaN"):
         train(broken, stats, FullPrecision(), PROFILE, MODEL, QUICK, seed=0, device="cpu")
+
+
+def test_denormal_numbers_are_zero_while_training_and_the_mode_is_put_back() -> None:
+    small = torch.full((4,), 1e-38)
+    before = bool((small * 1e-2 == 0).all())
+    with denormals_are_zero():
+        assert (small * 1e-2 == 0).all()
+        with denormals_are_zero():
+            pass
+        assert (small * 1e-2 == 0).all()
+    assert bool((small * 1e-2 == 0).all()) == before
 
 
 def test_progress_counts_epochs_and_ends_with_the_best_validation() -> None:
