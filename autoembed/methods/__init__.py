@@ -11,11 +11,13 @@ from autoembed.methods.fp16 import Fp16
 from autoembed.methods.frequency_cut import FrequencyCut
 from autoembed.methods.full_precision import FullPrecision
 from autoembed.methods.hashing import Hashing
+from autoembed.methods.mixed_dimension import MixedDimension
 from autoembed.methods.mpe import Mpe
 from autoembed.methods.uniform import Uniform
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (FullPrecision, Fp16, Uniform, FrequencyCut, Hashing, Mpe)
+    method.name: method
+    for method in (FullPrecision, Fp16, Uniform, FrequencyCut, Hashing, MixedDimension, Mpe)
 }
 
 
