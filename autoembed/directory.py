@@ -25,7 +25,8 @@ from autoembed.plan import (
 _HEADER = struct.Struct("<HHI")
 _FIELD = struct.Struct("<IHH")
 _SEGMENT = struct.Struct("<IIHBBHH")
-_MID_RISE = 4  # flags: sharing in bits 0 and 1, mid-rise grid in bit 2
+_MID_RISE = 4  # flags: sharing in bits 0, 1 and 3, mid-rise grid in bit 2
+_SHARINGS = {(s & 3) | (s & 4) << 1: s for s in Sharing}  # bits of the flags -> sharing
 _PROFILE_NAMES = tuple(PROFILES)  # a profile's number in the file is its place here
 PLAN_VERSION = 1
 
@@ -39,7 +40,7 @@ def encode(plan: Plan) -> bytes:
     parts = [_HEADER.pack(DIRECTORY_VERSION, _PROFILE_NAMES.index(plan.profile.name), len(plan.fields))]
     parts += [_FIELD.pack(len(f.segments), f.dim, f.projection_dim) for f in plan.fields]
     for _, s in plan.segments():
-        flags = int(s.sharing) | (_MID_RISE if s.mid_rise else 0)
+        flags = (s.sharing & 3) | (s.sharing & 4) << 1 | (_MID_RISE if s.mid_rise else 0)
         precision = PRECISIONS.index(s.precision)
         scale, offset = (NONE if number is None else number for number in (s.scale, s.offset))
         parts.append(_SEGMENT.pack(s.stop, s.stored_rows, s.dim, precision, flags, scale, offset))
@@ -87,13 +88,13 @@ def _segments(entries: bytes) -> list[Segment]:
     segments = []
     start = 0
     for stop, stored_rows, dim, precision, flags, scale, offset in _SEGMENT.iter_unpack(entries):
-        if precision >= len(PRECISIONS) or flags > 3 + _MID_RISE:
+        if precision >= len(PRECISIONS) or flags & ~_MID_RISE not in _SHARINGS:
             raise DirectoryError(f"a segment has unknown precision {precision} or flags {flags}")
         segments.append(
             Segment(
                 start,
                 stop,
-                Sharing(flags & 3),
+                _SHARINGS[flags & ~_MID_RISE],
                 stored_rows,
                 dim,
                 PRECISIONS[precision],

@@ -11,6 +11,7 @@ from autoembed.data.batch import Batch
 from autoembed.lookup import look_up
 from autoembed.packed_segments import packed_segments
 from autoembed.plan import Plan, PlanBytes, Segment, Sharing, placed, plan_bytes
+from autoembed.quotient_pairs import QuotientPairs
 from autoembed.row_codes import encode_rows
 from autoembed.tables_file import read_tables, write_tables
 from autoembed_kernels.gather_packed import SEGMENT_TENSORS, as_words, gather_packed
@@ -200,6 +201,7 @@ class PackedTable(nn.Module):
         self._register("buckets", torch.tensor([max(1, s.stored_rows) for _, s, _ in placed(plan)]))
         self._any_reads_row_0 = bool(self.reads_row_0.any())
         self._any_hashed = bool(self.hashed.any())
+        self.pairs = QuotientPairs([segment for _, segment, _ in placed(plan)])
 
     def forward(self, batch: Batch) -> Tensor:
         """-> (B, F, D): the vector of every field of every example, bags pooled."""
@@ -225,7 +227,12 @@ class PackedTable(nn.Module):
         if self._any_hashed:
             hashed = row_hash(rows - self.field_start[segment], self.field[segment], self.buckets[segment])
             stored = torch.where(self.hashed[segment], hashed, stored)
-        return gather_packed(self.words, layout, segment, stored)
+        if not self.pairs.kinds:
+            return gather_packed(self.words, layout, segment, stored)
+        stored, paired, second = self.pairs.split(segment, stored)
+        values = gather_packed(self.words, layout, segment, stored)
+        seconds = gather_packed(self.words, layout, segment[paired], second)
+        return self.pairs.join(segment, values, paired, seconds)
 
     def decode(self, field: int) -> Tensor:
         """All rows of a field as its look-ups return them, (R, D) float32."""

@@ -39,6 +39,15 @@ class Sharing(IntEnum):
     HASHED = 1  # ids are hashed to `stored_rows` rows; 1 row means that all ids share it
     OOV = 2  # ids read row 0 of the field; nothing is stored, no vocabulary entry is needed
     ZERO = 3  # ids read the zero vector; nothing is stored
+    # every id has its own pair of a quotient row and a remainder row (autoembed_kernels.quotient_remainder);
+    # both tables lie behind one another in the segment, the quotients first
+    QUOTIENT_ADD = 4
+    QUOTIENT_MULTIPLY = 5
+    QUOTIENT_CONCATENATE = 6  # of twice the stored dimension
+
+    @property
+    def is_paired(self) -> bool:
+        return self >= Sharing.QUOTIENT_ADD
 
 
 @dataclass(frozen=True)
@@ -269,6 +278,15 @@ def _problem(profile: Profile, field: FieldPlan, segment: Segment, position: int
         return f"own rows need stored_rows = {segment.rows}, got {segment.stored_rows}"
     if segment.sharing is Sharing.HASHED and not 0 < segment.stored_rows <= segment.rows:
         return f"hashed rows need 1 <= stored_rows <= {segment.rows}, got {segment.stored_rows}"
+    if segment.sharing.is_paired:
+        half = segment.stored_rows // 2
+        if segment.stored_rows > segment.rows or half * (segment.stored_rows - half) < segment.rows:
+            return (
+                f"{segment.stored_rows} rows of quotients and remainders must make at least {segment.rows} "
+                f"pairs and be no more than the ids themselves"
+            )
+        if segment.sharing is Sharing.QUOTIENT_CONCATENATE and 2 * segment.dim > width:
+            return f"two rows of dimension {segment.dim} behind one another exceed {width}"
     shared_scale = segment.is_integer and profile.row_scale_bytes == 0
     if shared_scale != (segment.scale is not None):
         return "integer codes have a shared scale exactly where the profile keeps none in the row"

@@ -7,6 +7,7 @@ from torch import Tensor
 from autoembed.packed import Packed, SegmentRows, pack
 from autoembed.plan import PROFILES, FieldPlan, Plan, Profile, Segment, Sharing
 from autoembed_kernels.lsq import Grid
+from autoembed_kernels.quotient_remainder import least_stored
 
 
 @st.composite
@@ -38,16 +39,25 @@ def _segment(
     sharing = draw(st.sampled_from([Sharing.OWN, Sharing.OWN, Sharing.HASHED, Sharing.OOV, Sharing.ZERO]))
     if sharing is Sharing.OOV and start == 0:
         sharing = Sharing.ZERO
+    rows = stop - start
+    if rows >= 4 and draw(st.booleans()):
+        sharing = draw(st.sampled_from([s for s in Sharing if s.is_paired]))
+        if sharing is Sharing.QUOTIENT_CONCATENATE and width < 2:
+            sharing = Sharing.QUOTIENT_ADD
     if sharing in (Sharing.OOV, Sharing.ZERO):
         return Segment(start, stop, sharing)
+    if sharing.is_paired:
+        stored_rows = draw(st.integers(least_stored(rows), rows))
+    else:
+        stored_rows = rows if sharing is Sharing.OWN else draw(st.integers(1, rows))
     precision = draw(st.sampled_from(profile.precisions))
     integer = precision.startswith("int")
     return Segment(
         start,
         stop,
         sharing,
-        stop - start if sharing is Sharing.OWN else draw(st.integers(1, stop - start)),
-        draw(st.integers(1, width)),
+        stored_rows,
+        draw(st.integers(1, width // 2 if sharing is Sharing.QUOTIENT_CONCATENATE else width)),
         precision,
         integer and draw(st.booleans()),
         draw(st.integers(0, scales - 1)) if integer and shared else None,

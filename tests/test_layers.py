@@ -14,7 +14,10 @@ LAYERS = (
     ("files", "config", "budget", "statistics"),
     ("record", "data"),
     ("plan", "stats"),
-    ("directory", "lookup", "row_codes", "tables_file", "vocabulary_file", "packed_segments"),
+    (
+        *("directory", "lookup", "row_codes", "tables_file", "vocabulary_file"),
+        *("packed_segments", "quotient_pairs"),
+    ),
     ("packed", "tables"),
     ("methods", "models", "metrics"),
     ("space", "network_file", "evaluate", "ledger", "schedule"),

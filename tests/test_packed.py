@@ -13,6 +13,8 @@ from autoembed.packed import Packed, PackedTable, SegmentRows, pack
 from autoembed.plan import PROFILES, FieldPlan, Plan, Segment, Sharing, own
 from autoembed.tables_file import TablesError
 from autoembed_kernels.lsq import Grid, fake_quantize, grid_table
+from autoembed_kernels.quotient_remainder import reference as reference_pair
+from autoembed_kernels.quotient_remainder import remainder_rows
 from autoembed_kernels.row_hash import reference as reference_row_hash
 
 FLOATS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -46,6 +48,8 @@ def expected_rows(packed: Packed, rows: Rows, index: int) -> Tensor:
                 vector[: segment.dim] = stored[reference_row_hash(row, index, segment.stored_rows)]
             elif segment.sharing is Sharing.OWN:
                 vector[: segment.dim] = stored[row - segment.start]
+            elif segment.sharing.is_paired:
+                vector = pad_to(paired(segment, stored, row), len(vector))
             vectors.append(vector)
     result = torch.stack(vectors)
     if field.projection_dim:
@@ -53,6 +57,20 @@ def expected_rows(packed: Packed, rows: Rows, index: int) -> Tensor:
         matrix = packed.projections[before : before + field.projection_dim * field.dim].float()
         result = result @ matrix.view(field.projection_dim, field.dim)
     return result
+
+
+def pad_to(vector: Tensor, size: int) -> Tensor:
+    return torch.cat([vector, torch.zeros(size - len(vector))])
+
+
+def paired(segment: Segment, stored: Tensor, row: int) -> Tensor:
+    """The vector of a row that reads a quotient and a remainder, as long as both or as one."""
+    quotient, remainder = reference_pair(row - segment.start, segment.rows, segment.stored_rows)
+    remainders = remainder_rows(segment.rows, segment.stored_rows)
+    one, other = stored[quotient], stored[segment.stored_rows - remainders + remainder]
+    if segment.sharing is Sharing.QUOTIENT_CONCATENATE:
+        return torch.cat([one, other])
+    return one + other if segment.sharing is Sharing.QUOTIENT_ADD else one * other
 
 
 @given(plans(PROFILES["packed"]), st.integers(0, 2**32))

@@ -13,11 +13,21 @@ from autoembed.methods.full_precision import FullPrecision
 from autoembed.methods.hashing import Hashing
 from autoembed.methods.mixed_dimension import MixedDimension
 from autoembed.methods.mpe import Mpe
+from autoembed.methods.quotient_remainder import QuotientRemainder
 from autoembed.methods.uniform import Uniform
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
-    for method in (FullPrecision, Fp16, Uniform, FrequencyCut, Hashing, MixedDimension, Mpe)
+    for method in (
+        FullPrecision,
+        Fp16,
+        Uniform,
+        FrequencyCut,
+        Hashing,
+        QuotientRemainder,
+        MixedDimension,
+        Mpe,
+    )
 }
 
 
