@@ -20,6 +20,7 @@ class TrialRecord:
     `seconds` are wall clock. `cost_seconds` are what costs are counted in: processor seconds on a CPU,
     where other programs stretch the clock, wall seconds on a GPU. `fte` is the cost in full-training
     equivalents: cost over the cost of the reference.
+    `packing_difference`: the largest change of a validation probability by packing the trained table.
     A rejected trial was refused by the byte model before training; `reason` says why, as for a
     failed one.
     """
@@ -43,6 +44,7 @@ class TrialRecord:
     steps: int = 0
     fte: float | None = None
     peak_table_bytes: int = 0
+    packing_difference: float | None = None
     reason: str = ""
 
     @property

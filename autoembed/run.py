@@ -95,4 +95,5 @@ def _provenance(config: StudyConfig, record: TrialRecord, pick: Pick) -> dict[st
         "steps": record.steps,
         "full_training_equivalents": record.fte,
         "peak_table_bytes": record.peak_table_bytes,
+        "packing_difference": record.packing_difference,
     }

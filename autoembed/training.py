@@ -28,7 +28,10 @@ from autoembed.training_loop import Progress as Progress
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained candidate. Metrics are those of the packed tables under the network."""
+    """A trained candidate. Metrics are those of the packed tables under the network.
+
+    `packing_difference` is the largest change of a validation probability by packing the trained table.
+    """
 
     packed: Packed
     network: nn.Module
@@ -37,6 +40,7 @@ class Trained:
     bytes: PlanBytes
     ledger: Ledger
     history: tuple[Epoch, ...]
+    packing_difference: float
 
 
 def train(
@@ -72,7 +76,10 @@ def train(
         ledger = run.meter.read()
         embeddings = PackedTable(packed, stats.first_rows).to(device)
         valid, test = (run.evaluate(embeddings, split) for split in ("valid", "test"))
-    return Trained(packed, network, valid, test, plan_bytes(packed.plan), ledger, tuple(run.history))
+        difference = run.packing_difference(embeddings)
+    return Trained(
+        packed, network, valid, test, plan_bytes(packed.plan), ledger, tuple(run.history), difference
+    )
 
 
 @contextmanager

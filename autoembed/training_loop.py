@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from autoembed.data.batch import Batch
-from autoembed.evaluate import EVALUATION_BATCH, evaluate
+from autoembed.evaluate import EVALUATION_BATCH, evaluate, predict
 from autoembed.ledger import Meter
 from autoembed.methods.base import Table
 from autoembed.metrics import Metrics
@@ -162,6 +162,16 @@ class Run:
             return evaluate(self.network, embeddings, batches, self.data.labels(split), self.device)
         except ValueError as error:
             raise Diverged(f"{split} split after step {self.meter.steps}: {error}") from None
+
+    def packing_difference(self, embeddings: nn.Module) -> float:
+        """The largest difference of a probability between the trained table and `embeddings`, on valid."""
+        trained, packed = (
+            torch.from_numpy(
+                predict(self.network, rows, self.data.batches("valid", EVALUATION_BATCH), self.device)
+            ).sigmoid()
+            for rows in (self.table, embeddings)
+        )
+        return float((trained - packed).abs().max()) if len(trained) else 0.0
 
     def _report(self, stage: str, epoch: int, step: int, schedule: Plateau) -> None:
         if self.progress:

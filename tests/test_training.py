@@ -16,7 +16,10 @@ from autoembed.data.batch import Batch
 from autoembed.evaluate import evaluate
 from autoembed.lookup import Lookup
 from autoembed.methods.base import Method, Table, TableSpec, initial_rows
+from autoembed.methods.fp16 import Fp16
 from autoembed.methods.full_precision import FullPrecision
+from autoembed.methods.mpe import Mpe
+from autoembed.methods.uniform import Uniform
 from autoembed.models import ModelConfig
 from autoembed.packed import Packed, PackedTable, SegmentRows, pack
 from autoembed.plan import PROFILES, FieldPlan, Plan, own
@@ -159,6 +162,19 @@ def test_reported_metrics_are_those_of_the_packed_tables() -> None:
         # other batch sizes may round dot products differently
         assert again.auc == pytest.approx(metrics.auc, abs=1e-6)
         assert again.logloss == pytest.approx(metrics.logloss, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "most"),
+    [(FullPrecision(), 0.0), (Uniform(bits=4), 1e-5), (Mpe(penalty=1e-6, groups=4), 1e-5), (Fp16(), 1e-5)],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_packing_changes_the_trained_predictions_by_no_more_than_rounding(
+    method: Method, most: float
+) -> None:
+    data, stats = tiny_data()
+    trained = train(data, stats, method, PROFILE, MODEL, QUICK, seed=0, device="cpu")
+    assert 0.0 <= trained.packing_difference <= most
 
 
 def test_the_best_epoch_is_the_one_that_is_packed() -> None:

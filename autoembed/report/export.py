@@ -19,6 +19,10 @@ def export_lines(path: Path, verified: Verified) -> list[str]:
     manifest = verified.artifact.manifest
     sizes, origin = manifest["bytes"], manifest["provenance"]
     parts = ", ".join(f"{name} {size:,}" for name, size in sizes["tables"].items() if name != "total")
+    packing = origin["packing_difference"]
+    trained = (
+        "" if packing is None else f"; packing it changed validation predictions by at most {packing:.2g}"
+    )
     return [
         f"picked trial {origin['trial']}, {origin['candidate']}: {origin['picked']}",
         f"wrote {path}: tables {verified.table_bytes:,} B ({format_bytes(verified.table_bytes)}), "
@@ -26,5 +30,5 @@ def export_lines(path: Path, verified: Verified) -> list[str]:
         f"(before pruning {sizes['vocabulary_unpruned']:,} B)",
         f"tables file equals the byte model: {parts}",
         f"reloaded: predictions of {verified.examples:,} test examples differ by at most "
-        f"{verified.largest_difference:.2g} from the trained candidate's",
+        f"{verified.largest_difference:.2g} from the trained candidate's{trained}",
     ]

@@ -57,6 +57,7 @@ def train_candidate(
         "samples": trained.ledger.samples,
         "steps": trained.ledger.steps,
         "peak_table_bytes": trained.ledger.peak_table_bytes,
+        "packing_difference": trained.packing_difference,
     }
 
 

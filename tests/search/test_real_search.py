@@ -15,7 +15,7 @@ from autoembed.search.inputs import data_folder
 
 
 def timeless(record: TrialRecord) -> TrialRecord:
-    return replace(record, seconds=0.0, fte=None)
+    return replace(record, seconds=0.0, cost_seconds=0.0, fte=None)
 
 
 def test_a_search_finds_and_keeps_models_and_repeats_itself(clicks: Path, tmp_path: Path) -> None:
