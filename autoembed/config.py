@@ -1,9 +1,10 @@
 """YAML files <-> frozen, checked values. An error names the file, the key and the valid choices."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,6 +21,22 @@ class Section(BaseModel):
 
 
 SectionType = TypeVar("SectionType", bound=Section)
+Keys = tuple[Any, ...]
+
+_EXPECTED = {  # what pydantic's complaints mean in a YAML file
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "keys and values",
+    "model_type": "keys and values",
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -40,7 +57,7 @@ def parse(section: type[SectionType], content: Mapping[str, Any], source: str) -
     try:
         return section.model_validate(content)
     except ValidationError as error:
-        lines = [f"{source}: {_explain(section, problem)}" for problem in error.errors()]
+        lines = [f"{source}: {line}" for line in _explain(section, error.errors())]
         raise ConfigError("\n".join(lines)) from None
 
 
@@ -49,33 +66,64 @@ def load(section: type[SectionType], path: Path) -> SectionType:
     return parse(section, read_yaml(path), str(path))
 
 
-def _explain(section: type[Section], problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"]) or "(top)"
-    if problem["type"] == "extra_forbidden":
-        valid = sorted(_keys_at(section, problem["loc"][:-1]))
-        near = difflib.get_close_matches(str(problem["loc"][-1]), valid, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"unknown key {where!r}; {hint}valid keys: {', '.join(valid)}"
-    if problem["type"] == "missing":
-        return f"key {where!r} is missing"
-    return f"key {where!r}: {problem['msg']}, found {problem['input']!r}"
+def _explain(section: type[Section], problems: Sequence[Any]) -> list[str]:
+    """One line per mistake. Where a key takes several types pydantic complains once per type: what it says
+    of the type that the value has is kept, else the types are put together."""
+    places = [_place(section, problem["loc"]) for problem in problems]
+    expected: dict[Keys, list[str]] = {}
+    lines: dict[Keys, str] = {}
+    for (keys, valid, of_a_type), problem in zip(places, problems, strict=True):
+        if of_a_type and any(other[: len(keys)] == keys for other, _, whole in places if not whole):
+            continue  # the value has another type, and a mistake inside
+        where = ".".join(str(key) for key in keys) or "(top)"
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(keys[-1]), valid, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            lines[keys] = f"unknown key {where!r}; {hint}valid keys: {', '.join(valid)}"
+        elif problem["type"] == "missing":
+            lines[keys] = f"key {where!r} is missing"
+        elif problem["type"] in _EXPECTED:
+            names = expected.setdefault(keys, [])
+            names += [name for name in (_EXPECTED[problem["type"]],) if name not in names]
+            lines[keys] = f"key {where!r}: expected {' or '.join(names)}, found {problem['input']!r}"
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            lines[keys] = f"key {where!r}: {message}, found {problem['input']!r}"
+    return list(lines.values())
 
 
-def _keys_at(section: type[Section], path: tuple[Any, ...]) -> list[str]:
-    """The keys that are valid at a place in the file, following nested sections by annotation."""
+def _place(section: type[Section], location: Keys) -> tuple[Keys, list[str], bool]:
+    """Where a mistake is: its keys, the keys that are valid there, and whether the place ends with the name
+    of one of several types: pydantic writes these between the keys."""
     current: Any = section
-    for part in path:
-        fields = getattr(current, "model_fields", {})
+    keys: list[Any] = []
+    valid: list[str] = []
+    of_a_type = False
+    for part in location:
+        members = _members(current)
+        of_a_type = len(members) > 1
+        if of_a_type:
+            current = next((m for m in members if str(part).startswith(_type_name(m))), None)
+            continue
+        keys.append(part)
+        fields = getattr(members[0], "model_fields", {})
+        valid = sorted(fields)
+        arguments = get_args(members[0])
         if part in fields:
-            current = _section_of(fields[part].annotation)
-    return list(getattr(current, "model_fields", {}))
+            current = fields[part].annotation
+        else:  # a mapping's values, or a list's items
+            current = arguments[1 if get_origin(members[0]) is dict else 0] if arguments else None
+    return tuple(keys), valid, of_a_type
 
 
-def _section_of(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        found = _section_of(inner)
-        if found is not None:
-            return found
-    return None
+def _members(annotation: Any) -> list[Any]:
+    """The types of which a value may be one, None left out."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [m for inner in get_args(annotation) if inner is not NoneType for m in _members(inner)]
+    return [annotation]
+
+
+def _type_name(annotation: Any) -> str:
+    return str(getattr(get_origin(annotation) or annotation, "__name__", annotation))
