@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from autoembed.config import ConfigError
 from autoembed.data.config import Categorical
 from autoembed.data.keys import Keys, buckets, integer_keys, string_keys
-from autoembed.data.vocabulary import Kind, plain_array
+from autoembed.data.vocabulary import Kind, as_int64, plain_array
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,8 @@ def _distinct(
 
 def _as_ids(column: pa.Array, kind: pa.DataType, name: str, file: Path) -> tuple[pa.Array, Kind]:
     """The column as int64 or text. Raises ConfigError for what cannot be an id."""
+    if pa.types.is_uint64(kind):
+        return as_int64(column), "integers"
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return column, "strings"
     if pa.types.is_null(kind):

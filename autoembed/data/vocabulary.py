@@ -127,7 +127,7 @@ class Vocabulary:
             return array.cast(pa.large_string())
         if is_text:
             raise TypeError(f"this vocabulary holds numbers, got {array.type}; pass numbers")
-        return buckets(array) if self.kind == "buckets" else array.cast(pa.int64())
+        return buckets(array) if self.kind == "buckets" else as_int64(array)
 
     @cached_property
     def _index(self) -> tuple[Keys, npt.NDArray[np.int64], int, bool]:
@@ -142,6 +142,13 @@ class Vocabulary:
             if exact or not (keys[1:] == keys[:-1]).any():
                 return keys, order.astype(np.int64) + 1, seed, exact
         raise RuntimeError(f"no seed below {_SEEDS} keeps the keys of {self.size} values distinct")
+
+
+def as_int64(array: pa.Array) -> pa.Array:
+    """Whole numbers as int64. Unsigned 64-bit hashes keep their bits, so that all of them have a value.
+
+    Raises ArrowInvalid for fractions."""
+    return array.view(pa.int64()) if pa.types.is_uint64(array.type) else array.cast(pa.int64())
 
 
 def plain_array(values: Any) -> pa.Array:

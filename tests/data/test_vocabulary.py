@@ -36,6 +36,11 @@ def test_numbers_are_looked_up_as_numbers(values: list[int], other: int) -> None
     assert vocabulary.lookup([other]).tolist() == [values.index(other) + 1 if other in values else 0]
 
 
+def test_unsigned_hashes_beyond_int64_are_looked_up_by_their_bits() -> None:
+    hashes = pa.array([2**64 - 1, None, 2**63, 7], pa.uint64())
+    assert numbers([7, -1, -(2**63)]).lookup(hashes).tolist() == [2, 0, 3, 1]
+
+
 def test_chunked_dictionary_and_empty_arrays_are_read() -> None:
     asked = pa.chunked_array([["a", None], ["b"]])
     assert words().lookup(asked).tolist() == [2, 0, 1]
