@@ -12,8 +12,8 @@ from pathlib import Path
 def whole_folder(out: Path) -> Iterator[Path]:
     """Yields an empty folder to write into; without an error it replaces `out`, else it is removed.
 
-    A killed process leaves `.NAME.partial` behind, which the next one clears. Raises RuntimeError while
-    another process writes to the same place.
+    A killed process leaves `.NAME.partial` behind, which the next one clears. Raises BlockingIOError
+    while another process writes to the same place.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.parent / f".{out.name}.partial"
@@ -45,7 +45,7 @@ def _locked(partial: Path) -> int:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(lock)
-            raise RuntimeError(
+            raise BlockingIOError(
                 f"another process is writing {partial.parent / partial.name[1:-8]}; wait for it to finish"
             ) from None
         try:

@@ -40,7 +40,7 @@ def test_a_process_killed_while_preparing_leaves_no_data_and_no_obstacle(tmp_pat
     assert process.stdout is not None
     assert process.stdout.readline() == "waiting\n"
     config = DataConfig(path=str(log), categorical=("word",), split=Split(column="split"))
-    with pytest.raises(RuntimeError, match="another process is writing"):
+    with pytest.raises(BlockingIOError, match="another process is writing"):
         prepare(config, out)
     process.kill()
     process.wait()
