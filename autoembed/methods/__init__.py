@@ -11,6 +11,7 @@ from autoembed.methods.fp16 import Fp16
 from autoembed.methods.frequency_cut import FrequencyCut
 from autoembed.methods.full_precision import FullPrecision
 from autoembed.methods.hashing import Hashing
+from autoembed.methods.low_precision import LowPrecision
 from autoembed.methods.mixed_dimension import MixedDimension
 from autoembed.methods.mpe import Mpe
 from autoembed.methods.quotient_remainder import QuotientRemainder
@@ -21,6 +22,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         FullPrecision,
         Fp16,
+        LowPrecision,
         Uniform,
         FrequencyCut,
         Hashing,

@@ -15,6 +15,8 @@ from autoembed.stats import FieldStats, Stats
 SETTINGS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("full_precision", {}),
     ("fp16", {}),
+    ("low_precision", {}),
+    ("low_precision", {"format": "bf16", "rounding": "nearest"}),
     ("uniform", {"bits": 8}),
     ("uniform", {"bits": 4}),
     ("uniform", {"bits": 3}),

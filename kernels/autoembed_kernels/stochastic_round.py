@@ -1,0 +1,48 @@
+"""Cast float32 to a 16-bit float so that the expectation is the value: up or down by chance.
+
+For x between its neighbours down and up (multiples of the spacing at x, towards and away from zero):
+
+    P(up) = (x - down) / (up - down),    hence    E[cast(x)] = x
+
+bfloat16, and float16 from 2^-14 on, keep the upper bits of a float32: a random number as long as the bits
+that fall away is added to them, and they are cut off. Chances are exact to the last of these bits. Below
+2^-14 float16 is spaced by 2^-24, and x 2^24 plus a number even in [0, 1) is rounded down, in float64. A value
+that 16 bits hold exactly is never changed; NaN and infinity stay; above 65504 a float16 may become infinite.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+_DROPPED_BITS = {torch.bfloat16: 16, torch.float16: 13}
+_SMALLEST_NORMAL = 2.0**-14
+_SUBNORMAL_SPACING = 2.0**-24
+
+
+def stochastic_round(values: Tensor, words: Tensor, dtype: torch.dtype) -> Tensor:
+    """values float32, words of the same shape, int64 in [0, 2^32) -> `dtype`, float16 or bfloat16."""
+    dropped = (1 << _DROPPED_BITS[dtype]) - 1
+    bits = values.contiguous().view(torch.int32)
+    # sign and magnitude: adding to the magnitude's bits rounds away from zero
+    rounded = ((bits + (words & dropped).to(torch.int32)) & ~dropped).view(torch.float32)
+    rounded = torch.where(torch.isfinite(values), rounded, values)
+    if dtype is torch.float16:
+        small = (values.abs() < _SMALLEST_NORMAL) & (values != 0)
+        chosen = values[small].double() / _SUBNORMAL_SPACING
+        rounded[small] = ((chosen + words[small].double() * 2.0**-32).floor() * _SUBNORMAL_SPACING).float()
+    return rounded.to(dtype)
+
+
+def reference(value: float, word: int, dtype: torch.dtype) -> float:
+    """One finite value, in Python's floats."""
+    smallest, digits = {torch.float16: (-14, 10), torch.bfloat16: (-126, 7)}[dtype]
+    if value == 0:
+        return value
+    exponent = max(math.frexp(abs(value))[1] - 1, smallest)
+    spacing = 2.0 ** (exponent - digits)
+    if dtype is torch.float16 and abs(value) < _SMALLEST_NORMAL:
+        return math.floor(value / spacing + word * 2.0**-32) * spacing
+    bits = _DROPPED_BITS[dtype]
+    chance = (word & ((1 << bits) - 1)) / (1 << bits)
+    return math.copysign(math.floor(abs(value) / spacing + chance) * spacing, value)

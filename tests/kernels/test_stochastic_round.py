@@ -1,0 +1,67 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoembed_kernels.philox import row_words
+from autoembed_kernels.stochastic_round import reference, stochastic_round
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+FLOATS = st.floats(-60000, 60000, width=32).filter(lambda x: x == 0 or abs(x) > 1e-30)
+
+
+def neighbours(value: float, dtype: torch.dtype) -> tuple[float, float]:
+    """The largest 16-bit float up to `value` and the smallest from it on, found by their codes."""
+    nearest = torch.tensor(value).to(dtype)
+    code = int(nearest.view(torch.int16)) & 0xFFFF
+    order = code if code < 0x8000 else 0x8000 - code
+    floats = []
+    for near in (order - 1, order, order + 1):
+        bits = near if near >= 0 else 0x8000 - near
+        floats.append(float(torch.from_numpy(np.array([bits], dtype=np.uint16).view(np.int16)).view(dtype)))
+    return max(f for f in floats if f <= value), min(f for f in floats if f >= value)
+
+
+@DTYPES
+@given(value=FLOATS, word=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=50)
+def test_a_value_equals_the_reference_and_never_leaves_its_neighbours(
+    dtype: torch.dtype, value: float, word: int
+) -> None:
+    rounded = float(stochastic_round(torch.tensor([value]), torch.tensor([word]), dtype))
+    assert rounded == reference(value, word, dtype)
+    assert rounded in neighbours(value, dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("value", [0.1, -0.1, 3.3e-5, -3e-6, 1e-7, 1.0001, -777.77, 2.0**-14 * 1.0003])
+def test_the_mean_is_the_value_within_four_standard_errors(dtype: torch.dtype, value: float) -> None:
+    count = 40_000
+    words = row_words(7, 1, torch.arange(count // 4), 4).flatten()
+    exact = float(torch.tensor(value))
+    rounded = stochastic_round(torch.full((count,), exact), words, dtype).double()
+    down, up = neighbours(exact, dtype)
+    assert set(rounded.tolist()) <= {down, up}
+    chance = (exact - down) / (up - down) if up > down else 0.0
+    error = (up - down) * math.sqrt(chance * (1 - chance) / count)
+    assert abs(rounded.mean().item() - exact) <= 4 * error
+
+
+@DTYPES
+def test_values_that_sixteen_bits_hold_are_never_changed(dtype: torch.dtype) -> None:
+    codes = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    exact = codes[torch.isfinite(codes)].float()
+    for word in (0, 12345, 2**32 - 1):
+        rounded = stochastic_round(exact, torch.full(exact.shape, word), dtype)
+        assert torch.equal(rounded.float(), exact)
+
+
+@DTYPES
+def test_what_is_not_finite_stays_so(dtype: torch.dtype) -> None:
+    values = torch.tensor([math.nan, math.inf, -math.inf])
+    rounded = stochastic_round(values, torch.full((3,), 2**32 - 1), dtype)
+    assert rounded.isnan().tolist() == [True, False, False]
+    assert rounded[1:].tolist() == [math.inf, -math.inf]

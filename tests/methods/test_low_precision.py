@@ -1,0 +1,110 @@
+import pytest
+import torch
+from methods.settings import all_rows, batch, spec
+
+from autoembed.methods.full_precision import FullPrecision
+from autoembed.methods.half_rows import HalfRows
+from autoembed.methods.low_precision import LowPrecision, LowPrecisionTable
+from autoembed.packed import PackedTable
+from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, row_update
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+FORMATS = pytest.mark.parametrize("format", list(DTYPES))
+
+
+def table(method: LowPrecision, optimizer: str = "sgd", seed: int = 0) -> LowPrecisionTable:
+    made = method.table(spec(), torch.Generator().manual_seed(seed), RowOptimizer(optimizer))
+    assert isinstance(made, LowPrecisionTable)
+    return made
+
+
+@FORMATS
+def test_small_steps_stall_with_nearest_rounding_and_arrive_with_stochastic(format: str) -> None:
+    # every value starts at 1 and is pushed down by 0.0001 a step: a fifth of float16's spacing below 1, and a
+    # 39th of bfloat16's
+    moved = {}
+    for rounding, seed in (("stochastic", 11), ("nearest", None)):
+        rows = HalfRows(torch.ones(64, 8, dtype=DTYPES[format]), RowOptimizer("sgd"), seed)
+        for _ in range(200):
+            values, _ = rows.gather(torch.arange(64))
+            values.sum().backward()
+            rows.update(1e-4)
+        moved[rounding] = 1 - rows.weight.float().mean().item()
+    assert moved["nearest"] == 0.0
+    # 512 walks of 200 steps whose deviation is at most half a spacing: four standard errors of their mean
+    spacing = 2.0**-11 if format == "fp16" else 2.0**-8
+    assert moved["stochastic"] == pytest.approx(0.02, abs=4 * 0.5 * spacing * (200 / 512) ** 0.5)
+
+
+@FORMATS
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_step_is_the_float32_step_rounded_to_a_neighbour(format: str, optimizer: str) -> None:
+    made = table(LowPrecision(format=format), optimizer)
+    exact = made.rows.weight.float()
+    state = RowOptimizer(optimizer).state(exact)
+    made(all_rows()).square().sum().backward()
+    assert made.rows._pending is not None
+    rows, values = made.rows._pending
+    assert values.grad is not None
+    row_update(RowOptimizer(optimizer), exact, state, rows, values.grad.clone(), 0.01)
+    made.update(0.01)
+    nearest = exact.to(DTYPES[format]).float()
+    # a neighbour is less than a spacing away, at most twice what the nearest value's exponent says
+    spacing = 2.0 ** (nearest.abs().clamp(min=2.0**-14).log2().floor() - (10 if format == "fp16" else 7))
+    assert ((made.rows.weight.float() - exact).abs() <= spacing).all()
+    assert (made.rows.weight.float() != nearest).any()
+    for name, expected in state.items():
+        torch.testing.assert_close(made.rows.get_buffer(name), expected)
+
+
+@FORMATS
+def test_training_holds_half_of_the_rows_and_full_optimizer_state(format: str) -> None:
+    full = {
+        name: FullPrecision().table(spec(), torch.Generator(), RowOptimizer(name)).training_bytes
+        for name in ("sgd", "rowwise_adagrad", "adam")
+    }
+    made = {name: table(LowPrecision(format=format), name) for name in full}
+    rows = 264
+    assert made["sgd"].training_bytes == 2 * 8 * rows
+    assert made["rowwise_adagrad"].training_bytes == (2 * 8 + 4) * rows
+    assert made["adam"].training_bytes == (2 * 8 + 2 * 4 * 8 + 4) * rows
+    assert all(made[name].training_bytes <= full[name] - 2 * 8 * rows for name in full)
+    for state in made["adam"].rows.buffers():
+        assert state.untyped_storage().nbytes() == state.numel() * state.element_size()
+
+
+@FORMATS
+def test_the_file_holds_the_trained_rows_bit_for_bit(format: str) -> None:
+    made = table(LowPrecision(format=format), "adam")
+    for seed in range(3):
+        made(batch(64, seed)).square().sum().backward()
+        made.update(0.01)
+    reader = PackedTable(made.pack(), spec().stats.first_rows)
+    for field, first in enumerate(spec().stats.first_rows):
+        rows = reader.decode(field)
+        assert torch.equal(rows, made.rows.weight[first : first + len(rows)].float())
+
+
+def test_the_same_seed_rounds_alike_and_another_seed_does_not() -> None:
+    weights = []
+    for seed in (1, 1, 2):
+        rows = HalfRows(torch.full((16, 8), 0.5, dtype=torch.float16), RowOptimizer("sgd"), seed)
+        for _ in range(3):
+            values, _ = rows.gather(torch.arange(16))
+            values.sum().backward()
+            rows.update(1e-4)
+        weights.append(rows.weight.clone())
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_rows_that_were_not_read_stay_as_they_are() -> None:
+    made = table(LowPrecision(), "adam")
+    before = made.rows.weight.clone()
+    example = batch(4, seed=0)
+    made(example).sum().backward()
+    assert made.rows._pending is not None
+    read = made.rows._pending[0]
+    made.update(0.05)
+    untouched = torch.ones(len(before), dtype=torch.bool)
+    untouched[read] = False
+    assert untouched.sum() > 200 and torch.equal(made.rows.weight[untouched], before[untouched])
