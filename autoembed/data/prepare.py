@@ -76,7 +76,8 @@ def _is_prepared(out: Path, origin: dict[str, Any], overwrite: bool) -> bool:
     """True where `out` holds just this. Raises ConfigError where it holds something else."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
-    if not (out / "manifest.json").is_file():
+    # an exported model has a manifest of that name too
+    if not (out / "manifest.json").is_file() or not (out / SPLITS[0]).is_dir():
         raise ConfigError(f"{out} exists and is no prepared data; choose another place or remove it")
     try:
         found = read_manifest(out)

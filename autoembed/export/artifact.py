@@ -25,6 +25,7 @@ from autoembed.packed import Packed
 from autoembed.plan import Plan, plan_bytes
 from autoembed.runtime.artifact import Artifact, load
 from autoembed.runtime.manifest import (
+    FILES,
     FORMAT,
     MANIFEST,
     NETWORK,
@@ -143,7 +144,8 @@ def verify_artifact(
 def _check_place(out: Path, overwrite: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if not out.is_dir() or not (out / MANIFEST).is_file():
+    # prepared data has a manifest of that name too
+    if not (out / MANIFEST).is_file() or not any((out / name).is_file() for name in FILES):
         raise ValueError(f"{out} exists and is no exported model; choose another place")
     if not overwrite:
         raise ValueError(f"{out} exists; choose another place or allow overwriting it")

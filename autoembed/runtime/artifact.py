@@ -116,9 +116,9 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Artifact:
     """
     folder = Path(path)
     manifest = read_manifest(folder)
-    check_files(folder, manifest)
     device = torch.device(device)
     try:
+        check_files(folder, manifest)
         plan = plan_from_json(manifest["plan"])
         packed = Packed.load(folder / TABLES, [field.name for field in plan.fields])
         if packed.plan != plan:

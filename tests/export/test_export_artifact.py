@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,10 @@ import pytest
 import torch
 from exported_model import MODEL, exported
 
+from autoembed.config import ConfigError
+from autoembed.data.config import DataConfig, RandomSplit, Split
+from autoembed.data.prepare import prepare
+from autoembed.data.prepared import open_prepared
 from autoembed.export.artifact import Reference, verify_artifact, write_artifact
 from autoembed.packed import PackedTable
 from autoembed.plan import FieldPlan, Plan, plan_bytes
@@ -83,6 +88,21 @@ def test_a_folder_of_something_else_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no exported model"):
         write(tmp_path, overwrite=True)
     assert (tmp_path / "holiday.jpg").exists()
+
+
+def test_prepared_data_is_never_replaced_by_a_model_nor_a_model_by_prepared_data(tmp_path: Path) -> None:
+    prepared = tmp_path / "prepared"
+    shutil.copytree(exported().data.path, prepared)
+    with pytest.raises(ValueError, match="is no exported model"):
+        write(prepared, overwrite=True)
+    open_prepared(prepared)
+    write(tmp_path / "model")
+    log = tmp_path / "log.csv"
+    log.write_text("label,word\n1,a\n0,b\n")
+    config = DataConfig(path=str(log), categorical=("word",), split=Split(random=RandomSplit()))
+    with pytest.raises(ConfigError, match="is no prepared data"):
+        prepare(config, tmp_path / "model", overwrite=True)
+    verify_artifact(tmp_path / "model")
 
 
 def test_a_failed_export_leaves_the_old_model_and_nothing_else(tmp_path: Path) -> None:

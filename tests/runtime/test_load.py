@@ -194,6 +194,13 @@ def test_files_that_do_not_belong_together_are_refused(copy: Path) -> None:
         load(copy)
 
 
+@pytest.mark.parametrize("key", ["files", "plan", "data", "model"])
+def test_a_manifest_that_lacks_parts_is_refused_even_with_a_fitting_checksum(copy: Path, key: str) -> None:
+    rewritten(copy, **{key: {}})
+    with pytest.raises(ArtifactError, match="export the model again"):
+        load(copy)
+
+
 def test_a_network_with_another_tensor_is_refused_even_with_a_fitting_checksum(copy: Path) -> None:
     from autoembed.runtime.manifest import NETWORK, describe_files
 
