@@ -14,7 +14,7 @@ from autoembed.search.study import StudyConfig
 from autoembed.space import Space
 
 FREE = ("data", "search_space", "trials", "time_limit", "patience_trials", "seeds", "workers", "sampler")
-PACKAGES = ("autoembed", "torch", "numpy", "optuna", "scikit-learn", "pyarrow", "safetensors", "pydantic")
+PACKAGES = ("autoembed", "torch", "numpy", "optuna", "scipy", "pyarrow", "safetensors", "pydantic")
 
 
 def check_identity(folder: RunFolder, config: StudyConfig, fingerprint: str, space: Space) -> None:
