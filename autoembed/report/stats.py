@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,15 @@ from rich.table import Table
 
 from autoembed.data.prepared import PreparedData
 from autoembed.stats import Counts, FieldStats, frequency_groups, head_share, stats_of
+
+
+@dataclass(frozen=True)
+class Group:
+    """A frequency group: rows [start, stop) of its field, and its share of the look-ups in train."""
+
+    start: int
+    stop: int
+    share: float
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,7 @@ class FieldRow:
     unseen_valid: float
     unseen_test: float
     row_0_test: float
-    groups: int
+    groups: tuple[Group, ...]
 
     @property
     def singleton_share(self) -> float:
@@ -57,7 +67,7 @@ def stats_rows(data: PreparedData) -> list[FieldRow]:
                 unseen_valid=entry["unseen"]["valid"] / lookups["valid"],
                 unseen_test=entry["unseen"]["test"] / lookups["test"],
                 row_0_test=entry["row_0"]["test"] / lookups["test"],
-                groups=len(frequency_groups(field.counts)) - 1,
+                groups=_groups(field.counts),
             )
         )
     return rows
@@ -67,7 +77,7 @@ def print_stats(rows: Sequence[FieldRow], console: Console) -> None:
     """The rows as a table, and the sum of the fields' rows."""
     table = Table(box=box.SIMPLE_HEAD, title=None, pad_edge=False)
     table.add_column("field", overflow="fold")
-    for header in ("rows", "top 1 %", "seen once", "unseen", "row 0", "groups"):
+    for header in ("rows", "top 1 %", "seen once", "unseen valid", "test", "row 0", "groups"):
         table.add_column(header, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
@@ -75,18 +85,27 @@ def print_stats(rows: Sequence[FieldRow], console: Console) -> None:
             f"{row.rows:,}",
             f"{row.head_share:.1%}",
             f"{row.singleton_share:.1%}",
+            f"{row.unseen_valid:.2%}",
             f"{row.unseen_test:.2%}",
             f"{row.row_0_test:.2%}",
-            str(row.groups),
+            str(len(row.groups)),
         )
     console.print(table)
     console.print(
         f"{len(rows)} fields, {sum(row.rows for row in rows):,} rows. top 1 %: train look-ups of the most "
-        "frequent 1 % of the ids; seen once: share of the ids of train; unseen, row 0: look-ups in test of "
-        "ids not in train, and all that read row 0",
+        "frequent 1 % of the ids; seen once: share of the ids of train; unseen: look-ups in valid "
+        "and test of ids not in train; row 0: look-ups in test that read row 0; groups: of frequency",
         style="dim",
         markup=False,
         highlight=False,
+    )
+
+
+def _groups(counts: Counts) -> tuple[Group, ...]:
+    bounds = frequency_groups(counts)
+    total = max(int(counts.sum()), 1)
+    return tuple(
+        Group(start, stop, float(counts[start:stop].sum()) / total) for start, stop in pairwise(bounds)
     )
 
 

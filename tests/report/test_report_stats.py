@@ -44,6 +44,13 @@ def test_rows_count_look_ups_and_ids_by_hand(data: PreparedData) -> None:
     assert (tags.unseen_test, tags.row_0_test) == (0.0, 0.0)
 
 
+def test_the_groups_of_a_field_tile_its_rows_and_share_all_look_ups(data: PreparedData) -> None:
+    for row in stats_rows(data):
+        assert [group.start for group in row.groups] == [0, *(group.stop for group in row.groups[:-1])]
+        assert row.groups[-1].stop == row.rows
+        assert sum(group.share for group in row.groups) == pytest.approx(1)
+
+
 @pytest.mark.parametrize("width", [80, 200])
 def test_the_table_fits_the_terminal_and_has_a_line_per_field(data: PreparedData, width: int) -> None:
     console = Console(width=width, file=StringIO())
