@@ -58,7 +58,7 @@ def test_the_table_fits_the_terminal_and_has_a_line_per_field(data: PreparedData
     lines = [line.strip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
     assert all(len(line) <= width for line in lines)
     (line,) = [line for line in lines if line.startswith("word")]
-    assert line.split() == ["word", "3", "41.7%", "50.0%", "12.50%", "62.50%", "2"]
+    assert line.split() == ["word", "3", "41.7%", "50.0%", "0.00%", "12.50%", "62.50%", "2"]
     assert any(line.startswith("tags (bag)") for line in lines)
 
 
