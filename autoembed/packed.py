@@ -14,7 +14,8 @@ from autoembed.plan import Plan, PlanBytes, Segment, Sharing, placed, plan_bytes
 from autoembed.quotient_pairs import QuotientPairs
 from autoembed.row_codes import encode_rows
 from autoembed.tables_file import read_tables, write_tables
-from autoembed_kernels.gather_packed import SEGMENT_TENSORS, as_words, gather_packed
+from autoembed_kernels.gather_packed import SEGMENT_TENSORS, PackedSegments, as_words, gather_packed
+from autoembed_kernels.pool_slots import pool_slots
 from autoembed_kernels.row_hash import row_hash
 
 _CHUNK_VALUES = 1 << 20  # rows are packed and decoded in pieces of about this many values
@@ -156,6 +157,7 @@ class PackedTable(nn.Module):
     starts: Tensor
     reads_row_0: Tensor
     hashed: Tensor
+    pooled: Tensor
     buckets: Tensor
 
     def __init__(self, packed: Packed, first_rows: Sequence[int] | Tensor | None = None) -> None:
@@ -201,6 +203,8 @@ class PackedTable(nn.Module):
         self._register("buckets", torch.tensor([max(1, s.stored_rows) for _, s, _ in placed(plan)]))
         self._any_reads_row_0 = bool(self.reads_row_0.any())
         self._any_hashed = bool(self.hashed.any())
+        self._register("pooled", sharing == Sharing.POOL)
+        self._pool = plan.pool
         self.pairs = QuotientPairs([segment for _, segment, _ in placed(plan)])
 
     def forward(self, batch: Batch) -> Tensor:
@@ -227,12 +231,33 @@ class PackedTable(nn.Module):
         if self._any_hashed:
             hashed = row_hash(rows - self.field_start[segment], self.field[segment], self.buckets[segment])
             stored = torch.where(self.hashed[segment], hashed, stored)
+        if self._pool is not None:
+            return self._with_pool(self._pool, layout, rows, segment, stored)
+        return self._read(layout, segment, stored)
+
+    def _read(self, layout: PackedSegments, segment: Tensor, stored: Tensor) -> Tensor:
+        """Stored rows (N,) of their segments, or the pairs at these places of theirs -> (N, W)."""
         if not self.pairs.kinds:
             return gather_packed(self.words, layout, segment, stored)
         stored, paired, second = self.pairs.split(segment, stored)
         values = gather_packed(self.words, layout, segment, stored)
         seconds = gather_packed(self.words, layout, segment[paired], second)
         return self.pairs.join(segment, values, paired, seconds)
+
+    def _with_pool(
+        self, pool: Segment, layout: PackedSegments, rows: Tensor, segment: Tensor, stored: Tensor
+    ) -> Tensor:
+        """As `_read`, the look-ups of pooled segments block by block."""
+        pooled = self.pooled[segment]
+        values = self._read(layout, segment, torch.where(pooled, 0, stored))
+        chosen = pooled.nonzero().squeeze(1)
+        where = segment[chosen]
+        blocks = -(-self.dim // pool.dim)
+        row = rows[chosen] - self.field_start[where]
+        slots = pool_slots(row, self.field[where], blocks, pool.dim, pool.stored_rows * pool.dim)
+        read = gather_packed(self.words, layout, where.repeat_interleave(blocks), slots.flatten())
+        vectors = read[:, : pool.dim].reshape(len(chosen), blocks * pool.dim)[:, : self.dim]
+        return values.index_copy(0, chosen, nn.functional.pad(vectors, (0, self.width - self.dim)))
 
     def decode(self, field: int) -> Tensor:
         """All rows of a field as its look-ups return them, (R, D) float32."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from autoembed.plan import Plan, Segment, placed
+from autoembed.plan import Plan, Segment, Sharing, placed
 from autoembed_kernels.gather_packed import BF16, FP16, FP32, INTEGER, PackedSegments
 
 _KINDS = {"fp16": FP16, "bf16": BF16, "fp32": FP32}
@@ -15,7 +15,16 @@ def packed_segments(plan: Plan, scales: Tensor, offsets: Tensor, width: int) -> 
     scales (S,) and offsets (all of them behind one another) are the tensors of the tables file.
     """
     segments = [segment for _, segment, _ in placed(plan)]
+    bases = [at for _, _, at in placed(plan)]
     profile = plan.profile
+    sizes = [profile.row_bytes(s.dim, s.precision) if s.stored_rows else 0 for s in segments]
+    pool = plan.pool
+    if pool is not None:
+        # every segment that reads the pool reads it where it is stored, from any value on
+        first = segments.index(pool)
+        for number in (n for n, s in enumerate(segments) if s.sharing is Sharing.POOL):
+            segments[number], bases[number] = pool, bases[first]
+            sizes[number] = pool.bits // 8
     whole = profile.row_scale_bytes == 4  # the front holds a bias too, in place of shift and offset
     offset_rows = torch.zeros(1 + len(plan.offset_dims()), width)  # the last row is "no offset"
     at = 0
@@ -25,10 +34,8 @@ def packed_segments(plan: Plan, scales: Tensor, offsets: Tensor, width: int) -> 
     stores = [segment for segment in segments if segment.stored_rows]
     integers = [segment.is_integer for segment in segments]
     return PackedSegments(
-        base=torch.tensor([at for _, _, at in placed(plan)]),
-        row_bytes=torch.tensor(
-            [profile.row_bytes(s.dim, s.precision) if s.stored_rows else 0 for s in segments]
-        ),
+        base=torch.tensor(bases),
+        row_bytes=torch.tensor(sizes),
         dim=torch.tensor([s.dim if s.stored_rows else 0 for s in segments]),
         bits=torch.tensor([s.bits if s.is_integer else 8 for s in segments]),
         kind=torch.tensor([_kind(s) for s in segments], dtype=torch.uint8),

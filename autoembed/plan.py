@@ -44,10 +44,13 @@ class Sharing(IntEnum):
     QUOTIENT_ADD = 4
     QUOTIENT_MULTIPLY = 5
     QUOTIENT_CONCATENATE = 6  # of twice the stored dimension
+    # ids read blocks of `dim` values anywhere in one pool of all fields (autoembed_kernels.pool_slots); the
+    # first such segment stores it, `stored_rows` blocks behind one another, the others none
+    POOL = 7
 
     @property
     def is_paired(self) -> bool:
-        return self >= Sharing.QUOTIENT_ADD
+        return Sharing.QUOTIENT_ADD <= self <= Sharing.QUOTIENT_CONCATENATE
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,11 @@ class Plan:
         return ((field, segment) for field in self.fields for segment in field.segments)
 
     @property
+    def pool(self) -> Segment | None:
+        """The segment that stores the pool of all pooled segments; None where there is none."""
+        return next((s for _, s in self.segments() if s.sharing is Sharing.POOL), None)
+
+    @property
     def scale_count(self) -> int:
         return 1 + max((s.scale for _, s in self.segments() if s.scale is not None), default=-1)
 
@@ -236,10 +244,13 @@ def tables_header(sizes: dict[str, int]) -> bytes:
 
 def check(plan: Plan) -> None:
     """Raise ValueError where a plan cannot be stored: it names the field, the segment and the rule."""
+    pool = plan.pool
     for field in plan.fields:
         position = 0
         for segment in field.segments:
             problem = _problem(plan.profile, field, segment, position)
+            if segment.sharing is Sharing.POOL:
+                problem = problem or _pool_problem(plan.profile, field, segment, pool)
             if problem:
                 raise ValueError(f"field {field.name!r}, rows [{segment.start}, {segment.stop}): {problem}")
             position = segment.stop
@@ -293,6 +304,19 @@ def _problem(profile: Profile, field: FieldPlan, segment: Segment, position: int
     if segment.offset is not None and not shared_scale:
         return "an offset needs integer codes with a shared scale"
     return ""
+
+
+def _pool_problem(profile: Profile, field: FieldPlan, segment: Segment, pool: Segment | None) -> str:
+    assert pool is not None
+    if (segment.dim, segment.precision) != (pool.dim, pool.precision):
+        return f"all of a pool is read in blocks of {pool.dim} of {pool.precision}"
+    if (segment is pool) != (segment.stored_rows > 0):
+        return "the first segment that reads the pool stores it, the others store nothing"
+    if segment.precision.startswith("int") or segment.offset is not None:
+        return "a pool holds floats"
+    if profile.row_bytes(segment.dim, segment.precision) * 8 != segment.dim * BITS[segment.precision]:
+        return f"profile {profile.name!r} cannot store a pool of blocks of {segment.dim}, it pads rows"
+    return "a pool needs no projection" if field.projection_dim else ""
 
 
 def _kept_rows(field: FieldPlan) -> int:

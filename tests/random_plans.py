@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from autoembed.packed import Packed, SegmentRows, pack
-from autoembed.plan import PROFILES, FieldPlan, Plan, Profile, Segment, Sharing
+from autoembed.plan import BITS, PROFILES, FieldPlan, Plan, Profile, Segment, Sharing
 from autoembed_kernels.lsq import Grid
 from autoembed_kernels.quotient_remainder import least_stored
 
@@ -17,13 +17,24 @@ def plans(draw: st.DrawFn, profile: Profile | None = None, one_dim: bool = True)
     dim = draw(st.integers(1, 17))
     shared = profile.row_scale_bytes == 0
     scales = draw(st.integers(1, 3))
+    floats = [p for p in profile.precisions if not p.startswith("int")]
+    block, pool_precision = draw(st.integers(1, dim)), draw(st.sampled_from(floats))
+    may_pool = one_dim and profile.row_bytes(block, pool_precision) * 8 == block * BITS[pool_precision]
+    pool_rows = draw(st.integers(1, 9)) if may_pool and draw(st.booleans()) else 0
     fields = []
+    any_pooled = False
     for number in range(draw(st.integers(1, 4))):
         field_dim = dim if one_dim else draw(st.integers(1, 17))
         projection_dim = draw(st.sampled_from([0, 0, 3, 8]))
         segments: list[Segment] = []
         start = 0
         for rows in draw(st.lists(st.integers(1, 7), min_size=1, max_size=5)):
+            if pool_rows and not projection_dim and draw(st.booleans()):
+                stored = pool_rows if not any_pooled else 0
+                any_pooled = True
+                segments.append(Segment(start, start + rows, Sharing.POOL, stored, block, pool_precision))
+                start += rows
+                continue
             segments.append(
                 draw(_segment(profile, start, start + rows, projection_dim or field_dim, shared, scales))
             )

@@ -13,6 +13,7 @@ from autoembed.packed import Packed, PackedTable, SegmentRows, pack
 from autoembed.plan import PROFILES, FieldPlan, Plan, Segment, Sharing, own
 from autoembed.tables_file import TablesError
 from autoembed_kernels.lsq import Grid, fake_quantize, grid_table
+from autoembed_kernels.pool_slots import reference as reference_slots
 from autoembed_kernels.quotient_remainder import reference as reference_pair
 from autoembed_kernels.quotient_remainder import remainder_rows
 from autoembed_kernels.row_hash import reference as reference_row_hash
@@ -37,6 +38,7 @@ def expected_rows(packed: Packed, rows: Rows, index: int) -> Tensor:
     """All rows of a field, row by row, from the rows as training sees them."""
     field = packed.plan.fields[index]
     vectors: list[Tensor] = []
+    pool = packed.plan.pool
     for segment in field.segments:
         if segment.stored_rows:
             stored = quantized(packed, segment, rows[index, segment.start])
@@ -48,6 +50,11 @@ def expected_rows(packed: Packed, rows: Rows, index: int) -> Tensor:
                 vector[: segment.dim] = stored[reference_row_hash(row, index, segment.stored_rows)]
             elif segment.sharing is Sharing.OWN:
                 vector[: segment.dim] = stored[row - segment.start]
+            elif segment.sharing is Sharing.POOL:
+                assert pool is not None
+                flat = pooled_values(packed, rows).flatten()
+                starts = reference_slots(row, index, -(-field.dim // pool.dim), pool.dim, len(flat))
+                vector = torch.cat([flat[start : start + pool.dim] for start in starts])[: field.dim]
             elif segment.sharing.is_paired:
                 vector = pad_to(paired(segment, stored, row), len(vector))
             vectors.append(vector)
@@ -57,6 +64,15 @@ def expected_rows(packed: Packed, rows: Rows, index: int) -> Tensor:
         matrix = packed.projections[before : before + field.projection_dim * field.dim].float()
         result = result @ matrix.view(field.projection_dim, field.dim)
     return result
+
+
+def pooled_values(packed: Packed, rows: Rows) -> Tensor:
+    """The pool (stored_rows, dim), wherever it is stored."""
+    for index, field in enumerate(packed.plan.fields):
+        for segment in field.segments:
+            if segment is packed.plan.pool:
+                return quantized(packed, segment, rows[index, segment.start])
+    raise AssertionError("this plan has no pool")
 
 
 def pad_to(vector: Tensor, size: int) -> Tensor:

@@ -192,8 +192,9 @@ def test_an_altered_index_is_refused_or_describes_another_valid_plan(plan: Plan,
 def test_the_numbers_in_the_index_never_change() -> None:
     assert tuple(PROFILES) == ("packed", "packed-row-scale", "fbgemm-cpu", "fbgemm-gpu")
     assert (*(f"int{bits}" for bits in range(1, 9)), "fp16", "bf16", "fp32") == PRECISIONS
-    sharings = ("OWN", "HASHED", "OOV", "ZERO", "QUOTIENT_ADD", "QUOTIENT_MULTIPLY", "QUOTIENT_CONCATENATE")
-    assert tuple((s.name, s.value) for s in Sharing) == tuple(zip(sharings, range(7), strict=True))
+    sharings = ("OWN", "HASHED", "OOV", "ZERO")
+    sharings += ("QUOTIENT_ADD", "QUOTIENT_MULTIPLY", "QUOTIENT_CONCATENATE", "POOL")
+    assert tuple((s.name, s.value) for s in Sharing) == tuple(zip(sharings, range(8), strict=True))
 
 
 def test_an_index_that_ends_early_or_late_is_refused() -> None:

@@ -15,6 +15,7 @@ from autoembed.methods.low_precision import LowPrecision
 from autoembed.methods.mixed_dimension import MixedDimension
 from autoembed.methods.mpe import Mpe
 from autoembed.methods.quotient_remainder import QuotientRemainder
+from autoembed.methods.robe import Robe
 from autoembed.methods.uniform import Uniform
 
 METHODS: dict[str, type[Method]] = {
@@ -27,6 +28,7 @@ METHODS: dict[str, type[Method]] = {
         FrequencyCut,
         Hashing,
         QuotientRemainder,
+        Robe,
         MixedDimension,
         Mpe,
     )

@@ -30,6 +30,8 @@ SETTINGS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("quotient_remainder", {"collisions": 4, "small_rows": 10}),
     ("quotient_remainder", {"collisions": 2, "combine": "add", "bits": 16, "small_rows": 60}),
     ("quotient_remainder", {"collisions": 100, "combine": "concatenate", "small_rows": 1}),
+    ("robe", {"ratio": 0.25}),
+    ("robe", {"ratio": 0.03, "block": 4, "bits": 16}),
     ("mixed_dimension", {"alpha": 0.8}),
     ("mixed_dimension", {"alpha": 0.15, "blocks": "group", "rounding": "nearest", "bits": 4}),
     ("mixed_dimension", {"alpha": 0.0, "keep": 0.4, "blocks": "group", "bits": 16}),
@@ -45,6 +47,7 @@ GROWING: tuple[tuple[str, str, tuple[Any, ...], Mapping[str, Any]], ...] = (
     ("hashing", "bits", (1, 2, 3, 4, 8, 16, 32), {"ratio": 0.25}),
     ("hashing", "ratio", (0.01, 0.1, 0.3, 0.7, 1.0), {"bits": 8, "small_rows": 10}),
     ("quotient_remainder", "collisions", (64, 16, 8, 4, 2), {"small_rows": 10}),
+    ("robe", "ratio", (0.01, 0.1, 0.3, 0.7, 1.0), {"block": 16}),
     ("mixed_dimension", "bits", (2, 4, 8, 16, 32), {"alpha": 0.3}),
     ("mixed_dimension", "keep", (0.1, 0.2, 0.3, 0.5, 0.9, 1.0), {"alpha": 0.0, "blocks": "group"}),
 )
