@@ -77,7 +77,7 @@ def print_stats(rows: Sequence[FieldRow], console: Console) -> None:
     """The rows as a table, and the sum of the fields' rows."""
     table = Table(box=box.SIMPLE_HEAD, title=None, pad_edge=False)
     table.add_column("field", overflow="fold")
-    for header in ("rows", "top 1 %", "seen once", "unseen valid", "test", "row 0", "groups"):
+    for header in ("rows", "top 1 %", "seen once", "unseen\nvalid", "unseen\ntest", "row 0", "groups"):
         table.add_column(header, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
