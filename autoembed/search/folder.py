@@ -89,12 +89,20 @@ class RunFolder:
         write_json(folder / "assignment.json", asdict(assignment))
 
     def assignment(self, number: int) -> Assignment | None:
-        """What a trial was to train; None where it was interrupted before that was written."""
+        """What a trial was to train; None where it was interrupted before that was written.
+
+        Raises ValueError naming the file where it is something else.
+        """
+        path = self.trial(number) / "assignment.json"
         try:
-            text = (self.trial(number) / "assignment.json").read_text(encoding="utf-8")
+            return Assignment(**json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
-        return Assignment(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{path} is not an assignment of this version ({error}); "
+                f"remove the folder {path.parent} to have the sampler propose anew"
+            ) from None
 
     def finish(self, record: TrialRecord) -> None:
         """Make a trial finished."""

@@ -27,7 +27,13 @@ def check_identity(folder: RunFolder, config: StudyConfig, fingerprint: str, spa
     if not folder.identity.exists():
         write_json(folder.identity, identity)
         return
-    earlier = json.loads(folder.identity.read_text(encoding="utf-8"))
+    try:
+        earlier = dict(json.loads(folder.identity.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{folder.identity} is damaged ({error}), so what {folder.path} holds cannot be told; "
+            "choose another run folder"
+        ) from None
     changed = [key for key in {**earlier, **identity} if earlier.get(key) != identity.get(key)]
     if changed:
         lines = [

@@ -203,6 +203,12 @@ def test_another_study_is_refused_by_the_names_of_what_changed(
     assert (kept.objective, kept.trials, kept.seed, kept.model.dim) == ("auc", 0, 0, 16)
 
 
+def test_a_damaged_identity_is_named(clicks: Path, tmp_path: Path) -> None:
+    RunFolder(tmp_path).identity.write_text('{"seed": ')
+    with pytest.raises(ConfigError, match=r"identity.json is damaged .*choose another run folder"):
+        run_study(make_study(clicks), tmp_path, trainer=FAKE)
+
+
 def test_sampling_leaves_time_for_repeats(clicks: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     # every training says that it took a second: far fewer fit than really would

@@ -40,6 +40,15 @@ def test_an_unreadable_record_is_named(tmp_path: Path) -> None:
         read_records(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["{", '{"number": 0, "colour": 1}', "[]", "\0\0"])
+def test_an_unreadable_assignment_is_named(tmp_path: Path, content: str) -> None:
+    folder = RunFolder(tmp_path)
+    folder.trial(0).mkdir(parents=True)
+    (folder.trial(0) / "assignment.json").write_text(content)
+    with pytest.raises(ValueError, match=r"assignment.json is not an assignment .*remove the folder"):
+        folder.assignment(0)
+
+
 def test_two_searches_cannot_share_a_folder(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     with folder.locked(), pytest.raises(BlockingIOError, match="another search is running"):
