@@ -306,9 +306,15 @@ def test_front_record_answers_every_budget_and_adds_up_costs():
     assert cost.fte == pytest.approx(8.4), "seconds over the reference's mean of 10 s"
 
 
-def test_a_recorded_cost_goes_before_seconds():
-    point = make_points([trial(0, "full", 10, 0.8, role="reference"), trial(1, "a", 5, 0.7, fte=0.25)])[0]
-    assert point.fte == 0.25
+def test_costs_are_counted_against_all_seeds_of_the_reference():
+    slow = replace(trial(0, "full", 10, 0.8, role="reference"), seconds=30.0)
+    again = replace(trial(1, "full", 10, 0.8, role="repeat", seed=1), seconds=10.0)
+    point = make_points([slow, again, trial(2, "a", 5, 0.7, fte=0.25)])[0]
+    assert point.fte == pytest.approx(10.0 / 20.0)
+
+
+def test_a_recorded_cost_serves_where_there_is_no_reference():
+    assert make_points([trial(1, "a", 5, 0.7, fte=0.25)])[0].fte == 0.25
 
 
 def test_a_study_without_reference_still_has_a_front():

@@ -109,12 +109,13 @@ def reference_trials(records: Iterable[TrialRecord]) -> dict[int, TrialRecord]:
 
 
 def trial_fte(record: TrialRecord, reference: dict[int, TrialRecord]) -> float | None:
-    """Cost in full-training equivalents: as recorded, else cost over the reference's mean cost."""
-    if record.fte is not None:
-        return record.fte
+    """Cost in full-training equivalents: over the mean cost of the reference's seeds, else as recorded.
+
+    The record was written when the reference had one seed; on a busy machine one timing says little.
+    """
     costs = [trial.cost for trial in reference.values()]
     mean_cost = sum(costs) / len(costs) if costs else 0.0
-    return record.cost / mean_cost if mean_cost > 0 else None
+    return record.cost / mean_cost if mean_cost > 0 and record.cost > 0 else record.fte
 
 
 def _point(records: Sequence[TrialRecord], reference: dict[int, TrialRecord]) -> Point:
