@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from autoembed.config import ConfigError
+
 app = typer.Typer(
     name="autoembed",
     help="Click logs and a memory budget in; an accuracy-memory front and a compressed model out.",
@@ -235,13 +237,23 @@ def export(
 
 @app.command()
 def verify(
-    artifact: Annotated[Path, typer.Argument(help="Folder of an exported model.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of an exported model or of prepared data.")],
 ) -> None:
-    """Check an exported model: sizes, checksums, and the byte model."""
-    from autoembed.runtime import load
+    """Check every file of a model or of prepared data: sizes, checksums, and the byte model."""
+    from autoembed.data.prepared import open_prepared
+    from autoembed.runtime import ArtifactError, load
 
-    model = load(artifact)  # checks sizes, checksums, and the tables against the byte model
-    console.print(f"{artifact}: intact, tables {model.table_bytes:,} bytes, equal to the byte model")
+    try:
+        model = load(folder)  # checks sizes, checksums, and the tables against the byte model
+    except ArtifactError as error:
+        try:
+            data = open_prepared(folder, verify=True)
+        except ConfigError:
+            raise error from None
+        rows = sum(data.rows(split) for split in ("train", "valid", "test"))
+        console.print(f"{folder}: prepared data, intact, {rows:,} rows")
+    else:
+        console.print(f"{folder}: intact, tables {model.table_bytes:,} bytes, equal to the byte model")
 
 
 @app.command()

@@ -4,11 +4,12 @@ from pathlib import Path
 
 from autoembed.budget import parse_budget
 from autoembed.evaluate import EVALUATION_BATCH
-from autoembed.export.artifact import Reference, Verified, verify_artifact, write_artifact
+from autoembed.export.artifact import LARGEST_DIFFERENCE, Reference, Verified, verify_artifact, write_artifact
 from autoembed.export.candidate import load_candidate
 from autoembed.front import FrontRecord, Pick, choose, front_record
 from autoembed.packed import PackedTable
 from autoembed.record import TrialRecord
+from autoembed.runtime import ArtifactError
 from autoembed.search.folder import RunFolder, read_records
 from autoembed.search.inputs import open_inputs
 from autoembed.search.limits import limits_of
@@ -47,11 +48,17 @@ def pick_trial(
 def export_pick(run: Path, pick: Pick, out: Path, *, overwrite: bool = False) -> Verified:
     """Write the picked trial as an artifact, reload it, and check size and predictions on the test split.
 
-    Raises ValueError where `out` exists, ArtifactError where the reloaded model differs.
+    Raises ValueError where `out` exists, ArtifactError where the reloaded model differs, or where packing
+    had changed what the trained candidate predicts.
     """
     config = read_config(run)
     data = open_inputs(config, run).data
     record = next(record for record in read_records(run) if record.number == pick.trial)
+    if record.packing_difference is not None and record.packing_difference > LARGEST_DIFFERENCE:
+        raise ArtifactError(
+            f"{run}: packing trial {record.number}, {record.candidate}, changed its predictions by up to "
+            f"{record.packing_difference:g}, allowed are {LARGEST_DIFFERENCE:g}; export another trial"
+        )
     packed, network = load_candidate(RunFolder(run).trial(record.number), config.model, data)
     write_artifact(
         out,

@@ -1,6 +1,7 @@
 """The commands: what they print, what they refuse, and that a mistake is one message without a traceback."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,36 @@ def test_export_writes_a_model_that_evaluate_and_verify_accept(
     # the raw log, through the model's own vocabulary, gives the same
     assert run_command(monkeypatch, "evaluate", model, run.parent / "clicks.yaml", "--json") == 0
     assert json.loads(capsys.readouterr().out)["auc"] == pytest.approx(measured["auc"], abs=1e-7)
+
+
+def test_verify_reads_every_byte_of_prepared_data(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared = tmp_path / "prepared"
+    shutil.copytree(next((run.parent / "prepared").iterdir()), prepared)
+    assert run_command(monkeypatch, "verify", prepared) == 0
+    assert "900 rows" in capsys.readouterr().out
+    column = sorted(prepared.rglob("*.npy"))[0]
+    content = bytearray(column.read_bytes())
+    content[-1] ^= 1
+    column.write_bytes(bytes(content))
+    assert run_command(monkeypatch, "verify", prepared) == 2
+
+
+def test_a_trial_that_packing_changed_is_not_exported(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "run"
+    shutil.copytree(run, broken)
+    path = broken / "trials" / "0000" / "record.json"
+    record = json.loads(path.read_text())
+    assert record["packing_difference"] <= 1e-5
+    path.write_text(json.dumps({**record, "packing_difference": 0.1}))
+    config = broken / "config.yaml"
+    config.write_text(config.read_text().replace("data: ../", f"data: {run.parent}/"))
+    assert run_command(monkeypatch, "export", broken, "--trial", "0", "-o", tmp_path / "m") == 2
+    assert "packing trial 0" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
 
 
 def test_export_wants_exactly_one_wish(

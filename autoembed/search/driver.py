@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,13 @@ class _Session:
 
 
 def _record(assignment: Assignment, **outcome: Any) -> TrialRecord:
+    """Raises StudyError where a worker measured what this program does not know."""
+    unknown = set(outcome) - {field.name for field in fields(TrialRecord)}
+    if unknown:
+        raise StudyError(
+            f"a worker reports {', '.join(sorted(unknown))}: autoembed was changed while the search ran; "
+            "start the same command again, finished trials are kept"
+        )
     return TrialRecord(
         number=assignment.number,
         candidate=assignment.candidate,

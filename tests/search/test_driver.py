@@ -293,3 +293,13 @@ def test_workers_change_no_reference_and_no_baseline(clicks: Path, tmp_path: Pat
     three = run_study(make_study(clicks, workers=3), tmp_path / "three", trainer=FAKE)
     fixed = [replace(r, fte=None) for r in one if r.role in ("reference", "baseline")]
     assert fixed == [replace(r, fte=None) for r in three if r.role in ("reference", "baseline")]
+
+
+def test_a_worker_of_another_version_ends_the_search_with_a_message() -> None:
+    from autoembed.search.driver import StudyError, _record
+    from autoembed.search.folder import Assignment
+
+    assignment = Assignment(0, "x", "x", {}, 0, "search")
+    assert _record(assignment, state="failed", reason="no luck").reason == "no luck"
+    with pytest.raises(StudyError, match="invented: autoembed was changed"):
+        _record(assignment, state="complete", invented=1)
