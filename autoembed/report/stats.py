@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from autoembed.data.prepared import PreparedData
-from autoembed.stats import Counts, FieldStats, frequency_groups, head_share, stats_of
+from autoembed.stats import Counts, frequency_groups, head_share, stats_of
 
 
 @dataclass(frozen=True)
@@ -121,18 +120,3 @@ def plot_long_tail(data: PreparedData, path: Path) -> None:
     from autoembed.report.stats_plot import draw_long_tail
 
     save(draw_long_tail(stats_of(data).fields), path)
-
-
-def coverage(counts: Counts, points: int = 400) -> tuple[Counts, Counts]:
-    """The most frequent k ids of a field, for up to `points` values of k, and their look-ups (k first).
-
-    Row 0 is left out. Both start at the most frequent id and end with all ids.
-    """
-    ids = len(counts) - 1
-    numbers = np.unique(np.geomspace(1, max(ids, 1), points).round().astype(np.int64))
-    return numbers[numbers <= ids], np.cumsum(counts[1:])[numbers[numbers <= ids] - 1]
-
-
-def largest_first(fields: Sequence[FieldStats]) -> list[FieldStats]:
-    """Fields by their rows, most first."""
-    return sorted(fields, key=lambda field: -field.rows)

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from autoembed.report.front_plot import COLOURS, FONT_SIZE, SALT
-from autoembed.report.stats import coverage, largest_first
-from autoembed.stats import FieldStats
+from autoembed.stats import Counts, FieldStats
 
 NAMED_FIELDS = len(COLOURS)
 GREY = "#BBBBBB"
@@ -47,3 +47,18 @@ def draw_long_tail(fields: Sequence[FieldStats]) -> Figure:
             axes.plot([], [], color=GREY, linewidth=0.8, label=f"{others} smaller fields")
         figure.legend(loc="outside right upper", fontsize=FONT_SIZE - 1, frameon=False)
     return figure
+
+
+def coverage(counts: Counts, points: int = 400) -> tuple[Counts, Counts]:
+    """The most frequent k ids of a field, for up to `points` values of k, and their look-ups (k first).
+
+    Row 0 is left out. Both start at the most frequent id and end with all ids.
+    """
+    ids = len(counts) - 1
+    numbers = np.unique(np.geomspace(1, max(ids, 1), points).round().astype(np.int64))
+    return numbers[numbers <= ids], np.cumsum(counts[1:])[numbers[numbers <= ids] - 1]
+
+
+def largest_first(fields: Sequence[FieldStats]) -> list[FieldStats]:
+    """Fields by their rows, most first."""
+    return sorted(fields, key=lambda field: -field.rows)

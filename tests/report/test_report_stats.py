@@ -11,8 +11,8 @@ from rich.console import Console
 from autoembed.data.config import Categorical, DataConfig, Split
 from autoembed.data.prepare import prepare
 from autoembed.data.prepared import PreparedData
-from autoembed.report.stats import coverage, plot_long_tail, print_stats, stats_rows
-from autoembed.report.stats_plot import draw_long_tail
+from autoembed.report.stats import plot_long_tail, print_stats, stats_rows
+from autoembed.report.stats_plot import coverage, draw_long_tail
 from autoembed.stats import FieldStats
 
 
