@@ -7,6 +7,7 @@ from typing import Any
 
 from autoembed.config import ConfigError
 from autoembed.methods.base import Float, Method
+from autoembed.methods.cafe_offline import CafeOffline
 from autoembed.methods.fp16 import Fp16
 from autoembed.methods.frequency_cut import FrequencyCut
 from autoembed.methods.full_precision import FullPrecision
@@ -27,6 +28,7 @@ METHODS: dict[str, type[Method]] = {
         Uniform,
         FrequencyCut,
         Hashing,
+        CafeOffline,
         QuotientRemainder,
         Robe,
         MixedDimension,
