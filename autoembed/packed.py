@@ -15,8 +15,8 @@ from autoembed.quotient_pairs import QuotientPairs
 from autoembed.row_codes import encode_rows
 from autoembed.tables_file import read_tables, write_tables
 from autoembed_kernels.gather_packed import SEGMENT_TENSORS, PackedSegments, as_words, gather_packed
+from autoembed_kernels.look_up_packed import ROW_TENSORS, PackedRows, look_up_packed, stored_rows
 from autoembed_kernels.pool_slots import pool_slots
-from autoembed_kernels.row_hash import row_hash
 
 _CHUNK_VALUES = 1 << 20  # rows are packed and decoded in pieces of about this many values
 _TENSORS = ("payload", "scales", "offsets", "projections")
@@ -151,14 +151,9 @@ class PackedTable(nn.Module):
     words: Tensor
     first_rows: Tensor
     matrices: Tensor
-    field: Tensor
-    field_start: Tensor
-    field_segment: Tensor
-    starts: Tensor
-    reads_row_0: Tensor
-    hashed: Tensor
+    row_field: Tensor
+    row_field_start: Tensor
     pooled: Tensor
-    buckets: Tensor
 
     def __init__(self, packed: Packed, first_rows: Sequence[int] | Tensor | None = None) -> None:
         super().__init__()
@@ -180,37 +175,24 @@ class PackedTable(nn.Module):
         self._layout = packed_segments(plan, packed.scales, packed.offsets, self.width)
         for name in SEGMENT_TENSORS:
             self._register(f"segment_{name}", getattr(self._layout, name))
-        self._register_addresses(plan)
+        self._addresses = _packed_rows(plan, self.first_rows)
+        for name in ROW_TENSORS:
+            self._register(f"row_{name}", getattr(self._addresses, name))
+        self._register(
+            "pooled", torch.tensor([segment.sharing == Sharing.POOL for _, segment, _ in placed(plan)])
+        )
+        self._pool = plan.pool
+        self.pairs = QuotientPairs([segment for _, segment, _ in placed(plan)])
         self._projected = [i for i, field in enumerate(plan.fields) if field.projection_dim]
         self._register("matrices", _matrices(packed, self.width))
 
     def _register(self, name: str, tensor: Tensor) -> None:
         self.register_buffer(name, tensor, persistent=False)
 
-    def _register_addresses(self, plan: Plan) -> None:
-        """Per segment (S,): its field, global first row and sharing, and the same of the field."""
-        fields = torch.tensor([index for index, _, _ in placed(plan)])
-        sharing = torch.tensor([segment.sharing for _, segment, _ in placed(plan)])
-        counts = torch.tensor([0, *(len(field.segments) for field in plan.fields)]).cumsum(0)
-        self._register("field", fields)
-        self._register("field_start", self.first_rows[fields])
-        self._register("field_segment", counts[fields])
-        self._register(
-            "starts", self.first_rows[fields] + torch.tensor([s.start for _, s, _ in placed(plan)])
-        )
-        self._register("reads_row_0", sharing == Sharing.OOV)
-        self._register("hashed", sharing == Sharing.HASHED)
-        self._register("buckets", torch.tensor([max(1, s.stored_rows) for _, s, _ in placed(plan)]))
-        self._any_reads_row_0 = bool(self.reads_row_0.any())
-        self._any_hashed = bool(self.hashed.any())
-        self._register("pooled", sharing == Sharing.POOL)
-        self._pool = plan.pool
-        self.pairs = QuotientPairs([segment for _, segment, _ in placed(plan)])
-
     def forward(self, batch: Batch) -> Tensor:
         """-> (B, F, D): the vector of every field of every example, bags pooled."""
         lookup = look_up(batch, self.first_rows)
-        pooled = lookup.pool(self.stored(lookup.rows))  # (B, F, W)
+        pooled = lookup.pool(self.stored(lookup.rows, max(1, len(lookup.single))))  # (B, F, W)
         vectors = pooled[:, :, : self.dim]
         if not self._projected:
             return vectors
@@ -218,19 +200,17 @@ class PackedTable(nn.Module):
         vectors[:, self._projected] = torch.einsum("bfw,fwd->bfd", pooled[:, self._projected], self.matrices)
         return vectors
 
-    def stored(self, rows: Tensor) -> Tensor:
-        """Global rows (N,) -> what is stored for them (N, W), padded with zeros, before any projection."""
-        # the buffers are where the module was moved to, the layout is where it was made
+    def stored(self, rows: Tensor, columns: int = 1) -> Tensor:
+        """Global rows (N,) -> what is stored for them (N, W), padded with zeros, before any projection.
+
+        `columns`: the single fields of the batch, in whose turn the first rows come; it only saves time.
+        """
+        # the buffers are where the module was moved to, these two are where it was made
         layout = replace(self._layout, **{name: getattr(self, f"segment_{name}") for name in SEGMENT_TENSORS})
-        segment = torch.searchsorted(self.starts, rows, right=True) - 1
-        if self._any_reads_row_0:
-            away = self.reads_row_0[segment]
-            rows = torch.where(away, self.field_start[segment], rows)
-            segment = torch.where(away, self.field_segment[segment], segment)
-        stored = rows - self.starts[segment]
-        if self._any_hashed:
-            hashed = row_hash(rows - self.field_start[segment], self.field[segment], self.buckets[segment])
-            stored = torch.where(self.hashed[segment], hashed, stored)
+        addresses = replace(self._addresses, **{name: getattr(self, f"row_{name}") for name in ROW_TENSORS})
+        if self._pool is None and not self.pairs.kinds:
+            return look_up_packed(self.words, layout, addresses, rows, columns)
+        rows, segment, stored = stored_rows(addresses, rows)
         if self._pool is not None:
             return self._with_pool(self._pool, layout, rows, segment, stored)
         return self._read(layout, segment, stored)
@@ -253,8 +233,8 @@ class PackedTable(nn.Module):
         chosen = pooled.nonzero().squeeze(1)
         where = segment[chosen]
         blocks = -(-self.dim // pool.dim)
-        row = rows[chosen] - self.field_start[where]
-        slots = pool_slots(row, self.field[where], blocks, pool.dim, pool.stored_rows * pool.dim)
+        row = rows[chosen] - self.row_field_start[where]
+        slots = pool_slots(row, self.row_field[where], blocks, pool.dim, pool.stored_rows * pool.dim)
         read = gather_packed(self.words, layout, where.repeat_interleave(blocks), slots.flatten())
         vectors = read[:, : pool.dim].reshape(len(chosen), blocks * pool.dim)[:, : self.dim]
         return values.index_copy(0, chosen, nn.functional.pad(vectors, (0, self.width - self.dim)))
@@ -272,6 +252,26 @@ class PackedTable(nn.Module):
         if field in self._projected:
             return values @ self.matrices[self._projected.index(field)]
         return values[:, : self.dim]
+
+
+def _packed_rows(plan: Plan, first_rows: Tensor) -> PackedRows:
+    """Which rows each segment serves; first_rows (F,) of the fields."""
+    segments = [segment for _, segment, _ in placed(plan)]
+    fields = torch.tensor([index for index, _, _ in placed(plan)])
+    counts = torch.tensor([0, *(len(field.segments) for field in plan.fields)]).cumsum(0)
+    sharing = torch.tensor([segment.sharing for segment in segments])
+    return PackedRows(
+        start=first_rows[fields] + torch.tensor([segment.start for segment in segments]),
+        field_start=first_rows[fields],
+        field_segment=counts[fields],
+        field=fields,
+        buckets=torch.tensor([max(1, segment.stored_rows) for segment in segments]),
+        reads_row_0=sharing == Sharing.OOV,
+        hashed=sharing == Sharing.HASHED,
+        any_reads_row_0=bool((sharing == Sharing.OOV).any()),
+        any_hashed=bool((sharing == Sharing.HASHED).any()),
+        rows=sum(field.rows for field in plan.fields),
+    )
 
 
 def _matrices(packed: Packed, width: int) -> Tensor:

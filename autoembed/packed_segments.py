@@ -40,7 +40,9 @@ def packed_segments(plan: Plan, scales: Tensor, offsets: Tensor, width: int) -> 
         bits=torch.tensor([s.bits if s.is_integer else 8 for s in segments]),
         kind=torch.tensor([_kind(s) for s in segments], dtype=torch.uint8),
         front=torch.tensor([profile.row_scale_bytes if integer else 0 for integer in integers]),
-        shift=torch.tensor([_shift(s) if s.is_integer and not whole else 0.0 for s in segments]),
+        shift=torch.tensor(
+            [_shift(s) if s.is_integer and not whole else 0.0 for s in segments], dtype=torch.float32
+        ),
         scale=torch.tensor([0.0 if s.scale is None else float(scales[s.scale]) for s in segments]),
         offset=torch.tensor([len(offset_rows) - 1 if s.offset is None else s.offset for s in segments]),
         offsets=offset_rows,

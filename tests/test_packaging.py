@@ -76,6 +76,8 @@ def test_the_wheel_holds_every_source_file_preset_and_type_marker(wheel):
     assert presets <= held
     assert source_files(ROOT / "autoembed", "*.py") <= held
     assert source_files(ROOT / "kernels" / "autoembed_kernels", "*.py") <= held
+    native = source_files(ROOT / "kernels" / "autoembed_kernels", "native/*.cpp")
+    assert native and native | source_files(ROOT / "kernels" / "autoembed_kernels", "native/*.h") <= held
     assert {"autoembed/py.typed", "autoembed_kernels/py.typed"} <= held
 
 

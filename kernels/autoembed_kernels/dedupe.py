@@ -14,6 +14,7 @@ and gradient together take 9.8 ms this way and 13.8 ms with the scratch array (o
 2.5 GHz, torch 2.13).
 """
 
+from ctypes import CDLL
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
+from autoembed_kernels.native.loader import address, checked, native_for, threads
+
 INT32_ROWS = 2**31
+UINT32 = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,25 @@ def reference(rows: Tensor) -> tuple[Tensor, Tensor]:
 def dedupe(rows: Tensor, bound: int) -> tuple[Tensor, Repeats]:
     """rows (N,) int64 in [0, bound) -> distinct rows (U,) int64, ascending, and their repeats.
 
+    On a CPU with the C++ library, raises IndexError where a row is out of range.
+    """
+    native = native_for(rows) if rows.dtype == torch.int64 and max(bound, len(rows)) <= UINT32 else None
+    return torch_dedupe(rows, bound) if native is None else native_dedupe(native, rows, bound)
+
+
+def native_dedupe(library: CDLL, rows: Tensor, bound: int) -> tuple[Tensor, Repeats]:
+    """`dedupe` by a radix sort, native/dedupe.cpp."""
+    unique, inverse, order, starts = (torch.empty_like(rows) for _ in range(4))
+    distinct = library.autoembed_dedupe(
+        *(address(rows), len(rows), bound), *map(address, (unique, inverse, order, starts))
+    )
+    checked(distinct, rows, bound, "row")
+    return unique[:distinct], Repeats(inverse, order, starts[:distinct])
+
+
+def torch_dedupe(rows: Tensor, bound: int) -> tuple[Tensor, Repeats]:
+    """`dedupe` in torch, without a check of the rows.
+
     Rows below 2^31 are sorted as 32-bit numbers, which takes half the time.
     """
     keys = rows.to(torch.int32) if bound <= INT32_ROWS else rows
@@ -70,11 +93,52 @@ class _Repeat(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, repeats: Repeats) -> Tensor:
         ctx.save_for_backward(repeats.order, repeats.starts)
-        return values.index_select(0, repeats.inverse)
+        return take_rows(values, repeats.inverse)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         order, starts = ctx.saved_tensors
+        return sum_repeats(gradient.contiguous(), order, starts), None
+
+
+def take_rows(table: Tensor, rows: Tensor) -> Tensor:
+    """table (R, D), rows (N,) int64 -> table[rows] (N, D), without a gradient of its own.
+
+    Raises IndexError on a CPU where a row is out of range.
+    """
+    native = native_for(table, rows) if table.dtype == torch.float32 and table.dim() == 2 else None
+    if native is None:
+        return table.index_select(0, rows)
+    out = table.new_empty(len(rows), table.shape[1])
+    return native_take_rows(native, table, rows, out)
+
+
+def native_take_rows(library: CDLL, table: Tensor, rows: Tensor, out: Tensor) -> Tensor:
+    """`take_rows` into out (N, D), native/rows.cpp."""
+    bad = library.autoembed_take_rows(
+        *(address(table), address(rows), len(rows), *table.shape), address(out), threads()
+    )
+    checked(bad, rows, len(table), "row")
+    return out
+
+
+def sum_repeats(gradient: Tensor, order: Tensor, starts: Tensor) -> Tensor:
+    """gradient (N, D), order and starts of `Repeats` -> the sum over each distinct row's look-ups (U, D)."""
+    native = native_for(gradient, order, starts) if gradient.dtype == torch.float32 else None
+    if native is None:
         # a bag over the gradient's rows is several times as fast as any scatter that adds
-        return embedding_bag(order, gradient.contiguous(), starts, mode="sum"), None
+        return embedding_bag(order, gradient, starts, mode="sum")
+    return native_sum_repeats(
+        native, gradient, order, starts, gradient.new_empty(len(starts), gradient.shape[1])
+    )
+
+
+def native_sum_repeats(library: CDLL, gradient: Tensor, order: Tensor, starts: Tensor, out: Tensor) -> Tensor:
+    """`sum_repeats` into out (U, D), native/rows.cpp."""
+    library.autoembed_sum_repeats(
+        *map(address, (gradient, order, starts)),
+        *(len(order), len(starts), gradient.shape[1]),
+        *(address(out), threads()),
+    )
+    return out

@@ -13,18 +13,26 @@ scale is the segment's, or the fp16 number at the row's front (`front` >= 2); wi
 behind it takes the place of the offset. Columns from the segment's dimension on read zero, and so do
 segments of dimension 0, which store nothing.
 
-The fast path reads 64-bit words at any byte: 8 codes of b bits take b bytes, so one word holds them; it
-holds 4 or 2 floats. It relies on a little-endian machine, as the file format does.
+Both fast paths read 64-bit words at any byte: 8 codes of b bits take b bytes, so one word holds them; it
+holds 4 or 2 floats. They rely on a little-endian machine, as the file format does.
 """
 
+import ctypes
 import struct
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from autoembed_kernels.native.loader import address, native_for, threads
+
 INTEGER, FP16, BF16, FP32 = range(4)
-SEGMENT_TENSORS = ("base", "row_bytes", "dim", "bits", "kind", "front", "shift", "scale", "offset", "offsets")
+SEGMENT_DTYPES = {
+    **dict.fromkeys(("base", "row_bytes", "dim", "bits"), torch.int64),
+    **{"kind": torch.uint8, "front": torch.int64, "shift": torch.float32, "scale": torch.float32},
+    **{"offset": torch.int64, "offsets": torch.float32},
+}
+SEGMENT_TENSORS = tuple(SEGMENT_DTYPES)
 _FLOAT_DTYPES = {FP16: torch.float16, BF16: torch.bfloat16, FP32: torch.float32}
 
 
@@ -99,9 +107,58 @@ def as_words(payload: Tensor, width: int) -> Tensor:
 def gather_packed(words: Tensor, segments: PackedSegments, segment: Tensor, row: Tensor) -> Tensor:
     """words of `as_words`, segment (N,) int64, row (N,) int64 stored rows -> (N, W) float32.
 
-    One pass for all integer widths and one for each float type that occurs. Equals the reference to
-    float32 rounding: 3 * 2^-24 * (|c + shift| * |scale| + |offset|).
+    Equals the reference to float32 rounding: 3 * 2^-24 * (|c + shift| * |scale| + |offset|). On a CPU with
+    the C++ library, raises IndexError where a segment does not exist or a row lies outside the payload.
     """
+    segment, row = segment.contiguous(), row.contiguous()
+    native = native_for(words, segment, row, *(getattr(segments, name) for name in SEGMENT_TENSORS))
+    if native is None:
+        return torch_gather_packed(words, segments, segment, row)
+    return native_gather_packed(native, words, segments, segment, row, torch.empty(len(row), segments.width))
+
+
+class NativeSegments(ctypes.Structure):
+    """`PackedSegments` as native/gather_packed.cpp reads it; holds addresses, not the tensors."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in SEGMENT_TENSORS),
+        *((name, ctypes.c_int64) for name in ("count", "width", "any_offset")),
+    )
+
+    @staticmethod
+    def of(segments: PackedSegments) -> "NativeSegments":
+        addresses = typed_addresses(segments, SEGMENT_DTYPES)
+        return NativeSegments(*addresses, len(segments.base), segments.width, segments.any_offset)
+
+
+def typed_addresses(held: object, dtypes: dict[str, torch.dtype]) -> list[int | None]:
+    """Addresses of the tensors that `held` has under these names. Raises TypeError for another dtype."""
+    tensors = [getattr(held, name) for name in dtypes]
+    for (name, dtype), tensor in zip(dtypes.items(), tensors, strict=True):
+        if tensor.dtype != dtype:
+            raise TypeError(f"{type(held).__name__}.{name} is {tensor.dtype}, expected {dtype}")
+    return [address(tensor) for tensor in tensors]
+
+
+def native_gather_packed(
+    library: ctypes.CDLL, words: Tensor, segments: PackedSegments, segment: Tensor, row: Tensor, out: Tensor
+) -> Tensor:
+    """`gather_packed` into out (N, W), in one pass over the look-ups."""
+    bad = library.autoembed_gather_packed(
+        *(address(words), 8 * len(words), ctypes.byref(NativeSegments.of(segments))),
+        *(address(segment), address(row), len(row), address(out), threads()),
+    )
+    if bad < 0:
+        place = -1 - bad
+        raise IndexError(
+            f"look-up {place} reads row {int(row[place])} of segment {int(segment[place])}, not among "
+            f"the {8 * len(words)} bytes of the payload; there are {len(segments.base)} segments"
+        )
+    return out
+
+
+def torch_gather_packed(words: Tensor, segments: PackedSegments, segment: Tensor, row: Tensor) -> Tensor:
+    """`gather_packed` in torch, on any device: one pass for all integer widths, one for each float type."""
     if segments.kinds == ():
         return torch.zeros(len(row), segments.width, device=row.device)
     at = segments.base[segment] + row * segments.row_bytes[segment]  # (N,)

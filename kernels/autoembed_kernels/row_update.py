@@ -14,11 +14,15 @@ by the number of steps of the whole table, which overstates the first step of a 
 """
 
 import math
+from ctypes import CDLL
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from autoembed_kernels.native.loader import address, checked, native_for, threads
+
+# native/row_update.cpp numbers them in this order
 _STATE = {
     "adam": ("moment", "square", "touches"),
     "adagrad": ("square_sum",),
@@ -92,7 +96,52 @@ def row_update(
     gradient: Tensor,
     learning_rate: float,
 ) -> None:
-    """Update weight (R, D) and its state at the distinct rows (U,) from gradient (U, D), in place."""
+    """Update weight (R, D) and its state at the distinct rows (U,) from gradient (U, D), in place.
+
+    Raises IndexError on a CPU where a row is out of range; then nothing is changed.
+    """
+    gradient = gradient.contiguous()
+    native = native_for(weight, rows, gradient, *state.values()) if _is_float32(weight, gradient) else None
+    if native is None:
+        torch_row_update(optimizer, weight, state, rows, gradient, learning_rate)
+    else:
+        native_row_update(native, optimizer, weight, state, rows, gradient, learning_rate)
+
+
+def _is_float32(*tensors: Tensor) -> bool:
+    return all(tensor.dtype == torch.float32 for tensor in tensors)
+
+
+def native_row_update(
+    library: CDLL,
+    optimizer: RowOptimizer,
+    weight: Tensor,
+    state: dict[str, Tensor],
+    rows: Tensor,
+    gradient: Tensor,
+    learning_rate: float,
+) -> None:
+    """`row_update` in one pass over each row, native/row_update.cpp."""
+    moments = (state.get("moment"), state.get("square", state.get("square_sum")), state.get("touches"))
+    bad = library.autoembed_row_update(
+        OPTIMIZERS.index(optimizer.name),
+        *map(address, (weight, rows, gradient, *moments)),
+        *(len(rows), *weight.shape),
+        *(learning_rate, optimizer.eps, optimizer.l2, *optimizer.betas),
+        threads(),
+    )
+    checked(bad, rows, len(weight), "row")
+
+
+def torch_row_update(
+    optimizer: RowOptimizer,
+    weight: Tensor,
+    state: dict[str, Tensor],
+    rows: Tensor,
+    gradient: Tensor,
+    learning_rate: float,
+) -> None:
+    """`row_update` in torch, on any device."""
     old = weight.index_select(0, rows)  # (U, D)
     if optimizer.l2:
         gradient = gradient.add(old, alpha=optimizer.l2)

@@ -1,0 +1,125 @@
+"""Rows of all fields -> their values in packed tables: which segment, which stored row, then the gather.
+
+    s       = the last segment whose start[s] is at most the row
+    s, row  = field_segment[s], field_start[s]         where reads_row_0[s]: the field's first row
+    stored  = row - start[s]
+            | row_hash(row - field_start[s], field[s], buckets[s])         where hashed[s]
+    values  = gather_packed(words, segments, s, stored)
+
+Rows are counted over all fields, one field behind the other, and start is ascending.
+"""
+
+import ctypes
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autoembed_kernels.gather_packed import (
+    SEGMENT_TENSORS,
+    NativeSegments,
+    PackedSegments,
+    torch_gather_packed,
+    typed_addresses,
+)
+from autoembed_kernels.native.loader import address, checked, native_for, threads
+from autoembed_kernels.row_hash import row_hash
+
+ROW_DTYPES = {
+    **dict.fromkeys(("start", "field_start", "field_segment", "field", "buckets"), torch.int64),
+    **dict.fromkeys(("reads_row_0", "hashed"), torch.bool),
+}
+ROW_TENSORS = tuple(ROW_DTYPES)
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """Per segment (S,): which rows it serves.
+
+    start, field_start: the first row of the segment and of its field; field_segment: the field's first
+    segment; field: its number; buckets >= 1: stored rows that hashing chooses from; int64. reads_row_0,
+    hashed bool. `rows` is the number of rows of all fields.
+    """
+
+    start: Tensor
+    field_start: Tensor
+    field_segment: Tensor
+    field: Tensor
+    buckets: Tensor
+    reads_row_0: Tensor
+    hashed: Tensor
+    any_reads_row_0: bool
+    any_hashed: bool
+    rows: int
+
+
+def look_up_packed(
+    words: Tensor, segments: PackedSegments, addresses: PackedRows, rows: Tensor, columns: int = 1
+) -> Tensor:
+    """words of `as_words`, rows (N,) int64 -> (N, W) float32, columns past a segment's dimension zero.
+
+    `columns`: where look-up n mostly reads the field that look-up n - columns read; it only saves time.
+    On a CPU with the C++ library, raises IndexError where a row is negative or not below `addresses.rows`.
+    """
+    rows = rows.contiguous()
+    held = (
+        *(getattr(segments, name) for name in SEGMENT_TENSORS),
+        *(getattr(addresses, n) for n in ROW_TENSORS),
+    )
+    native = native_for(words, rows, *held)
+    if native is None:
+        return torch_look_up_packed(words, segments, addresses, rows)
+    out = torch.empty(len(rows), segments.width)
+    return native_look_up_packed(native, words, segments, addresses, rows, columns, out)
+
+
+class NativeRows(ctypes.Structure):
+    """`PackedRows` as native/gather_packed.cpp reads it; holds addresses, not the tensors."""
+
+    _fields_ = (*((name, ctypes.c_void_p) for name in ROW_TENSORS), ("rows", ctypes.c_int64))
+
+    @staticmethod
+    def of(addresses: PackedRows) -> "NativeRows":
+        return NativeRows(*typed_addresses(addresses, ROW_DTYPES), addresses.rows)
+
+
+def native_look_up_packed(
+    library: ctypes.CDLL,
+    words: Tensor,
+    segments: PackedSegments,
+    addresses: PackedRows,
+    rows: Tensor,
+    columns: int,
+    out: Tensor,
+) -> Tensor:
+    """`look_up_packed` into out (N, W), in one pass over the look-ups."""
+    bad = library.autoembed_look_up_packed(
+        *(address(words), 8 * len(words)),
+        *(ctypes.byref(NativeSegments.of(segments)), ctypes.byref(NativeRows.of(addresses))),
+        *(address(rows), len(rows), max(1, columns), address(out), threads()),
+    )
+    checked(bad, rows, addresses.rows, "row")
+    return out
+
+
+def torch_look_up_packed(
+    words: Tensor, segments: PackedSegments, addresses: PackedRows, rows: Tensor
+) -> Tensor:
+    """`look_up_packed` in torch, on any device, without a check of the rows."""
+    _, segment, stored = stored_rows(addresses, rows)
+    return torch_gather_packed(words, segments, segment, stored)
+
+
+def stored_rows(addresses: PackedRows, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """rows (N,) -> the rows that are read for them, their segments and the stored rows there, (N,) each."""
+    segment = torch.searchsorted(addresses.start, rows, right=True) - 1
+    if addresses.any_reads_row_0:
+        away = addresses.reads_row_0[segment]
+        rows = torch.where(away, addresses.field_start[segment], rows)
+        segment = torch.where(away, addresses.field_segment[segment], segment)
+    stored = rows - addresses.start[segment]
+    if addresses.any_hashed:
+        salt, buckets = addresses.field[segment], addresses.buckets[segment]
+        hashed = row_hash(rows - addresses.field_start[segment], salt, buckets)
+        stored = torch.where(addresses.hashed[segment], hashed, stored)
+    return rows, segment, stored

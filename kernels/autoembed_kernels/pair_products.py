@@ -1,0 +1,95 @@
+"""Dot products of all pairs of an example's vectors: the interaction of DLRM, and of inner-product networks.
+
+    out[b, p] = sum over d of x[b, i, d] x[b, j, d]        for pair p = (i, j), i < j, in the order of
+                                                           torch.triu_indices(V, V, offset=1)
+    d x[b, i] = sum over j != i of g[b, pair of i and j] x[b, j]
+
+Naumov et al., "Deep Learning Recommendation Model for Personalization and Recommendation Systems",
+arXiv:1906.00091.
+"""
+
+from ctypes import CDLL
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from autoembed_kernels.native.loader import address, native_for, threads
+
+
+def reference(vectors: Tensor) -> Tensor:
+    """vectors (B, V, D) -> (B, V (V - 1) / 2), in float64."""
+    wide = vectors.double()
+    count = vectors.shape[1]
+    pairs = [(wide[:, i] * wide[:, j]).sum(1) for i in range(count) for j in range(i + 1, count)]
+    return torch.stack(pairs, dim=1) if pairs else wide.new_zeros(len(wide), 0)
+
+
+def pair_products(vectors: Tensor, upper: Tensor, mirrored: Tensor) -> Tensor:
+    """vectors (B, V, D), V >= 2 -> (B, V (V - 1) / 2); first derivatives only.
+
+    upper and mirrored of `pair_places(V)`, which the torch path uses.
+    """
+    products: Tensor = _PairProducts.apply(vectors, upper, mirrored)  # type: ignore[no-untyped-call]
+    return products
+
+
+def pair_places(vectors: int) -> tuple[Tensor, Tensor]:
+    """Where pair p stands in the flattened (V, V) products, and which pair stands at each place."""
+    first, second = torch.triu_indices(vectors, vectors, offset=1)
+    mirrored = torch.zeros(vectors, vectors, dtype=torch.int64)
+    mirrored[first, second] = mirrored[second, first] = torch.arange(len(first))
+    return first * vectors + second, mirrored.flatten()
+
+
+def native_products(library: CDLL, vectors: Tensor, out: Tensor) -> Tensor:
+    """Into out (B, pairs), native/pair_products.cpp."""
+    library.autoembed_pair_products(address(vectors), *vectors.shape, address(out), threads())
+    return out
+
+
+def native_gradient(library: CDLL, gradient: Tensor, vectors: Tensor, out: Tensor) -> Tensor:
+    """Into out (B, V, D)."""
+    library.autoembed_pair_products_gradient(
+        address(gradient), address(vectors), *vectors.shape, address(out), threads()
+    )
+    return out
+
+
+class _PairProducts(torch.autograd.Function):
+    """In torch the gradient is one product with the mirrored gradient of the pairs.
+
+    That is about half the time of autograd's own backward pass through bmm and index_select on a CPU.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, upper: Tensor, mirrored: Tensor) -> Tensor:
+        vectors = vectors.contiguous()
+        ctx.save_for_backward(vectors, mirrored)
+        native = _native(vectors)
+        if native is not None:
+            return native_products(native, vectors, vectors.new_empty(len(vectors), len(upper)))
+        # a contiguous second factor makes the batched product three times as fast on a CPU
+        products = torch.bmm(vectors, vectors.transpose(1, 2).contiguous())  # (B, V, V)
+        return products.flatten(1).index_select(1, upper)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        vectors, mirrored = ctx.saved_tensors
+        native = _native(vectors)
+        if native is not None:
+            return (
+                native_gradient(native, gradient.contiguous(), vectors, torch.empty_like(vectors)),
+                None,
+                None,
+            )
+        size, count, _ = vectors.shape
+        full = gradient.index_select(1, mirrored).view(size, count, count)
+        full.diagonal(dim1=1, dim2=2).zero_()
+        return torch.bmm(full, vectors), None, None
+
+
+def _native(vectors: Tensor) -> CDLL | None:
+    return native_for(vectors) if vectors.dtype == torch.float32 else None

@@ -1,0 +1,155 @@
+"""Look-ups in packed tables in C++ against the reference and against torch."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from native_library import native, poisoned
+from random_plans import packed_with_rows, plans
+
+from autoembed.packed import PackedTable
+from autoembed.plan import Plan
+from autoembed_kernels.gather_packed import (
+    BF16,
+    FP16,
+    FP32,
+    INTEGER,
+    PackedSegments,
+    as_words,
+    native_gather_packed,
+    reference_gather_packed,
+    torch_gather_packed,
+)
+from autoembed_kernels.look_up_packed import native_look_up_packed, torch_look_up_packed
+
+KINDS = {INTEGER: None, FP16: torch.float16, BF16: torch.bfloat16, FP32: torch.float32}
+Layout = tuple[int, int, int, int]  # kind, bits, dim, rows
+
+
+def build(
+    layouts: list[Layout], front: int, width: int, generator: torch.Generator
+) -> tuple[torch.Tensor, PackedSegments]:
+    """A payload of random bytes, or random numbers where they are floats, and its segments."""
+    parts, base, row_bytes, at = [], [], [], 0
+    for kind, bits, dim, rows in layouts:
+        dtype = KINDS[kind]
+        if dtype is None:
+            body = torch.randint(0, 256, (rows, -(-dim * bits // 8)), generator=generator, dtype=torch.uint8)
+            numbers = torch.rand(rows, front // 2, generator=generator).half().view(torch.uint8)
+            body = torch.cat([numbers, body], dim=1)
+        else:
+            body = torch.randn(rows, dim, generator=generator).to(dtype).view(torch.uint8)
+        base.append(at)
+        row_bytes.append(body.shape[1])
+        parts.append(body.flatten())
+        at += body.numel()
+    kinds = [kind for kind, _, _, _ in layouts]
+    count = len(layouts)
+    return torch.cat(parts), PackedSegments(
+        base=torch.tensor(base),
+        row_bytes=torch.tensor(row_bytes),
+        dim=torch.tensor([dim for _, _, dim, _ in layouts]),
+        bits=torch.tensor([bits for _, bits, _, _ in layouts]),
+        kind=torch.tensor(kinds, dtype=torch.uint8),
+        front=torch.tensor([front if kind == INTEGER else 0 for kind in kinds]),
+        shift=torch.randint(-128, 1, (count,), generator=generator).float(),
+        scale=torch.rand(count, generator=generator),
+        offset=torch.arange(count) % 2,
+        offsets=torch.randn(2, width, generator=generator),
+        kinds=tuple(sorted(set(kinds))),
+        row_scales=front >= 2,
+        row_biases=front == 4,
+        any_narrow=True,
+        any_offset=True,
+        width=width,
+    )
+
+
+layout = st.tuples(
+    st.sampled_from([INTEGER, INTEGER, *KINDS]), st.integers(1, 8), st.integers(1, 18), st.integers(1, 6)
+)
+
+
+@given(
+    st.lists(layout, min_size=1, max_size=6),
+    st.sampled_from([0, 2, 4]),
+    st.sampled_from([18, 24, 32, 35]),
+    # more than two blocks of 32 look-ups, and parts of a block
+    st.integers(0, 80),
+    st.integers(0, 2**32),
+)
+@settings(deadline=None, max_examples=25)
+def test_mixed_segments_read_as_the_reference_and_bit_for_bit_as_torch(
+    layouts: list[Layout], front: int, width: int, count: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    payload, segments = build(layouts, front, width, generator)
+    segment = torch.randint(0, len(layouts), (count,), generator=generator)
+    rows = torch.tensor([rows for _, _, _, rows in layouts])[segment]
+    row = (torch.rand(count, generator=generator) * rows).long()
+    words = as_words(payload, width)
+    values = native_gather_packed(native(), words, segments, segment, row, poisoned(count, width))
+    assert torch.equal(values, torch_gather_packed(words, segments, segment, row))
+    expected = reference_gather_packed(payload, segments, segment, row)
+    torch.testing.assert_close(values.double(), expected, rtol=0, atol=3 * 2.0**-24 * 392)
+
+
+@pytest.mark.parametrize("kind", [FP16, BF16])
+def test_every_half_precision_number_is_read_exactly(kind: int) -> None:
+    numbers = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(-1, 8)
+    _, segments = build([(kind, 8, 8, 1)], 0, 8, torch.Generator().manual_seed(0))
+    words, row = as_words(numbers.view(torch.uint8).flatten(), 8), torch.arange(2**13)
+    values = native_gather_packed(
+        native(), words, segments, torch.zeros_like(row), row, torch.zeros(len(row), 8)
+    )
+    expected = numbers.view(KINDS[kind]).float()
+    torch.testing.assert_close(values, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("dim", [1, 7, 8, 17])
+def test_every_width_reads_its_last_row(bits: int, dim: int) -> None:
+    generator = torch.Generator().manual_seed(bits)
+    payload, segments = build([(INTEGER, bits, dim, 3)], 0, 17, generator)
+    segment, row = torch.zeros(1, dtype=torch.int64), torch.tensor([2])
+    values = native_gather_packed(native(), as_words(payload, 17), segments, segment, row, poisoned(1, 17))
+    expected = reference_gather_packed(payload, segments, segment, row)
+    torch.testing.assert_close(values.double(), expected, rtol=0, atol=3 * 2.0**-24 * 392)
+
+
+@pytest.mark.parametrize(
+    ("segment", "row"), [(-1, 0), (2, 0), (0, -1), (0, 10**6), (1, 2**62), (0, -(2**63))]
+)
+def test_a_look_up_outside_the_payload_raises(segment: int, row: int) -> None:
+    payload, segments = build([(INTEGER, 3, 5, 4), (FP32, 8, 5, 4)], 0, 5, torch.Generator().manual_seed(0))
+    which, rows = torch.tensor([0, segment]), torch.tensor([0, row])
+    with pytest.raises(IndexError, match=f"row {row} of segment {segment}"):
+        native_gather_packed(native(), as_words(payload, 5), segments, which, rows, poisoned(2, 5))
+
+
+def test_numbers_of_another_type_are_refused() -> None:
+    payload, segments = build([(INTEGER, 3, 5, 4)], 0, 5, torch.Generator().manual_seed(0))
+    wrong = dataclasses.replace(segments, shift=segments.shift.long())
+    zero = torch.zeros(1, dtype=torch.int64)
+    with pytest.raises(TypeError, match=r"shift is torch\.int64, expected torch\.float32"):
+        native_gather_packed(native(), as_words(payload, 5), wrong, zero, zero, poisoned(1, 5))
+
+
+@given(plans(), st.integers(1, 5), st.integers(0, 2**32))
+@settings(deadline=None, max_examples=25)
+def test_rows_of_any_plan_are_looked_up_as_torch_looks_them_up(plan: Plan, columns: int, seed: int) -> None:
+    packed, _ = packed_with_rows(plan, seed)
+    table = PackedTable(packed)
+    total = sum(field.rows for field in plan.fields)
+    rows = torch.randint(0, total, (90,), generator=torch.Generator().manual_seed(seed))
+    rows = torch.cat([rows, torch.arange(total)])
+    held = (table.words, table._layout, table._addresses)
+    found = native_look_up_packed(native(), *held, rows, columns, poisoned(len(rows), table.width))
+    assert torch.equal(found, torch_look_up_packed(*held, rows))
+    for wrong in (-1, total):
+        with pytest.raises(IndexError, match=f"row {wrong} at place 1 is out of range, there are {total}"):
+            native_look_up_packed(
+                native(), *held, torch.tensor([0, wrong]), columns, poisoned(2, table.width)
+            )
