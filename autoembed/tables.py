@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from autoembed.lookup import Lookup as Lookup
 from autoembed.lookup import look_up as look_up
-from autoembed_kernels.dedupe import Repeats, dedupe
+from autoembed_kernels.dedupe import Repeats, dedupe, take_rows
 from autoembed_kernels.row_update import RowOptimizer, row_update
 
 
@@ -38,7 +38,7 @@ class RowStore(nn.Module):
         gradients are recorded the weights are a leaf, and `update` will use its gradient.
         """
         unique, repeats = dedupe(rows, len(self.weight))
-        values = self.weight.index_select(0, unique)
+        values = take_rows(self.weight, unique)
         if torch.is_grad_enabled():
             values.requires_grad_()
             self._pending = (unique, values)
