@@ -1,13 +1,14 @@
-"""Low-precision training: rows are held in 16 bits while they are trained, and rounded by chance.
+"""Low-precision training: rows are held in 16 or 8 bits while they are trained, and rounded by chance.
 
 Zhang, Yang and Yuen, "Training with low-precision embedding tables", Systems for ML workshop at NeurIPS
 2018. A step reads the rows of its look-ups, updates them in float32, and casts them back so that the
-expectation of the 16-bit value is the float32 one. Rounding to the nearest instead loses every change of
+expectation of the stored value is the float32 one. Rounding to the nearest instead loses every change of
 less than half a spacing: with a small learning rate training stalls.
 
 Departs from the paper, whose generator is not known to us: words come from Philox4x32-10, keyed by (seed,
 step, row, column), so that a row rounds alike on every device and whatever else the batch holds. Optimizer
-state stays in float32.
+state stays in float32. Rows of 8 bits, which the paper has not, take a step of their own, so only hardware
+profiles with a scale in each row store them.
 """
 
 from dataclasses import dataclass
@@ -19,25 +20,25 @@ from torch import Tensor
 from autoembed.budget import Footprint
 from autoembed.lookup import Lookup
 from autoembed.methods.base import Choice, Method, Table, TableSpec, knob
-from autoembed.methods.half_rows import HalfRows
+from autoembed.methods.low_rows import LowRows, row_steps, to_codes
 from autoembed.packed import Packed, SegmentRows, pack
 from autoembed.plan import FieldPlan, Plan, Segment, own, plan_bytes
 from autoembed_kernels.dedupe import repeat
 from autoembed_kernels.row_update import RowOptimizer
 
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_DTYPES = {"int8": torch.int8, "fp16": torch.float16, "bf16": torch.bfloat16}
 _CHUNK_ROWS = 1 << 16  # first values are drawn in pieces of so many float32 rows
 
 
 @dataclass(frozen=True)
 class LowPrecision(Method):
-    """One row of 16-bit floats per id, in training as in the file."""
+    """One row of 16-bit floats or 8-bit codes per id, in training as in the file."""
 
-    format: str = knob("fp16", Choice(("fp16", "bf16")), "of the stored values")
+    format: str = knob("fp16", Choice(("int8", "fp16", "bf16")), "of the stored values")
     rounding: str = knob("stochastic", Choice(("stochastic", "nearest")), "of rows after their update")
 
     name: ClassVar[str] = "low_precision"
-    summary: ClassVar[str] = "rows held in 16 bits while training, rounded by chance"
+    summary: ClassVar[str] = "rows held in 16 or 8 bits while training, rounded by chance"
     source: ClassVar[str] = "low-precision embedding tables, Systems for ML workshop at NeurIPS 2018"
     levers: ClassVar[tuple[str, ...]] = ("precision",)
     trains_small: ClassVar[bool] = True
@@ -51,6 +52,11 @@ class LowPrecision(Method):
 
 
 def _plan(spec: TableSpec, precision: str) -> Plan:
+    if precision == "int8" and spec.profile.row_scale_bytes == 0:
+        raise ValueError(
+            f"profile {spec.profile.name!r} cannot store a scale in each row, which low_precision needs for "
+            "int8; take fp16 or bf16, or a profile with row scales"
+        )
     fields = tuple(
         FieldPlan(field.name, field.rows, spec.dim, (own(0, field.rows, spec.dim, precision),))
         for field in spec.stats.fields
@@ -67,11 +73,19 @@ class LowPrecisionTable(Table):
         super().__init__(spec)
         self.method = method
         weight = torch.empty(spec.stats.rows, spec.dim, dtype=_DTYPES[method.format])
+        steps = None
+        if method.format == "int8":
+            steps = torch.empty(len(weight), dtype=torch.float16)
         for start in range(0, len(weight), _CHUNK_ROWS):
             chunk = weight[start : start + _CHUNK_ROWS]
-            chunk.copy_(torch.empty(chunk.shape).normal_(0.0, spec.initial_std, generator=generator))
+            values = torch.empty(chunk.shape).normal_(0.0, spec.initial_std, generator=generator)
+            if steps is not None:
+                found = row_steps(values)
+                steps[start : start + _CHUNK_ROWS] = found.squeeze(1)
+                values = to_codes(values, found, None)
+            chunk.copy_(values)
         seed = int(torch.randint(2**62, (), generator=generator))
-        self.rows = HalfRows(weight, optimizer, seed if method.rounding == "stochastic" else None)
+        self.rows = LowRows(weight, optimizer, seed if method.rounding == "stochastic" else None, steps)
 
     def values(self, lookup: Lookup) -> Tensor:
         return repeat(*self.rows.gather(lookup.rows))
@@ -82,11 +96,17 @@ class LowPrecisionTable(Table):
     def plan(self) -> Plan:
         return _plan(self.spec, self.method.format)
 
+    @torch.no_grad()
     def pack(self) -> Packed:
         firsts = self.spec.stats.first_rows
 
         def rows_of(field: int, segment: Segment) -> SegmentRows:
-            return SegmentRows(self.rows.weight[firsts[field] : firsts[field] + segment.stop])
+            rows = slice(firsts[field], firsts[field] + segment.stop)
+            steps = self.rows.steps
+            if steps is None:
+                return SegmentRows(self.rows.weight[rows])
+            scale = steps[rows].float()
+            return SegmentRows(self.rows.weight[rows].float() * scale.unsqueeze(1), scale)
 
         return pack(self.plan(), rows_of)
 

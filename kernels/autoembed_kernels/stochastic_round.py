@@ -1,4 +1,4 @@
-"""Cast float32 to a 16-bit float so that the expectation is the value: up or down by chance.
+"""Cast float32 to a 16-bit float or to a code so that the expectation is the value: up or down by chance.
 
 For x between its neighbours down and up (multiples of the spacing at x, towards and away from zero):
 
@@ -8,6 +8,8 @@ bfloat16, and float16 from 2^-14 on, keep the upper bits of a float32: a random 
 that fall away is added to them, and they are cut off. Chances are exact to the last of these bits. Below
 2^-14 float16 is spaced by 2^-24, and x 2^24 plus a number even in [0, 1) is rounded down, in float64. A value
 that 16 bits hold exactly is never changed; NaN and infinity stay; above 65504 a float16 may become infinite.
+
+Codes are whole numbers of steps: floor(x / step + u) with u even in [0, 1), in float64.
 """
 
 import math
@@ -32,6 +34,12 @@ def stochastic_round(values: Tensor, words: Tensor, dtype: torch.dtype) -> Tenso
         chosen = values[small].double() / _SUBNORMAL_SPACING
         rounded[small] = ((chosen + words[small].double() * 2.0**-32).floor() * _SUBNORMAL_SPACING).float()
     return rounded.to(dtype)
+
+
+def stochastic_codes(values: Tensor, steps: Tensor, words: Tensor, lowest: int, highest: int) -> Tensor:
+    """values (N, D) float32, steps (N, 1) > 0, words as above -> codes (N, D) int8 in [lowest, highest]."""
+    codes = (values.double() / steps.double() + words.double() * 2.0**-32).floor()
+    return codes.clamp(lowest, highest).to(torch.int8)
 
 
 def reference(value: float, word: int, dtype: torch.dtype) -> float:

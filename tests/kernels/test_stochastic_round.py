@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoembed_kernels.philox import row_words
-from autoembed_kernels.stochastic_round import reference, stochastic_round
+from autoembed_kernels.stochastic_round import reference, stochastic_codes, stochastic_round
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 FLOATS = st.floats(-60000, 60000, width=32).filter(lambda x: x == 0 or abs(x) > 1e-30)
@@ -65,3 +65,25 @@ def test_what_is_not_finite_stays_so(dtype: torch.dtype) -> None:
     rounded = stochastic_round(values, torch.full((3,), 2**32 - 1), dtype)
     assert rounded.isnan().tolist() == [True, False, False]
     assert rounded[1:].tolist() == [math.inf, -math.inf]
+
+
+@pytest.mark.parametrize("value", [0.0371, -0.0371, 0.4999, -1e-5])
+def test_the_mean_of_codes_is_the_value_within_four_standard_errors(value: float) -> None:
+    count, step = 40_000, 1 / 128
+    words = row_words(3, 1, torch.arange(count), 1)
+    exact = float(torch.tensor(value))
+    codes = stochastic_codes(torch.full((count, 1), exact), torch.full((count, 1), step), words, -127, 127)
+    down = math.floor(exact / step)
+    assert set(codes.flatten().tolist()) <= {down, down + 1}
+    chance = exact / step - down
+    error = step * math.sqrt(chance * (1 - chance) / count)
+    assert abs(codes.double().mean().item() * step - exact) <= 4 * error
+
+
+def test_whole_codes_are_never_changed_and_none_leaves_the_range() -> None:
+    whole = torch.arange(-127, 128).float().unsqueeze(0)
+    steps = torch.tensor([[0.5]])
+    for word in (0, 12345, 2**32 - 1):
+        words = torch.full(whole.shape, word)
+        assert torch.equal(stochastic_codes(whole * 0.5, steps, words, -127, 127).float(), whole)
+        assert int(stochastic_codes(whole * 9, steps, words, -127, 127).abs().max()) == 127

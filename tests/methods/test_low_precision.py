@@ -3,9 +3,10 @@ import torch
 from methods.settings import all_rows, batch, spec
 
 from autoembed.methods.full_precision import FullPrecision
-from autoembed.methods.half_rows import HalfRows
 from autoembed.methods.low_precision import LowPrecision, LowPrecisionTable
+from autoembed.methods.low_rows import LowRows, row_steps
 from autoembed.packed import PackedTable
+from autoembed.plan import PROFILES, plan_bytes
 from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, row_update
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -24,7 +25,7 @@ def test_small_steps_stall_with_nearest_rounding_and_arrive_with_stochastic(form
     # 39th of bfloat16's
     moved = {}
     for rounding, seed in (("stochastic", 11), ("nearest", None)):
-        rows = HalfRows(torch.ones(64, 8, dtype=DTYPES[format]), RowOptimizer("sgd"), seed)
+        rows = LowRows(torch.ones(64, 8, dtype=DTYPES[format]), RowOptimizer("sgd"), seed)
         for _ in range(200):
             values, _ = rows.gather(torch.arange(64))
             values.sum().backward()
@@ -88,7 +89,7 @@ def test_the_file_holds_the_trained_rows_bit_for_bit(format: str) -> None:
 def test_the_same_seed_rounds_alike_and_another_seed_does_not() -> None:
     weights = []
     for seed in (1, 1, 2):
-        rows = HalfRows(torch.full((16, 8), 0.5, dtype=torch.float16), RowOptimizer("sgd"), seed)
+        rows = LowRows(torch.full((16, 8), 0.5, dtype=torch.float16), RowOptimizer("sgd"), seed)
         for _ in range(3):
             values, _ = rows.gather(torch.arange(16))
             values.sum().backward()
@@ -108,3 +109,73 @@ def test_rows_that_were_not_read_stay_as_they_are() -> None:
     untouched = torch.ones(len(before), dtype=torch.bool)
     untouched[read] = False
     assert untouched.sum() > 200 and torch.equal(made.rows.weight[untouched], before[untouched])
+
+
+ROW_SCALES = pytest.mark.parametrize("profile", [p for p in PROFILES if p != "packed"])
+
+
+def int8_table(profile: str, rounding: str = "stochastic") -> LowPrecisionTable:
+    method = LowPrecision(format="int8", rounding=rounding)
+    made = method.table(spec(profile), torch.Generator().manual_seed(0), RowOptimizer("sgd"))
+    assert isinstance(made, LowPrecisionTable)
+    return made
+
+
+@ROW_SCALES
+def test_codes_of_eight_bits_pack_to_what_was_trained(profile: str) -> None:
+    made = int8_table(profile)
+    for seed in range(3):
+        made(batch(64, seed)).square().sum().backward()
+        made.update(0.05)
+    packed = made.pack()
+    footprint = LowPrecision(format="int8").footprint(spec(profile))
+    assert packed.bytes == plan_bytes(made.plan()) and packed.bytes.total == footprint.high_bytes
+    reader = PackedTable(packed, spec().stats.first_rows)
+    for field, first in enumerate(spec().stats.first_rows):
+        rows = reader.decode(field)
+        assert torch.equal(rows, made.rows.read(torch.arange(first, first + len(rows))))
+
+
+@ROW_SCALES
+def test_codes_of_eight_bits_hold_a_byte_a_value_and_a_step_a_row(profile: str) -> None:
+    made = int8_table(profile)
+    assert made.rows.weight.dtype is torch.int8
+    assert made.training_bytes == 264 * (8 + 2)
+    assert set(made.state_dict()) == {"rows.weight", "rows.steps"}
+
+
+def test_small_steps_stall_in_eight_bits_too_unless_rounded_by_chance() -> None:
+    moved = {}
+    for rounding in ("stochastic", "nearest"):
+        made = int8_table("packed-row-scale", rounding)
+        rows = torch.arange(264)
+        # the first column is 127 steps of 1 / 128 and is not pushed, so that the step of the row stays
+        ones = torch.full((264, 8), 0.5)
+        ones[:, 0] = 127 / 128
+        made.rows._write(rows, ones)
+        assert (made.rows.weight[:, 0] == 127).all()
+        before = made.rows.read(rows)
+        for _ in range(200):
+            values, _ = made.rows.gather(rows)
+            values[:, 1:].sum().backward()
+            made.rows.update(1e-4)
+        moved[rounding] = (before - made.rows.read(rows))[:, 1:].mean().item()
+    step = 1 / 128
+    assert moved["nearest"] == 0.0
+    # 1848 walks whose deviation is at most half a step a step: four standard errors of their mean
+    assert moved["stochastic"] == pytest.approx(0.02, abs=4 * 0.5 * step * (200 / 1848) ** 0.5)
+
+
+def test_a_profile_without_row_scales_refuses_eight_bits_and_names_the_way_out() -> None:
+    with pytest.raises(ValueError, match=r"'packed' cannot store a scale in each row.*fp16"):
+        LowPrecision(format="int8").footprint(spec("packed"))
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-3, 0.3, 5.0])
+def test_steps_are_held_exactly_in_half_precision_and_read_back_as_they_were(size: float) -> None:
+    values = torch.randn(500, 8, generator=torch.Generator().manual_seed(2)) * size
+    steps = row_steps(values)
+    assert torch.equal(steps.half().float(), steps) and torch.equal(steps.bfloat16().float(), steps)
+    assert torch.equal((128 * steps).half().float(), 128 * steps)
+    assert (values.abs() <= 127 * steps * (1 + 1e-6)).all()
+    assert torch.equal(row_steps(127 * steps), steps)
