@@ -1,0 +1,344 @@
+"""CPU kernels against their peers: taking turns in one process, one thread, processor time of that thread.
+
+The workload has the 26 fields of Criteo Kaggle, capped at 2 million rows each, batch 2048, one id per field
+drawn log-uniformly over its rows, which are ordered by frequency (the chance of rank r is about 1 / r). 12
+batches rotate; every round calls all candidates on all batches in a new random order. Processor time leaves
+out what neighbours on the machine take, but for caches and memory: read the ratios inside one piece.
+
+    python kernels/bench/cpu.py                     all pieces, writes kernels/bench/cpu.json
+    python kernels/bench/cpu.py gather update       some of them; the others are left out of the record
+
+FBGEMM takes part where fbgemm-gpu-cpu 1.8.0 is installed, the one release that loads beside torch 2.13.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, embedding
+
+from autoembed.data.batch import Batch
+from autoembed.methods.base import TableSpec
+from autoembed.methods.full_precision import FullPrecision
+from autoembed.models import ModelConfig, build_network
+from autoembed.packed import PackedTable, SegmentRows, pack
+from autoembed.plan import PROFILES, FieldPlan, Plan, own
+from autoembed.stats import FieldStats, Stats
+from autoembed_kernels.dedupe import dedupe, repeat, torch_dedupe
+from autoembed_kernels.look_up_packed import torch_look_up_packed
+from autoembed_kernels.native.loader import library
+from autoembed_kernels.pair_products import pair_places, pair_products
+from autoembed_kernels.row_update import RowOptimizer, row_update, torch_row_update
+
+# fmt: off
+CRITEO_KAGGLE = (
+    1460, 583, 10131227, 2202608, 305, 24, 12517, 633, 3, 93145, 5683, 8351593, 3194, 27, 14992, 5461306, 10,
+    5652, 2173, 4, 7046547, 18, 15, 286181, 105, 142572,
+)
+# fmt: on
+ROWS = tuple(min(rows, 2_000_000) for rows in CRITEO_KAGGLE)
+FIRST = torch.tensor([0, *ROWS]).cumsum(0)[:-1]
+FIELDS, TOTAL = len(ROWS), sum(ROWS)
+BATCH, BATCHES, DENSE = 2048, 12, 13
+LOOKUPS = BATCH * FIELDS
+# precisions of the mixed plan and the share of a field's rows, the most frequent first, that ends each
+MIXED = {"fp32": 0.001, "fp16": 0.01, "int8": 0.05, "int4": 0.2, "int3": 0.5, "int2": 1.0}
+
+Candidate = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Candidates of one piece and its ratios: name -> (the peer, ours); higher is better for ours."""
+
+    unit: str
+    per_call: float
+    candidates: dict[str, Candidate]
+    ratios: dict[str, tuple[str, str]]
+
+
+def measured(piece: Piece, rounds: int) -> dict[str, dict[str, float]]:
+    """Median and quartiles of every candidate, in the piece's unit; the first round is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in piece.candidates}
+    order = random.Random(0)
+    for counted in range(rounds + 1):
+        for batch in range(BATCHES):
+            for name in order.sample(list(times), len(times)):
+                started = time.thread_time_ns()
+                piece.candidates[name](batch)
+                taken = (time.thread_time_ns() - started) / piece.per_call
+                if counted:
+                    times[name].append(taken)
+    found = {}
+    for name, taken_times in times.items():
+        low, median, high = statistics.quantiles(taken_times, n=4)
+        found[name] = {"median": round(median, 2), "p25": round(low, 2), "p75": round(high, 2)}
+    return found
+
+
+def batches() -> list[Tensor]:
+    """Ids (B, F) of every batch."""
+    drawn = np.random.default_rng(0).random((BATCHES, BATCH, FIELDS))
+    sizes = np.array(ROWS)
+    return [torch.from_numpy(np.minimum(sizes**u, sizes - 1).astype(np.int64)) for u in drawn]
+
+
+def packed_table(precisions: dict[str, float], dim: int) -> PackedTable:
+    """Random rows of all fields, each cut into segments of these precisions."""
+    fields = []
+    for number, rows in enumerate(ROWS):
+        stops = [max(1, round(share * rows)) if share < 1 else rows for share in precisions.values()]
+        starts = [0, *stops[:-1]]
+        segments = tuple(
+            own(start, stop, dim, precision, scale=0 if precision.startswith("int") else None)
+            for precision, start, stop in zip(precisions, starts, stops, strict=True)
+            if start < stop
+        )
+        fields.append(FieldPlan(f"C{number}", rows, dim, segments))
+    generator = torch.Generator().manual_seed(0)
+
+    def rows_of(_: int, segment: object) -> SegmentRows:
+        return SegmentRows(torch.randn(segment.stored_rows, dim, generator=generator))  # type: ignore[attr-defined]
+
+    return PackedTable(pack(Plan(PROFILES["packed"], tuple(fields)), rows_of, torch.tensor([0.05])))
+
+
+def gather(dim: int) -> Piece:
+    """One id per field out of packed tables, against float32 rows and FBGEMM's integer tables."""
+    rows = [(ids + FIRST).flatten() for ids in batches()]
+    plans = {f"int{bits}": {f"int{bits}": 1.0} for bits in (8, 4, 2)} | {"mixed": MIXED}
+    tables = {name: packed_table(precisions, dim) for name, precisions in plans.items()}
+    weight = torch.randn(TOTAL, dim)
+    candidates: dict[str, Candidate] = {"F.embedding float32": lambda i: embedding(rows[i], weight)}
+    for name, table in tables.items():
+        candidates[f"ours {name}"] = lambda i, t=table: t.stored(rows[i], FIELDS)  # type: ignore[misc]
+        held = (table.words, table._layout, table._addresses)
+        candidates[f"torch {name}"] = lambda i, h=held: torch_look_up_packed(*h, rows[i])  # type: ignore[misc]
+    suffix = "" if dim == 16 else f"_dim{dim}"
+    ratios = {f"{name}_gather_vs_torch_path{suffix}": (f"torch {name}", f"ours {name}") for name in tables}
+    ratios |= {
+        f"{name}_gather_vs_float32_embedding{suffix}": ("F.embedding float32", f"ours {name}")
+        for name in tables
+    }
+    if fbgemm():
+        for bits in (8, 4, 2):
+            candidates[f"fbgemm int{bits}"] = fbgemm_gather(bits, dim, batches())
+            ratios[f"int{bits}_gather_vs_fbgemm{suffix}"] = (f"fbgemm int{bits}", f"ours int{bits}")
+        ratios[f"mixed_gather_vs_fbgemm_int4{suffix}"] = ("fbgemm int4", "ours mixed")
+    return Piece("ns per look-up", LOOKUPS, candidates, ratios)
+
+
+def fbgemm() -> bool:
+    try:
+        return importlib.metadata.version("fbgemm-gpu-cpu") == "1.8.0"
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def by_field(ids: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """FBGEMM's order: field by field; and the offsets of bags of one id."""
+    return [batch.T.contiguous().flatten() for batch in ids], torch.arange(LOOKUPS + 1)
+
+
+def fbgemm_gather(bits: int, dim: int, ids: Sequence[Tensor]) -> Candidate:
+    from fbgemm_gpu.split_embedding_configs import SparseType
+    from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation
+    from fbgemm_gpu.split_table_batched_embeddings_ops_inference import (
+        IntNBitTableBatchedEmbeddingBagsCodegen,
+    )
+
+    kind = {8: SparseType.INT8, 4: SparseType.INT4, 2: SparseType.INT2}[bits]
+    tables = IntNBitTableBatchedEmbeddingBagsCodegen(
+        [("", rows, dim, kind, EmbeddingLocation.HOST) for rows in ROWS],
+        device="cpu",
+        output_dtype=SparseType.FP32,
+    )
+    tables.fill_random_weights()
+    indices, offsets = by_field(ids)
+    flat, ends = [one.int() for one in indices], offsets.int()
+    return lambda i: tables(flat[i], ends)
+
+
+def update(dim: int) -> Piece:
+    """Backward through the look-ups and the optimizer step; the forward pass is not timed with it."""
+    ids = batches()
+    rows = [(batch + FIRST).flatten() for batch in ids]
+    gradient = torch.randn(LOOKUPS, dim)
+    candidates: dict[str, Candidate] = {}
+    for name in ("adam", "rowwise_adagrad"):
+        optimizer, weight = RowOptimizer(name), torch.randn(TOTAL, dim)
+        state = optimizer.state(weight)
+
+        def ours(i: int, o=optimizer, w=weight, s=state) -> None:  # type: ignore[no-untyped-def]
+            unique, repeats = dedupe(rows[i], TOTAL)
+            values = w[:1].expand(len(unique), dim).requires_grad_()  # only the gradient's shape matters
+            repeat(values, repeats).backward(gradient)
+            row_update(o, w, s, unique, values.grad, 1e-3)
+
+        def plain(i: int, o=optimizer, w=weight, s=state) -> None:  # type: ignore[no-untyped-def]
+            unique, repeats = torch_dedupe(rows[i], TOTAL)
+            summed = torch.nn.functional.embedding_bag(repeats.order, gradient, repeats.starts, mode="sum")
+            torch_row_update(o, w, s, unique, summed, 1e-3)
+
+        candidates[f"ours {name}"], candidates[f"torch {name}"] = ours, plain
+    sparse = torch.randn(TOTAL, dim, requires_grad=True)
+    theirs = torch.optim.SparseAdam([sparse], lr=1e-3)
+
+    def sparse_adam(i: int) -> None:
+        sparse.grad = torch.sparse_coo_tensor(
+            rows[i].unsqueeze(0), gradient, (TOTAL, dim), check_invariants=False
+        )
+        theirs.step()
+
+    candidates["SparseAdam"] = sparse_adam
+    ratios = {
+        "adam_update_vs_torch_path": ("torch adam", "ours adam"),
+        "adam_update_vs_sparse_adam": ("SparseAdam", "ours adam"),
+        "rowwise_adagrad_update_vs_torch_path": ("torch rowwise_adagrad", "ours rowwise_adagrad"),
+    }
+    return Piece("ns per look-up", LOOKUPS, candidates, ratios)
+
+
+def interaction(dim: int) -> Piece:
+    """Products of all pairs of 27 vectors, forward and backward."""
+    vectors = [torch.randn(BATCH, FIELDS + 1, dim, requires_grad=True) for _ in range(BATCHES)]
+    upper, mirrored = pair_places(FIELDS + 1)
+    gradient = torch.randn(BATCH, len(upper))
+
+    def bmm(i: int) -> None:
+        products = torch.bmm(vectors[i], vectors[i].transpose(1, 2)).flatten(1)
+        products.index_select(1, upper).backward(gradient)
+
+    def ours(i: int) -> None:
+        pair_products(vectors[i], upper, mirrored).backward(gradient)
+
+    suffix = "" if dim == 16 else f"_dim{dim}"
+    return Piece(
+        "ms per batch",
+        1e6,
+        {"bmm and index_select": bmm, "ours": ours},
+        {f"interaction_vs_bmm{suffix}": ("bmm and index_select", "ours")},
+    )
+
+
+def train_step(dim: int) -> Piece:
+    """The whole step of DLRM: forward, backward, both optimizers."""
+    model = ModelConfig(
+        name="dlrm", dim=dim, bottom=(512, 256, 64), hidden=(512, 256), concat_embeddings=False
+    )
+    drawn = torch.Generator().manual_seed(0)
+    labels = torch.rand(BATCH, generator=drawn).lt(0.25).float()
+    dense = torch.randn(BATCH, DENSE, generator=drawn)
+    given = [Batch(labels, dense, ids, {}) for ids in batches()]
+
+    def network() -> tuple[nn.Module, torch.optim.Optimizer]:
+        built = build_network(model, FIELDS, DENSE, torch.Generator().manual_seed(0))
+        return built, torch.optim.Adam(built.parameters(), lr=1e-3, fused=True)
+
+    stats = Stats(tuple(FieldStats(f"C{i}", np.zeros(rows, dtype=np.int64)) for i, rows in enumerate(ROWS)))
+    spec = TableSpec(stats, dim, PROFILES["packed"])
+    table = FullPrecision().table(spec, torch.Generator().manual_seed(0), RowOptimizer("adam"))
+    over, optimizer = network()
+
+    def ours(i: int) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        binary_cross_entropy_with_logits(over(dense, table(given[i])), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        table.update(1e-3)
+
+    bags = nn.ModuleList(nn.EmbeddingBag(rows, dim, mode="sum", sparse=True) for rows in ROWS)
+    other, other_optimizer = network()
+    sparse = torch.optim.SparseAdam(list(bags.parameters()), lr=1e-3)
+    offsets = torch.arange(BATCH)
+
+    def sparse_adam(i: int) -> None:
+        other_optimizer.zero_grad(set_to_none=True)
+        sparse.zero_grad(set_to_none=True)
+        ids = given[i].ids
+        vectors = [bag(ids[:, field].contiguous(), offsets) for field, bag in enumerate(bags)]
+        logits = other(dense, torch.stack(vectors, dim=1))
+        binary_cross_entropy_with_logits(logits, labels).backward()  # type: ignore[no-untyped-call]
+        other_optimizer.step()
+        sparse.step()
+
+    return Piece(
+        "ms per step",
+        1e6,
+        {"26 EmbeddingBag and SparseAdam": sparse_adam, "ours": ours},
+        {f"train_step_dim{dim}_vs_sparse_adam": ("26 EmbeddingBag and SparseAdam", "ours")},
+    )
+
+
+PIECES: dict[str, Callable[[], Piece]] = {
+    "gather": lambda: gather(16),
+    "update": lambda: update(16),
+    "interaction": lambda: interaction(16),
+    "interaction_dim64": lambda: interaction(64),
+    "train_step": lambda: train_step(16),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pieces", nargs="*", choices=[[], *PIECES], help="pieces to run; none: all")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "cpu.json")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    loaded = library()
+    if loaded is None:
+        raise SystemExit("the C++ library is not available, there is nothing to measure")
+    record: dict[str, dict[str, object]] = {}
+    ratios: dict[str, float] = {}
+    for name in arguments.pieces or PIECES:
+        piece = PIECES[name]()
+        times = measured(piece, arguments.rounds)
+        record[name] = {"unit": piece.unit, "candidates": times}
+        for candidate, taken in times.items():
+            print(f"{name:18s} {candidate:32s} {taken['median']:9.2f} {piece.unit}", flush=True)
+        for ratio, (peer, ours) in piece.ratios.items():
+            ratios[ratio] = round(times[peer]["median"] / times[ours]["median"], 3)
+            print(f"{name:18s} {ratio:42s} {ratios[ratio]:.2f}x", flush=True)
+    report = {
+        "workload": {
+            "rows": TOTAL,
+            "tables": FIELDS,
+            "batch_size": BATCH,
+            "ids": "log-uniform, by frequency",
+        },
+        "threads": 1,
+        "clock": "processor time of the thread; medians over rounds and batches",
+        "rounds": arguments.rounds,
+        "torch": torch.__version__,
+        "fbgemm_gpu_cpu": "1.8.0" if fbgemm() else None,
+        "python": platform.python_version(),
+        "library": Path(loaded._name).name.rsplit("-", 1)[0],
+        "processor": processor(),
+        "pieces": record,
+        "ratios": ratios,
+    }
+    arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+if __name__ == "__main__":
+    main()
