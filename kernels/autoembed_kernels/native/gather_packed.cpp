@@ -15,7 +15,6 @@ namespace {
 
 using u8x8 = uint8_t __attribute__((vector_size(8)));
 using u16x8 = uint16_t __attribute__((vector_size(16)));
-using u64x8 = uint64_t __attribute__((vector_size(64)));
 
 enum Kind : uint8_t { INTEGER, FP16, BF16, FP32 };
 constexpr int64_t BLOCK = 32;         // look-ups whose rows are fetched while the block before is decoded
@@ -130,13 +129,15 @@ INLINE void decode(const Place& place, int64_t width, float* out) {
             const float scale = dim && s.front >= 2 ? half(row) : s.scale;
             const float bias = dim && s.front == 4 ? half(row + 2) : 0.0f;
             const uint8_t* codes = row + s.front;
-            const auto bits = static_cast<uint64_t>(s.bits);
-            const uint64_t mask = (uint64_t{1} << bits) - 1;
-            const u64x8 shifts = bits * u64x8{0, 1, 2, 3, 4, 5, 6, 7};
+            const auto bits = static_cast<uint32_t>(s.bits);
+            const uint32_t mask = (1u << bits) - 1;
+            const u32x8 shifts = bits * u32x8{0, 1, 2, 3, 0, 1, 2, 3};
             const auto values = [&](int64_t j) INLINE_LAMBDA {
-                // eight codes take `bits` bytes, so that one word holds them
-                const u64x8 words = u64x8{} + load<uint64_t>(codes + j / 8 * s.bits);
-                const i32x8 eight_codes = __builtin_convertvector((words >> shifts) & mask, i32x8);
+                // eight codes take `bits` bytes, so that one word holds them, and 32 bits hold four
+                const auto word = load<uint64_t>(codes + j / 8 * bits);
+                const auto low = static_cast<uint32_t>(word), high = static_cast<uint32_t>(word >> 4 * bits);
+                const u32x8 words = {low, low, low, low, high, high, high, high};
+                const auto eight_codes = reinterpret_cast<i32x8>((words >> shifts) & mask);
                 return (__builtin_convertvector(eight_codes, f32x8) + s.shift) * scale;
             };
             if (s.offset)
