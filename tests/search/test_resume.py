@@ -94,8 +94,11 @@ def test_a_kill_ends_the_workers_too_and_the_search_goes_on(clicks: Path, tmp_pa
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_stops_at_once_and_says_how_to_go_on(
-    clicks: Path, tmp_path: Path, number: signal.Signals
+    clicks: Path, tmp_path: Path, number: signal.Signals, request: pytest.FixtureRequest
 ) -> None:
+    # a shell starts background jobs with SIGINT ignored; a terminal's Ctrl-C is what is tested
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, earlier))
     config, events = make_study(clicks, workers=2), list[Event]()
 
     def interrupt(event: Event) -> None:
