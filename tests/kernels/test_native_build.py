@@ -38,7 +38,7 @@ def run(code: str, **environment: str) -> tuple[dict[str, object], str]:
     paths = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": paths, **environment},
+        env={**os.environ, "AUTOEMBED_NATIVE": "1", "PYTHONPATH": paths, **environment},
         capture_output=True,
         text=True,
         timeout=300,
