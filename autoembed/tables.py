@@ -55,13 +55,6 @@ class RowStore(nn.Module):
         state = {name: getattr(self, name) for name in self.optimizer.state_names}
         row_update(self.optimizer, self.weight, state, rows, values.grad, learning_rate)
 
-    def reset(self, weight: Tensor) -> None:
-        """Put other weights in place and forget the optimizer's state, as a new training would."""
-        self.weight.copy_(weight)
-        for name in self.optimizer.state_names:
-            getattr(self, name).zero_()
-        self._pending = None
-
     @property
     def nbytes(self) -> int:
         """Bytes held while training: weights, optimizer state."""

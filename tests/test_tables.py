@@ -107,21 +107,6 @@ def test_rows_read_but_not_used_are_not_updated() -> None:
     assert torch.equal(store.weight, before)
 
 
-def test_reset_starts_over_with_other_weights() -> None:
-    first, second = RowStore(_weight(), RowOptimizer("adam")), RowStore(_weight(), RowOptimizer("adam"))
-    for store, steps in ((first, 3), (second, 0)):
-        for _ in range(steps):
-            _, weights, repeats = store.gather(torch.tensor([0, 1]))
-            repeat(weights, repeats).square().sum().backward()
-            store.update(0.1)
-    first.reset(_weight())
-    for store in (first, second):
-        _, weights, repeats = store.gather(torch.tensor([1, 2]))
-        repeat(weights, repeats).square().sum().backward()
-        store.update(0.1)
-    assert torch.equal(first.weight, second.weight)
-
-
 def test_only_weights_are_remembered_and_all_state_is_counted() -> None:
     store = RowStore(_weight(dim=4), RowOptimizer("adam"))
     assert list(store.state_dict()) == ["weight"]

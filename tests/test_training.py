@@ -98,7 +98,7 @@ class RecordingTable(Table):
     def settle(self) -> bool:
         self.settled += 1
         if self.retrain:
-            self.rows.reset(self.start)
+            self.rows = RowStore(self.start.clone(), self.rows.optimizer)
         return self.retrain
 
     def plan(self) -> Plan:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from autoembed.lookup import Lookup
-from autoembed.methods.base import Table, TableSpec
+from autoembed.methods.base import Table, TableSpec, initial_rows
 from autoembed.methods.plans import Fields, placed_segments, stored_plan
 from autoembed.methods.row_address import RowAddress
 from autoembed.methods.stored_precision import StoredPrecision
@@ -89,3 +89,11 @@ class FixedPlanTable(Table):
             b.numel() * b.element_size() for part in (self.address, self.precision) for b in part.buffers()
         )
         return self.rows.nbytes + indexes + 3 * parameters
+
+
+def fresh_table(
+    spec: TableSpec, fields: Fields, generator: torch.Generator, optimizer: RowOptimizer
+) -> FixedPlanTable:
+    """A table of these field plans whose stored rows start at random."""
+    stored = sum(segment.stored_rows for field in fields for segment in field.segments)
+    return FixedPlanTable(spec, fields, initial_rows(spec, stored, generator), optimizer)

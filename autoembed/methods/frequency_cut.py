@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from autoembed.budget import Footprint
-from autoembed.methods.base import Choice, Float, Method, Table, TableSpec, initial_rows, knob
-from autoembed.methods.fixed_plan import FixedPlanTable
-from autoembed.methods.plans import Fields, stored_plan, stored_segment
-from autoembed.plan import FieldPlan, Segment, Sharing, plan_bytes
+from autoembed.methods.base import Choice, Float, Method, Table, TableSpec, knob
+from autoembed.methods.fixed_plan import fresh_table
+from autoembed.methods.plans import Fields, fixed_footprint, stored_segment
+from autoembed.plan import FieldPlan, Segment, Sharing
 from autoembed.stats import Stats
 from autoembed_kernels.row_update import RowOptimizer
 
@@ -35,13 +35,10 @@ class FrequencyCut(Method):
     trains_small: ClassVar[bool] = True
 
     def footprint(self, spec: TableSpec) -> Footprint:
-        size = plan_bytes(stored_plan(spec.profile, self._fields(spec))).total
-        return Footprint(size, size)
+        return fixed_footprint(spec, self._fields(spec))
 
     def table(self, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer) -> Table:
-        fields = self._fields(spec)
-        kept = sum(segment.stored_rows for field in fields for segment in field.segments)
-        return FixedPlanTable(spec, fields, initial_rows(spec, kept, generator), optimizer)
+        return fresh_table(spec, self._fields(spec), generator, optimizer)
 
     def _fields(self, spec: TableSpec) -> Fields:
         kept_rows = most_frequent_rows(spec.stats, self.keep)

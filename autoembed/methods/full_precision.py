@@ -6,10 +6,9 @@ from typing import ClassVar
 import torch
 
 from autoembed.budget import Footprint
-from autoembed.methods.base import Method, Table, TableSpec, initial_rows
-from autoembed.methods.fixed_plan import FixedPlanTable
-from autoembed.methods.plans import stored_plan, uniform_fields
-from autoembed.plan import plan_bytes
+from autoembed.methods.base import Method, Table, TableSpec
+from autoembed.methods.fixed_plan import fresh_table
+from autoembed.methods.plans import fixed_footprint, uniform_fields
 from autoembed_kernels.row_update import RowOptimizer
 
 
@@ -23,9 +22,7 @@ class FullPrecision(Method):
     levers: ClassVar[tuple[str, ...]] = ()
 
     def footprint(self, spec: TableSpec) -> Footprint:
-        size = plan_bytes(stored_plan(spec.profile, uniform_fields(spec, 32))).total
-        return Footprint(size, size)
+        return fixed_footprint(spec, uniform_fields(spec, 32))
 
     def table(self, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer) -> Table:
-        weight = initial_rows(spec, spec.stats.rows, generator)
-        return FixedPlanTable(spec, uniform_fields(spec, 32), weight, optimizer)
+        return fresh_table(spec, uniform_fields(spec, 32), generator, optimizer)

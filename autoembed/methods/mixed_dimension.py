@@ -30,10 +30,10 @@ from autoembed.budget import Footprint
 from autoembed.data.batch import Batch
 from autoembed.lookup import Lookup, look_up
 from autoembed.methods.base import Choice, Float, Method, Table, TableSpec, knob
-from autoembed.methods.plans import Fields, stored_plan, stored_segment
+from autoembed.methods.plans import Fields, fields_bytes, fixed_footprint, stored_plan, stored_segment
 from autoembed.methods.rows_by_width import RowsByWidth
 from autoembed.packed import Packed, pack
-from autoembed.plan import FieldPlan, Plan, Profile, plan_bytes
+from autoembed.plan import FieldPlan, Plan, Profile
 from autoembed.stats import Stats, frequency_groups
 from autoembed_kernels.row_update import RowOptimizer
 
@@ -55,8 +55,7 @@ class MixedDimension(Method):
     trains_small: ClassVar[bool] = True
 
     def footprint(self, spec: TableSpec) -> Footprint:
-        size = _bytes(spec, self._fields(spec))
-        return Footprint(size, size)
+        return fixed_footprint(spec, self._fields(spec))
 
     def table(self, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer) -> Table:
         return MixedDimensionTable(spec, self._fields(spec), generator, optimizer)
@@ -73,13 +72,13 @@ class MixedDimension(Method):
         fields = plan_at(self.alpha)
         uniform = [(field.rows, spec.dim) for field in spec.stats.fields]
         allowed = self.keep * sum(4 * rows * dim for rows, dim in uniform)
-        if self.keep == 1.0 or _bytes(spec, fields) <= allowed:
+        if self.keep == 1.0 or fields_bytes(spec, fields) <= allowed:
             return fields
         alphas = [a for a in _changes(popularity, spec.dim) if a > self.alpha]
         low, high = 0, len(alphas)  # alphas[high] fits, or none does and high is behind the last
         while low < high:
             middle = (low + high) // 2
-            if _bytes(spec, plan_at(alphas[middle])) <= allowed:
+            if fields_bytes(spec, plan_at(alphas[middle])) <= allowed:
                 high = middle
             else:
                 low = middle + 1
@@ -94,7 +93,7 @@ class MixedDimension(Method):
             at += len(own_blocks)
             narrow = self._field(spec, field.name, own_blocks, chosen, step)
             wide = self._field(spec, field.name, own_blocks, _widened(chosen, spec.dim), step)
-            narrow_bytes, wide_bytes = (_bytes(spec, (plan,)) for plan in (narrow, wide))
+            narrow_bytes, wide_bytes = (fields_bytes(spec, (plan,)) for plan in (narrow, wide))
             fields.append(wide if wide_bytes <= narrow_bytes else narrow)
             step += len(fields[-1].segments)
         return tuple(fields)
@@ -151,10 +150,6 @@ def _changes(popularity: list[float], dim: int) -> list[float]:
     rates = {math.log(top / p) for p in popularity} - {0.0}
     found = {step / rate * (1 + 1e-12) for rate in rates for step in steps}
     return sorted(alpha for alpha in found if alpha <= 1.0)
-
-
-def _bytes(spec: TableSpec, fields: Fields) -> int:
-    return plan_bytes(stored_plan(spec.profile, fields)).total
 
 
 def _widened(dims: list[int], dim: int) -> list[int]:

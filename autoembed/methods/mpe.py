@@ -27,10 +27,10 @@ from autoembed.budget import Footprint
 from autoembed.lookup import Lookup
 from autoembed.methods.base import Float, Int, Method, Table, TableSpec, initial_rows, knob
 from autoembed.methods.fixed_plan import FixedPlanTable
-from autoembed.methods.plans import Fields, stored_plan
+from autoembed.methods.plans import Fields, fields_bytes, stored_plan
 from autoembed.methods.stored_precision import first_step
 from autoembed.packed import Packed
-from autoembed.plan import FieldPlan, Plan, Profile, Segment, Sharing, own, plan_bytes
+from autoembed.plan import FieldPlan, Plan, Profile, Segment, Sharing, own
 from autoembed.stats import Stats
 from autoembed.tables import RowStore
 from autoembed_kernels.dedupe import repeat
@@ -63,7 +63,7 @@ class Mpe(Method):
         widest = np.full(groups.count, max(widths(spec.profile)))
         # the directory is longest where no two neighbouring groups agree
         high = groups.fields(spec, widest, merge=False)
-        sizes = [plan_bytes(stored_plan(spec.profile, fields)).total for fields in (low, high)]
+        sizes = [fields_bytes(spec, fields) for fields in (low, high)]
         return Footprint(sizes[0], sizes[1])
 
     def table(self, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer) -> "MpeTable":

@@ -7,8 +7,9 @@ a hardware profile keeps scales in the rows.
 import dataclasses
 from collections.abc import Iterator
 
+from autoembed.budget import Footprint
 from autoembed.methods.base import TableSpec
-from autoembed.plan import FieldPlan, Plan, Profile, Segment, Sharing
+from autoembed.plan import FieldPlan, Plan, Profile, Segment, Sharing, plan_bytes
 
 Fields = tuple[FieldPlan, ...]
 PlacedSegment = tuple[int, Segment, int]  # field, segment, first row among all stored rows
@@ -28,6 +29,17 @@ def stored_plan(profile: Profile, fields: Fields) -> Plan:
             for field in fields
         ),
     )
+
+
+def fields_bytes(spec: TableSpec, fields: Fields) -> int:
+    """Bytes of the exported tables file under these field plans."""
+    return plan_bytes(stored_plan(spec.profile, fields)).total
+
+
+def fixed_footprint(spec: TableSpec, fields: Fields) -> Footprint:
+    """The footprint of a method that learns nothing about its plan."""
+    size = fields_bytes(spec, fields)
+    return Footprint(size, size)
 
 
 def stored_segment(start: int, stop: int, dim: int, bits: int, step: int, stored_rows: int = 0) -> Segment:

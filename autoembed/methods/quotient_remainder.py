@@ -21,10 +21,10 @@ from torch import Tensor
 from autoembed.budget import Footprint
 from autoembed.lookup import Lookup
 from autoembed.methods.base import Choice, Int, Method, Table, TableSpec, knob
-from autoembed.methods.plans import Fields, placed_segments, stored_plan
+from autoembed.methods.plans import Fields, fixed_footprint, placed_segments, stored_plan
 from autoembed.methods.rows_by_width import RowsByWidth
 from autoembed.packed import Packed, pack
-from autoembed.plan import FieldPlan, Plan, Segment, Sharing, own, plan_bytes
+from autoembed.plan import FieldPlan, Plan, Segment, Sharing, own
 from autoembed.quotient_pairs import QuotientPairs
 from autoembed_kernels.quotient_remainder import least_stored, remainder_rows
 from autoembed_kernels.row_update import RowOptimizer
@@ -52,8 +52,7 @@ class QuotientRemainder(Method):
     trains_small: ClassVar[bool] = True
 
     def footprint(self, spec: TableSpec) -> Footprint:
-        size = plan_bytes(stored_plan(spec.profile, self._fields(spec))).total
-        return Footprint(size, size)
+        return fixed_footprint(spec, self._fields(spec))
 
     def table(self, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer) -> Table:
         return QuotientRemainderTable(spec, self._fields(spec), generator, optimizer)
