@@ -23,6 +23,7 @@ LAYERS = (
     ("space", "network_file", "evaluate", "ledger", "schedule"),
     ("front", "runtime", "training_config", "training_loop", "training"),
     ("export",),
+    ("joint",),
     ("search",),
     ("run",),
     ("report",),
