@@ -1,0 +1,124 @@
+"""Prices against their definition, worked row by row, and the orders that they must keep."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from autoembed.joint import prices as prices_file
+from autoembed.joint.prices import price, read_rows, stored_rows
+from autoembed.joint.sensitivity import Sensitivity
+from autoembed_kernels.row_hash import reference
+
+DIM = 8
+
+
+@dataclass(frozen=True)
+class Group:
+    field: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    sharing: str
+    ratio: float = 1.0
+    dim: int = DIM
+    precision: str = "fp32"
+
+
+def case(rows: tuple[int, ...] = (40, 61), seed: int = 1) -> tuple[torch.Tensor, Sensitivity]:
+    generator = torch.Generator().manual_seed(seed)
+    total = sum(rows)
+    weight = torch.randn(total, DIM, generator=generator) * torch.linspace(2, 0.2, DIM)
+    second = torch.rand(total, DIM, generator=generator) * 3
+    gram = torch.stack([(m := torch.randn(DIM, DIM, generator=generator).double()) @ m.T for _ in rows])
+    return weight, Sensitivity(second, gram, (0, rows[0]), 50, 0.0)
+
+
+MENU = [
+    Choice(sharing, ratio, dim, precision)
+    for sharing, ratio in (("own", 1.0), ("hashed", 0.25), ("one", 0.0), ("zero", 0.0))
+    for dim in (2, 4, 8)
+    for precision in ("int1", "int2", "int4", "int8", "fp16", "fp32")
+]
+
+
+@pytest.mark.parametrize("correlated", [False, True])
+def test_a_price_is_half_the_weighted_square_of_what_the_rows_read(correlated):
+    weight, sensitivity = case()
+    groups = [Group(0, 3, 40), Group(1, 0, 1), Group(1, 20, 61)]
+    found = price(weight, sensitivity, groups, MENU, correlated=correlated)
+    for g, group in enumerate(groups):
+        where = slice((0, 40)[group.field] + group.start, (0, 40)[group.field] + group.stop)
+        metric = sensitivity.correlation(group.field) if correlated else torch.eye(DIM)
+        for c, choice in enumerate(MENU):
+            change = read_rows(weight, sensitivity, group, choice) - weight[where]
+            total = sum(
+                float((v.sqrt() * d) @ metric @ (v.sqrt() * d))
+                for v, d in zip(sensitivity.second[where], change, strict=True)
+            )
+            assert float(found[g, c]) == pytest.approx(0.5 * total / 50, rel=1e-4, abs=1e-9)
+
+
+def test_rows_stored_in_full_cost_nothing_and_zero_reads_row_0():
+    weight, sensitivity = case()
+    group = Group(1, 5, 30)
+    found = price(weight, sensitivity, [group], [Choice("own"), Choice("own", precision="int8")])
+    assert float(found[0, 0]) == 0.0 < float(found[0, 1])
+    read = read_rows(weight, sensitivity, group, Choice("zero"))
+    torch.testing.assert_close(read, weight[40].expand(25, DIM))
+
+
+def test_by_the_diagonal_more_bits_more_dimensions_and_less_sharing_never_cost_more():
+    weight, sensitivity = case((300, 61))
+    bits = [Choice("own", precision=p) for p in ("int1", "int2", "int4", "int8", "fp16", "fp32")]
+    dims = [Choice("own", dim=dim) for dim in (1, 2, 4, 8)]
+    sharing = [Choice("one"), Choice("hashed", 0.25), Choice("hashed", 0.5), Choice("own")]
+    for menu in (bits, dims, sharing):
+        found = price(weight, sensitivity, [Group(0, 1, 300)], menu, correlated=False)[0]
+        assert (found.diff() <= 1e-9).all(), found
+
+
+def test_hashed_rows_are_the_weighted_means_of_their_buckets_by_the_readers_hash():
+    weight, sensitivity = case()
+    group = Group(1, 1, 61)
+    rows, step = stored_rows(weight, sensitivity, group, Choice("hashed", 0.25, 4, "fp32"))
+    assert rows.shape == (15, 4)
+    assert step is None
+    buckets = torch.tensor([reference(row, 1, 15) for row in range(1, 61)])
+    members = (buckets == int(buckets[0])).nonzero().squeeze(1) + 41
+    v = sensitivity.second[members]
+    expected = (v * weight[members]).sum(0) / v.sum(0)
+    torch.testing.assert_close(rows[buckets[0]], expected[:4], rtol=0.02, atol=0.02)
+
+
+def test_stored_rows_under_their_step_are_what_is_read():
+    weight, sensitivity = case()
+    group, choice = Group(0, 0, 40), Choice("own", dim=4, precision="int2")
+    rows, step = stored_rows(weight, sensitivity, group, choice)
+    read = read_rows(weight, sensitivity, group, choice)
+    codes = (rows / step - 0.5).round().clamp(-2, 1) + 0.5
+    torch.testing.assert_close(read[:, :4], codes * step)
+    assert not read[:, 4:].any()
+    assert stored_rows(weight, sensitivity, group, Choice("zero"))[0].shape == (0, DIM)
+
+
+def test_a_sample_of_a_large_group_prices_it_alike(monkeypatch):
+    weight, sensitivity = case((6000, 61))
+    group = [Group(0, 1, 6000)]
+    exact = price(weight, sensitivity, group, MENU)
+    monkeypatch.setattr(prices_file, "PRICED_ROWS", 1500)
+    sampled = price(weight, sensitivity, group, MENU)
+    # 1500 of rows alike: the error of a mean is some percent, of a shared row's rounding somewhat more
+    torch.testing.assert_close(sampled, exact, rtol=0.2, atol=1e-6)
+    assert torch.equal(sampled, price(weight, sensitivity, group, MENU))
+
+
+def test_rows_that_were_never_met_have_a_price_of_zero_and_finite_values():
+    weight, sensitivity = case()
+    unseen = Sensitivity(torch.zeros_like(weight), sensitivity.field_gram * 0, (0, 40), 50, 0.0)
+    found = price(weight, unseen, [Group(0, 0, 40)], MENU)
+    assert not found.any()
+    assert torch.isfinite(read_rows(weight, unseen, Group(0, 0, 40), Choice("one"))).all()
