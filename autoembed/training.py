@@ -60,7 +60,32 @@ def train(
     device: a CUDA device if there is one, unless given. Raises Diverged where the loss or a prediction
     is not finite, ValueError where the profile cannot store what the method needs.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = _device(device)
+    with denormals_are_zero():
+        run = trained_run(data, stats, method, profile, model, training, seed, device, progress)
+        packed = run.table.pack()
+        ledger = run.meter.read()
+        embeddings = PackedTable(packed, stats.first_rows).to(device)
+        valid, test = (run.evaluate(embeddings, split) for split in ("valid", "test"))
+        difference = run.packing_difference(embeddings)
+    return Trained(
+        packed, run.network, valid, test, plan_bytes(packed.plan), ledger, tuple(run.history), difference
+    )
+
+
+def trained_run(
+    data: Examples,
+    stats: Stats,
+    method: Method,
+    profile: Profile,
+    model: ModelConfig,
+    training: TrainingConfig,
+    seed: int,
+    device: torch.device | str | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Run:
+    """All stages of one training, as `train` runs them: the trained table and network, not yet packed."""
+    device = _device(device)
     seeds = torch.Generator().manual_seed(seed)
     spec = TableSpec(stats, model.dim, profile, training.initial_std)
     forked = [device] if device.type == "cuda" else []
@@ -72,14 +97,7 @@ def train(
         run.stage("learn")
         if table.settle():
             run.stage("retrain")
-        packed = table.pack()
-        ledger = run.meter.read()
-        embeddings = PackedTable(packed, stats.first_rows).to(device)
-        valid, test = (run.evaluate(embeddings, split) for split in ("valid", "test"))
-        difference = run.packing_difference(embeddings)
-    return Trained(
-        packed, network, valid, test, plan_bytes(packed.plan), ledger, tuple(run.history), difference
-    )
+    return run
 
 
 @contextmanager
@@ -96,6 +114,10 @@ def denormals_are_zero() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(already)
+
+
+def _device(device: torch.device | str | None) -> torch.device:
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _generator(seeds: torch.Generator) -> torch.Generator:

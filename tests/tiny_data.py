@@ -25,6 +25,10 @@ class TinyData:
     def labels(self, split: str) -> np.ndarray:
         return self.splits[split][0]
 
+    def relabelled(self, labels: np.ndarray) -> "TinyData":
+        splits = self.splits | {"train": (labels, *self.splits["train"][1:])}
+        return TinyData(splits, self.dense, self.bags, self.pooling)
+
     def batches(self, split: str, batch_size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
         labels, dense, ids = self.splits[split]
         order = np.arange(len(labels))

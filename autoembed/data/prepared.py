@@ -1,7 +1,7 @@
 """A prepared folder, opened: fields, counts, vocabularies, and batches of its splits."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class PreparedData:
         )
         self.dense: tuple[str, ...] = tuple(entry["name"] for entry in manifest["dense"])
         self._loaded: dict[str, Rows] = {}
+        self._train_labels: npt.NDArray[np.float32] | None = None
 
     def rows(self, split: str) -> int:
         """Examples of a split."""
@@ -89,6 +90,24 @@ class PreparedData:
         columns = self._columns(split, mapped=True)
         return pooled_batches(columns.read, self.rows(split), batch_size, shuffle_seed)
 
+    def relabelled(self, labels: npt.NDArray[np.float32]) -> "PreparedData":
+        """The same data, but batches of `train` carry these labels (rows,), which may be soft.
+
+        Rows and labels move together, so that shuffled batches stay aligned. `labels` and `positives`
+        still tell what the log says. Raises ValueError where there is not one label per row.
+        """
+        if labels.shape != (self.rows("train"),):
+            raise ValueError(
+                f"expected {self.rows('train')} labels, one per row of train, got {labels.shape}"
+            )
+        other = PreparedData(self.path, self.manifest, self.memory_limit_bytes)
+        other._train_labels = np.ascontiguousarray(labels, dtype=np.float32)
+        other._loaded = {split: rows for split, rows in self._loaded.items() if split != "train"}
+        if "train" in self._loaded:  # the large columns are shared, not read again
+            loaded = self._loaded["train"]
+            other._loaded["train"] = replace(loaded, labels=torch.from_numpy(other._train_labels))
+        return other
+
     def split_bytes(self, split: str) -> int:
         """Bytes of a split's arrays."""
         self._split(split)
@@ -118,7 +137,8 @@ class PreparedData:
             for f, field in enumerate(self.fields)
             if field.bag
         }
-        return _Columns(load("label.npy"), load("dense.npy"), singles, bags)
+        labels = self._train_labels if split == "train" else None
+        return _Columns(load("label.npy") if labels is None else labels, load("dense.npy"), singles, bags)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 Most methods are only a rule that writes the plan down; they share this table and the packing. What the
 forward pass returns is what the packed table will return: integer codes by fake quantization with a
 learned step (`autoembed_kernels.lsq`), half precision by rounding; gradients pass straight through.
+Segments may store a prefix of the vector: the rest of it reads zero and takes no gradient.
 """
 
 import torch
@@ -47,6 +48,11 @@ class FixedPlanTable(Table):
         self.precision = StoredPrecision(
             placed_segments(self.fields), spec.profile, weight, steps, offset, gradient_scales
         )
+        widths = [segment.dim for _, segment, _ in placed_segments(self.fields)]
+        self.has_prefixes = min(widths, default=spec.dim) < spec.dim
+        self.register_buffer("widths", torch.tensor(widths, dtype=torch.int64), persistent=False)
+
+    widths: Tensor
 
     def values(self, lookup: Lookup) -> Tensor:
         unique, weights, inverse = self.rows.gather(self.address(lookup.rows))
@@ -57,6 +63,10 @@ class FixedPlanTable(Table):
         values: Tensor = self.precision(rows, weights)
         if self.address.zero_row is not None:
             values = values * (rows != self.address.zero_row).unsqueeze(1)
+        if self.has_prefixes:
+            segment = torch.searchsorted(self.precision.first, rows, right=True) - 1
+            columns = torch.arange(values.shape[1], device=values.device)
+            values = values * (columns < self.widths[segment].unsqueeze(1))
         return values
 
     def update(self, learning_rate: float) -> None:
@@ -75,7 +85,7 @@ class FixedPlanTable(Table):
             step, first = placed[field, segment.start]
             rows = torch.arange(first, first + segment.stored_rows, device=self.rows.weight.device)
             values = self._as_stored(rows, self.rows.weight[rows])
-            return SegmentRows(values, steps[step] if segment.is_integer else None)
+            return SegmentRows(values[:, : segment.dim], steps[step] if segment.is_integer else None)
 
         offset = self.precision.offset
         offsets = [offset.detach()] if offset is not None and plan.offset_dims() else []

@@ -1,0 +1,74 @@
+"""Where a walk stands after a point, on disk: safetensors and JSON, from which it goes on exactly."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+
+from autoembed.files import write_file
+from autoembed.joint.point import Point, read_point, write_point
+from autoembed.joint.table import Weights
+from autoembed.models import ModelConfig
+
+
+class CheckpointError(ValueError):
+    """The folder holds another walk; the message says what differs."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """After some points: the rows and steps carried on, the network's state, the steps left to spend."""
+
+    weights: Weights
+    network: dict[str, torch.Tensor]
+    steps_left: int
+
+
+def save_standing(folder: Path, standing: Standing, points: list[Point], about: dict[str, Any]) -> None:
+    """Write the newest point and the standing after it; `about` says which walk this is.
+
+    walk.json comes last and names the files that it needs, so that a cut anywhere leaves the walk as it was
+    before this point.
+    """
+    count = len(points)
+    write_point(folder / f"point_{count - 1:03d}", points[-1])
+    tensors = {f"network.{name}": tensor for name, tensor in standing.network.items()}
+    tensors["rows"] = standing.weights.rows
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_file(folder / f"standing_{count:03d}.safetensors", [save(state)])
+    facts = {
+        "about": about,
+        "points": count,
+        "steps_left": standing.steps_left,
+        "learned_steps": [[list(key), step] for key, step in sorted(standing.weights.steps.items())],
+    }
+    write_file(folder / "walk.json", [json.dumps(facts, indent=1).encode()])
+    (folder / f"standing_{count - 1:03d}.safetensors").unlink(missing_ok=True)
+
+
+def load_standing(
+    folder: Path, about: dict[str, Any], model: ModelConfig, names: tuple[str, ...], dense: int
+) -> tuple[Standing, list[Point]] | None:
+    """What was saved last; None where nothing was. Raises CheckpointError where it was another walk."""
+    path = folder / "walk.json"
+    if not path.is_file():
+        return None
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    wanted = json.loads(json.dumps(about))
+    different = sorted(
+        key for key in wanted.keys() | facts["about"] if wanted.get(key) != facts["about"].get(key)
+    )
+    if different:
+        raise CheckpointError(
+            f"{path}: the walk there has another {', '.join(different)}; "
+            "give the same settings, or another folder"
+        )
+    count = facts["points"]
+    tensors = load_file(folder / f"standing_{count:03d}.safetensors")
+    steps = {tuple(key): step for key, step in facts["learned_steps"]}
+    network = {name[len("network.") :]: t for name, t in tensors.items() if name.startswith("network.")}
+    standing = Standing(Weights(tensors["rows"], steps), network, facts["steps_left"])
+    return standing, [read_point(folder / f"point_{i:03d}", model, names, dense) for i in range(count)]

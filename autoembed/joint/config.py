@@ -1,0 +1,33 @@
+"""The `joint` section of a study file: how the search behind `search_space: joint` spends its time."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from autoembed.config import Section
+
+
+class JointConfig(Section):
+    """The `joint` section of a study file. One training is the trunk's, counted in its steps."""
+
+    tune: Annotated[
+        Literal["off"] | Annotated[float, Field(gt=0.0, le=100.0)],
+        Field(description="trainings spent on the settings of the full-precision trunk, or off"),
+    ] = "off"
+    fine_tune: Annotated[
+        float, Field(ge=0.0, le=100.0, description="trainings spent on fine-tuning all points together")
+    ] = 1.6
+    teacher: Annotated[
+        float, Field(ge=0.0, le=1.0, description="weight of the trunk's predictions; the labels get the rest")
+    ] = 1.0
+    rate: Annotated[
+        float, Field(gt=0.0, le=10.0, description="fine-tuning's learning rates, of the trunk's; falls to 0")
+    ] = 0.3
+    l2: Annotated[
+        float, Field(ge=0.0, le=10.0, description="fine-tuning's penalty on rows, of the trunk's")
+    ] = 0.0
+    dropout: Annotated[bool, Field(description="whether fine-tuning keeps the network's dropout")] = False
+    tolerance: Annotated[
+        float,
+        Field(ge=0.0, le=0.1, description="valid AUC below the trunk's up to which no fine-tuning is spent"),
+    ] = 0.0001

@@ -1,0 +1,118 @@
+"""From the rows of a larger model to a trainable table under a smaller plan, and back.
+
+Between plans the walk keeps one latent float32 row per id, (R, D) over all fields. A segment in which every
+id has its row takes the latent rows over; ids that share rows start from the mean of theirs, weighted by
+look-ups; ids that read their field's row 0 leave nothing behind. A learned step is kept where the same rows
+are stored alike again, otherwise the step with the least squared error is searched.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from autoembed.methods.base import TableSpec
+from autoembed.methods.fixed_plan import FixedPlanTable
+from autoembed.methods.plans import Fields, placed_segments
+from autoembed.methods.row_address import RowAddress
+from autoembed.plan import Segment
+from autoembed_kernels.lsq import Grid
+from autoembed_kernels.row_update import RowOptimizer
+
+SEARCH_POINTS = 24
+_SEARCH_VALUES = 1 << 18  # a step is searched on at most so many values, evenly taken
+
+StepKey = tuple[int, int, int, int, int, int, int]  # field, start, stop, sharing, stored rows, dim, bits
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the walk carries from budget to budget: rows (R, D) of all ids, and learned steps."""
+
+    rows: Tensor
+    steps: dict[StepKey, float] = field(default_factory=dict)
+
+
+def table_under(spec: TableSpec, fields: Fields, weights: Weights, optimizer: RowOptimizer) -> FixedPlanTable:
+    """A trainable table under the plan `fields` that starts from `weights`."""
+    stored = stored_rows(spec, fields, weights.rows)
+    found: dict[int, float] = {}
+    parts: dict[int, list[tuple[Segment, Tensor]]] = {}
+    for number, segment, first in placed_segments(fields):
+        if segment.is_integer and segment.scale is not None:
+            values = stored[first : first + segment.stored_rows, : segment.dim]
+            parts.setdefault(segment.scale, []).append((segment, values))
+            known = weights.steps.get(step_key(number, segment))
+            if known is not None:
+                found[segment.scale] = known
+    for scale, members in parts.items():
+        if scale not in found:
+            grid = Grid(members[0][0].bits, members[0][0].mid_rise)
+            found[scale] = best_step(torch.cat([values.flatten() for _, values in members]), grid)
+    steps = torch.tensor([found.get(scale, 1.0) for scale in range(1 + max(found, default=-1))])
+    return FixedPlanTable(spec, fields, stored, optimizer, steps.to(stored.device))
+
+
+def stored_rows(spec: TableSpec, fields: Fields, rows: Tensor) -> Tensor:
+    """Latent rows (R, D) of all ids -> the rows (stored, D) that a plan stores, in the order of its segments.
+
+    Rows that several ids share become the mean of their rows, weighted by look-ups in train (at least one).
+    """
+    address = RowAddress(fields).to(rows.device)
+    counts = torch.cat([torch.from_numpy(f.counts) for f in spec.stats.fields]).to(rows.device)
+    first = spec.stats.first_rows
+    owners = [
+        torch.arange(first[number] + s.start, first[number] + s.stop)
+        for number, s, _ in placed_segments(fields)
+    ]
+    ids = torch.cat(owners).to(rows.device) if owners else torch.zeros(0, dtype=torch.int64)
+    places = address(ids)
+    shares = counts[ids].clamp(min=1).double()
+    total = torch.zeros(address.stored_rows, dtype=torch.float64, device=rows.device)
+    total.index_add_(0, places, shares)
+    # an id alone in its row keeps it to the bit: x * n / n in double, rounded to float, is x
+    sums = torch.zeros(address.stored_rows, rows.shape[1], dtype=torch.float64, device=rows.device)
+    sums.index_add_(0, places, rows[ids].double() * shares.unsqueeze(1))
+    return (sums / total.clamp(min=1.0).unsqueeze(1)).float()
+
+
+@torch.no_grad()
+def weights_of(table: FixedPlanTable) -> Weights:
+    """The latent row of every id after training under a plan, and the learned steps.
+
+    Ids that share a row all get it. What a prefix cuts off is zero from then on.
+    """
+    spec, device = table.spec, table.rows.weight.device
+    rows = table.address(torch.arange(spec.stats.rows, device=device))
+    latent = table.rows.weight.clone()
+    steps: dict[StepKey, float] = {}
+    for number, segment, first in placed_segments(table.fields):
+        latent[first : first + segment.stored_rows, segment.dim :] = 0.0
+        if segment.is_integer and segment.scale is not None and table.precision.steps is not None:
+            steps[step_key(number, segment)] = abs(float(table.precision.steps[segment.scale]))
+    return Weights(latent[rows], steps)
+
+
+def step_key(number: int, segment: Segment) -> StepKey:
+    """What must be unchanged for a learned step to be kept: the rows, and how they are stored."""
+    s = segment
+    return number, s.start, s.stop, int(s.sharing), s.stored_rows, s.dim, s.bits
+
+
+def best_step(values: Tensor, grid: Grid) -> float:
+    """The step, of 24 between the largest value's and a twentieth of it, with the least squared error.
+
+    values (n,) float32; positive also where all values are zero.
+    """
+    values = values[:: max(1, len(values) // _SEARCH_VALUES)]
+    largest = float(values.abs().max()) if len(values) else 0.0
+    if largest == 0.0:
+        return 1e-4
+    reach = grid.highest + grid.shift or 1.0
+    best = (float("inf"), largest)
+    for point in range(1, SEARCH_POINTS + 1):
+        step = largest / max(reach, 0.5) * (0.05 + 0.95 * point / SEARCH_POINTS)
+        codes = (values / step - grid.shift).round().clamp(grid.lowest, grid.highest)
+        error = float(((codes + grid.shift) * step - values).square().sum())
+        best = min(best, (error, step))
+    return best[1]

@@ -1,0 +1,162 @@
+"""The full-precision model that everything else starts from and is measured against, tuned first.
+
+An untuned reference makes compression look free. Candidates are the user's own settings and changes of one or
+two of them, learning rate and penalty on rows. Successive halving
+(Jamieson and Talwalkar, arXiv:1502.07943): all are trained for few epochs, the better third for three times
+as many, and so on; the last one left is trained in full. Selection is on the validation split alone.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from autoembed.ledger import Ledger
+from autoembed.methods.fixed_plan import FixedPlanTable
+from autoembed.methods.full_precision import FullPrecision
+from autoembed.metrics import Metrics
+from autoembed.models import ModelConfig
+from autoembed.plan import PROFILES
+from autoembed.stats import Stats
+from autoembed.training import trained_run
+from autoembed.training_config import TrainingConfig
+from autoembed.training_loop import Diverged, Epoch, Examples, Progress, Run
+
+KEEP = 3  # one of so many candidates goes on, for so many times the epochs
+MARGIN = 1e-4  # by which other settings must beat the user's own, in the metric of the training
+# learning rate times, penalty on rows: times the user's, or this where the user has none
+CHANGES = (
+    (1.0, 10.0),
+    (3.0, 1.0),
+    (1.0, 0.1),
+    (0.3, 1.0),
+    (3.0, 10.0),
+    (1.0, 100.0),
+    (0.3, 10.0),
+    (3.0, 0.1),
+)
+FIRST_L2 = 1e-5
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Settings tried for `epochs` epochs at most, their best validation, and what the trial cost."""
+
+    training: TrainingConfig
+    epochs: int
+    valid: Metrics | None  # None where it diverged
+    cpu_seconds: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A trained full-precision model: rows (R, D) of all fields, the network in evaluation mode.
+
+    `ledger` is the cost of the final training alone, `tuning` what was tried before it.
+    """
+
+    rows: Tensor
+    network: nn.Module
+    training: TrainingConfig
+    valid: Metrics
+    test: Metrics
+    ledger: Ledger
+    history: tuple[Epoch, ...]
+    tuning: tuple[Tried, ...]
+
+
+def train_trunk(
+    data: Examples,
+    stats: Stats,
+    model: ModelConfig,
+    training: TrainingConfig,
+    *,
+    trainings: float = 0.0,
+    seed: int,
+    device: torch.device | str | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Trunk:
+    """Tune with about `trainings` trainings of epochs, 0 for none, then train in full.
+
+    Settings other than the user's are taken only where they are better on the validation split by more than
+    MARGIN. Raises Diverged where the final training does.
+    """
+
+    def run_of(settings: TrainingConfig) -> Run:
+        return trained_run(
+            data, stats, FullPrecision(), PROFILES["packed"], model, settings, seed, device, progress
+        )
+
+    tuning: list[Tried] = []
+    if trainings > 0:
+        training = _tuned(training, trainings, run_of, tuning)
+    run = run_of(training)
+    assert isinstance(run.table, FixedPlanTable)
+    ledger = run.meter.read()
+    valid, test = (run.evaluate(run.table, split) for split in ("valid", "test"))
+    rows = run.table.rows.weight.detach().clone()
+    network = run.network.eval()
+    return Trunk(rows, network, training, valid, test, ledger, tuple(run.history), tuple(tuning))
+
+
+def _tuned(
+    training: TrainingConfig, trainings: float, run_of: Callable[[TrainingConfig], Run], tuning: list[Tried]
+) -> TrainingConfig:
+    """The settings left by successive halving within about `trainings` times the user's epochs."""
+    rungs, count = _rungs(trainings * training.epochs, training.epochs)
+    candidates = candidates_of(training)[:count]
+
+    def loss(tried: Tried) -> float:  # the user's own settings are given a start
+        return _loss(tried.valid, training.metric) - (MARGIN if tried.training is training else 0.0)
+
+    for epochs in rungs:
+        results = [_try(settings, epochs, run_of) for settings in candidates]
+        tuning.extend(results)
+        candidates = [tried.training for tried in sorted(results, key=loss)][: max(1, len(results) // KEEP)]
+    return candidates[0]
+
+
+def _rungs(budget: float, epochs: int) -> tuple[tuple[int, ...], int]:
+    """Epochs of every rung, and how many candidates start, to cost about `budget` epochs; at least two."""
+    short = max(1, epochs // (KEEP * KEEP))
+    longer = min(epochs, KEEP * short)
+    count = 1 + len(CHANGES)
+    while count > 2 and count * short + count // KEEP * longer > budget:
+        count -= 1
+    return (short, longer) if count // KEEP > 1 else (short,), count
+
+
+def candidates_of(training: TrainingConfig) -> list[TrainingConfig]:
+    """The user's settings first, then changes of them, the most promising first."""
+    found = [training]
+    table_rate = training.table_learning_rate
+    for rate, penalty in CHANGES:
+        l2 = training.l2_rows * penalty if training.l2_rows else FIRST_L2 * penalty
+        changed = {
+            "learning_rate": training.learning_rate * rate,
+            "table_learning_rate": table_rate and table_rate * rate,
+            "l2_rows": training.l2_rows if penalty == 1.0 else l2,
+        }
+        found.append(training.model_copy(update=changed))
+    return found
+
+
+def _try(settings: TrainingConfig, epochs: int, run_of: Callable[[TrainingConfig], Run]) -> Tried:
+    short = settings.model_copy(update={"epochs": epochs})
+    try:
+        run = run_of(short)
+    except Diverged:
+        return Tried(settings, epochs, None, 0.0, 0)
+    ledger = run.meter.read()
+    valid = min((epoch.valid for epoch in run.history), key=lambda v: _loss(v, settings.metric))
+    return Tried(settings, epochs, valid, ledger.cpu_seconds, ledger.steps)
+
+
+def _loss(valid: Metrics | None, metric: str) -> float:
+    """What is to be small; infinite where training diverged."""
+    if valid is None:
+        return math.inf
+    return -valid.auc if metric == "auc" else valid.logloss

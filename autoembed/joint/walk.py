@@ -1,0 +1,179 @@
+"""Down the budgets, from the largest to the smallest: plan, start from the larger neighbour, fine-tune.
+
+At every budget the planner prices the choices at the weights as they are now and solves for this and all
+smaller budgets. The table starts from the larger neighbour's rows, and is packed and measured as it stands:
+where that is as good as the trunk no step is spent. Otherwise quantization-aware fine-tuning follows, with
+the trunk's cached predictions as targets, fresh optimizers, and learning rates that fall to zero; the better
+of the two on the validation split is kept. Steps that a budget did not need go to the smaller ones.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from autoembed.evaluate import EVALUATION_BATCH, evaluate
+from autoembed.joint.checkpoint import Standing, load_standing, save_standing
+from autoembed.joint.config import JointConfig
+from autoembed.joint.fine_tune import fine_tune, tuning_settings
+from autoembed.joint.point import Point as Point
+from autoembed.joint.table import Weights, table_under, weights_of
+from autoembed.joint.teacher import Relabelled, taught, teacher_logits
+from autoembed.joint.trunk import Trunk
+from autoembed.methods.base import TableSpec
+from autoembed.methods.fixed_plan import FixedPlanTable
+from autoembed.methods.plans import Fields, fields_bytes, uniform_fields
+from autoembed.metrics import Metrics
+from autoembed.models import ModelConfig
+from autoembed.packed import Packed, PackedTable
+from autoembed.training import denormals_are_zero
+from autoembed.training_loop import Examples, draw_seed
+
+
+class Planner(Protocol):
+    """Prices choices at the weights as they are, and solves.
+
+    rows (R, D): the latent row of every id; network: in evaluation mode, not to be changed. Returns one
+    plan per budget, in order, none above its budget by `fields_bytes`.
+    """
+
+    def __call__(self, rows: Tensor, network: nn.Module, budgets: Sequence[int]) -> Sequence[Fields]: ...
+
+
+def walk(
+    data: Relabelled,
+    spec: TableSpec,
+    model: ModelConfig,
+    trunk: Trunk,
+    budgets: Sequence[int],
+    planner: Planner,
+    config: JointConfig,
+    *,
+    seed: int,
+    device: torch.device | str | None = None,
+    progress: Callable[[Point], None] | None = None,
+    checkpoint: Path | None = None,
+) -> list[Point]:
+    """A model for every budget (bytes of the tables file), the largest first.
+
+    The same seed on one CPU thread gives the same points, also where a walk was cut off and goes on from
+    its `checkpoint` folder. Raises CheckpointError where the folder holds another walk, ValueError where
+    a plan is above its budget, Diverged where fine-tuning diverges.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    budgets = sorted(set(budgets), reverse=True)
+    about = {"budgets": budgets, "seed": seed, "joint": config.model_dump(), "trunk_valid": trunk.valid.auc}
+    names = tuple(field.name for field in spec.stats.fields)
+    standing = Standing(
+        Weights(trunk.rows), trunk.network.state_dict(), round(config.fine_tune * trunk.ledger.steps)
+    )
+    points: list[Point] = []
+    found = load_standing(checkpoint, about, model, names, len(data.dense)) if checkpoint else None
+    if found:
+        standing, points = found
+    if len(points) == len(budgets):
+        return points
+    forked = [device] if device.type == "cuda" else []
+    walker = _Walker(data, spec, trunk, config, device)
+    with denormals_are_zero(), torch.random.fork_rng(devices=forked):
+        for number in range(len(points), len(budgets)):
+            # a point's own seed: a walk that goes on needs no generator's state
+            seeds = torch.Generator().manual_seed(seed * 1_000_003 + number)
+            torch.manual_seed(draw_seed(seeds))
+            point, standing = walker.point(standing, budgets[number:], planner, seeds)
+            points.append(point)
+            if checkpoint:
+                save_standing(checkpoint, standing, points, about)
+            if progress:
+                progress(point)
+    return points
+
+
+def shares(ratios: Sequence[float]) -> list[float]:
+    """The part of the fine-tuning steps that each budget gets, by its compression ratio; they sum to 1.
+
+    It grows by equal amounts as ratios double, from 4x to 256x, where the front moves most.
+    """
+    weights = [min(max(0.3 * math.log2(max(ratio, 1.0)) - 0.25, 0.1), 2.0) for ratio in ratios]
+    return [weight / sum(weights) for weight in weights]
+
+
+class _Walker:
+    """What all points of one walk share."""
+
+    def __init__(
+        self, data: Relabelled, spec: TableSpec, trunk: Trunk, config: JointConfig, device: torch.device
+    ) -> None:
+        self.data, self.spec, self.trunk, self.config, self.device = data, spec, trunk, config, device
+        self.training = tuning_settings(trunk.training, config)
+        self.full_bytes = fields_bytes(spec, uniform_fields(spec, 32))
+        self._taught: Examples | None = None
+
+    def point(
+        self, standing: Standing, budgets: Sequence[int], planner: Planner, seeds: torch.Generator
+    ) -> tuple[Point, Standing]:
+        """The model of the first of `budgets`, and where the walk stands after it."""
+        started = time.perf_counter(), time.process_time()
+        weights = Weights(standing.weights.rows.to(self.device), standing.weights.steps)
+        network = copy.deepcopy(self.trunk.network).to(self.device)
+        network.load_state_dict(standing.network)
+        network.eval()
+        fields = planner(weights.rows, network, budgets)[0]
+        size = fields_bytes(self.spec, fields)
+        if size > budgets[0]:
+            raise ValueError(f"a plan of {size:,} bytes was made for a budget of {budgets[0]:,} bytes")
+        table = table_under(self.spec, fields, weights, self.training.row_optimizer).to(self.device)
+        packed = table.pack()
+        untuned = valid = self._measure(packed, network, "valid")
+        share = shares([self.full_bytes / budget for budget in budgets])[0]
+        steps = 0 if self._is_enough(untuned) else round(standing.steps_left * share)
+        kept = False
+        if steps:
+            tuned = copy.deepcopy(network)
+            self._fine_tune(table, tuned, steps, seeds)
+            tuned.eval()
+            packed_tuned = table.pack()
+            valid_tuned = self._measure(packed_tuned, tuned, "valid")
+            kept = valid_tuned.better_than(untuned, self.training.metric)
+            if kept:
+                packed, network, valid = packed_tuned, tuned, valid_tuned
+                weights = weights_of(table)
+        test = self._measure(packed, network, "test")
+        seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
+        point = Point(
+            *(budgets[0], size, packed, network, valid, test, untuned, kept, steps, seconds, cpu_seconds)
+        )
+        return point, Standing(weights, network.state_dict(), standing.steps_left - steps)
+
+    def _is_enough(self, valid: Metrics) -> bool:
+        """Whether no fine-tuning is needed: no worse than the trunk but for the tolerance."""
+        return valid.auc >= self.trunk.valid.auc - self.config.tolerance
+
+    def _fine_tune(
+        self, table: FixedPlanTable, network: nn.Module, steps: int, seeds: torch.Generator
+    ) -> None:
+        fine_tune(
+            *(self._lessons(), table, network, self.training, steps, seeds, self.device),
+            dropout=self.config.dropout,
+        )
+
+    def _lessons(self) -> Examples:
+        """The data under the teacher's labels, made when first needed."""
+        if self._taught is None:
+            network = copy.deepcopy(self.trunk.network).to(self.device)
+            rows = Weights(self.trunk.rows.to(self.device))
+            optimizer = self.training.row_optimizer
+            table = table_under(self.spec, uniform_fields(self.spec, 32), rows, optimizer)
+            logits = teacher_logits(self.data, network, table.to(self.device), self.device)
+            self._taught = taught(self.data, logits, self.config.teacher)
+        return self._taught
+
+    def _measure(self, packed: Packed, network: nn.Module, split: str) -> Metrics:
+        embeddings = PackedTable(packed, self.spec.stats.first_rows).to(self.device)
+        batches = self.data.batches(split, EVALUATION_BATCH)
+        return evaluate(network, embeddings, batches, self.data.labels(split), self.device)

@@ -1,0 +1,156 @@
+"""Down the budgets on a tiny click log: bytes, order, repetition, resumption, what is kept and spent."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from plain_plans import PlainPlanner, plain_fields
+from tiny_data import TinyData, tiny_data
+
+from autoembed.evaluate import predict
+from autoembed.joint.checkpoint import CheckpointError
+from autoembed.joint.config import JointConfig
+from autoembed.joint.trunk import Trunk, train_trunk
+from autoembed.joint.walk import Point, shares, walk
+from autoembed.methods.base import TableSpec
+from autoembed.methods.plans import fields_bytes, uniform_fields
+from autoembed.metrics import measure
+from autoembed.models import ModelConfig
+from autoembed.packed import PackedTable
+from autoembed.plan import PROFILES
+from autoembed.training import TrainingConfig
+
+MODEL = ModelConfig(name="dlrm", dim=8, hidden=(16,), bottom=(8,), dropout=0.1)
+QUICK = TrainingConfig(batch_size=256, learning_rate=5e-3, epochs=3, initial_std=0.05)
+
+
+@dataclass(frozen=True)
+class Setting:
+    data: TinyData
+    spec: TableSpec
+    trunk: Trunk
+
+    @property
+    def budgets(self) -> list[int]:
+        full = fields_bytes(self.spec, uniform_fields(self.spec, 32))
+        return [int(full / ratio) for ratio in (2, 4, 6, 7)]
+
+    def walk(self, config: JointConfig | None = None, **given) -> list[Point]:
+        given = {"budgets": self.budgets, "planner": PlainPlanner(self.spec), "seed": 3} | given
+        budgets, planner = given.pop("budgets"), given.pop("planner")
+        config = config or JointConfig(fine_tune=1.0)
+        return walk(self.data, self.spec, MODEL, self.trunk, budgets, planner, config, device="cpu", **given)
+
+
+@pytest.fixture(scope="module")
+def setting() -> Iterator[Setting]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    data, stats = tiny_data(fields=(200, 40, 400))
+    trunk = train_trunk(data, stats, MODEL, QUICK, seed=0, device="cpu")
+    yield Setting(data, TableSpec(stats, 8, PROFILES["packed"]), trunk)
+    torch.set_num_threads(before)
+
+
+def facts(points: list[Point]) -> list[tuple]:
+    """All that must repeat: figures, and the very bytes of tables and network."""
+    return [
+        (
+            *(p.budget_bytes, p.bytes, p.valid, p.test, p.untuned, p.fine_tuned, p.steps),
+            *(p.packed.payload.numpy().tobytes(), p.packed.scales.numpy().tobytes()),
+            [value.numpy().tobytes() for value in p.network.state_dict().values()],
+        )
+        for p in points
+    ]
+
+
+def test_no_point_is_above_its_budget_and_the_file_has_its_bytes(setting, tmp_path):
+    points = setting.walk()
+    assert [p.budget_bytes for p in points] == sorted(setting.budgets, reverse=True)
+    for point in points:
+        assert point.bytes <= point.budget_bytes
+        assert point.packed.save(tmp_path / "tables.safetensors") == point.bytes
+
+
+def test_what_is_reported_is_measured_on_the_packed_tables(setting):
+    for point in setting.walk():
+        table = PackedTable(point.packed, setting.spec.stats.first_rows)
+        logits = predict(point.network, table, setting.data.batches("test", 100), torch.device("cpu"))
+        assert measure(setting.data.labels("test"), logits).auc == pytest.approx(point.test.auc, abs=1e-6)
+
+
+def test_each_budget_is_planned_once_with_all_smaller_ones(setting):
+    planner = PlainPlanner(setting.spec)
+    setting.walk(planner=planner)
+    budgets = sorted(setting.budgets, reverse=True)
+    assert planner.asked == [tuple(budgets[n:]) for n in range(len(budgets))]
+
+
+def test_a_plan_above_its_budget_is_refused(setting):
+    def greedy(rows, network, budgets):
+        return [plain_fields(setting.spec, 8, 1.0, 8)] * len(budgets)
+
+    with pytest.raises(ValueError, match="was made for a budget of"):
+        setting.walk(planner=greedy)
+
+
+def test_the_same_seed_walks_the_same_way_and_another_does_not(setting):
+    once, again, other = setting.walk(), setting.walk(), setting.walk(seed=4)
+    assert facts(once) == facts(again)
+    assert facts(once) != facts(other)
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_walk_cut_off_goes_on_as_if_it_had_not_been(setting, tmp_path: Path, after):
+    def cut(_: Point) -> None:
+        nonlocal after
+        after -= 1
+        if after == 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        setting.walk(checkpoint=tmp_path, progress=cut)
+    planner = PlainPlanner(setting.spec)
+    resumed = setting.walk(checkpoint=tmp_path, planner=planner)
+    assert facts(resumed) == facts(setting.walk())
+    assert 0 < len(planner.asked) < len(setting.budgets)
+    assert facts(setting.walk(checkpoint=tmp_path)) == facts(resumed)
+
+
+def test_another_walk_is_not_gone_on_with(setting, tmp_path):
+    setting.walk(checkpoint=tmp_path)
+    with pytest.raises(CheckpointError, match="another seed"):
+        setting.walk(checkpoint=tmp_path, seed=9)
+
+
+def test_no_step_is_spent_where_the_point_is_as_good_as_the_trunk(setting):
+    generous = setting.walk(JointConfig(fine_tune=1.0, tolerance=0.1), budgets=setting.budgets[:1])
+    assert generous[0].steps == 0 and not generous[0].fine_tuned
+    assert generous[0].valid == generous[0].untuned
+    state = generous[0].network.state_dict()
+    assert all(torch.equal(state[k], v) for k, v in setting.trunk.network.state_dict().items())
+
+
+def test_the_untuned_point_is_kept_where_fine_tuning_does_not_improve_it(setting):
+    hopeless = replace(setting.trunk, training=QUICK.model_copy(update={"learning_rate": 1.0}))
+    points = replace(setting, trunk=hopeless).walk(JointConfig(fine_tune=0.5, rate=10.0, tolerance=0.0))
+    for point in points:
+        assert point.fine_tuned or point.valid == point.untuned
+        assert not point.untuned.better_than(point.valid, "auc")
+    assert any(point.steps and not point.fine_tuned for point in points)
+
+
+def test_all_fine_tuning_together_takes_the_steps_that_were_allowed(setting):
+    points = setting.walk(JointConfig(fine_tune=1.0, tolerance=0.0))
+    assert sum(p.steps for p in points) <= setting.trunk.ledger.steps
+    if points[-1].steps:
+        assert sum(p.steps for p in points) == setting.trunk.ledger.steps
+    assert any(p.fine_tuned for p in points)
+
+
+def test_shares_grow_as_budgets_shrink_and_sum_to_one():
+    parts = shares([2, 4, 8, 16, 64, 256, 512])
+    assert sum(parts) == pytest.approx(1.0)
+    assert parts == sorted(parts)

@@ -1,0 +1,103 @@
+"""Latent rows to a table under a plan and back: what each kind of sharing starts from, what is kept."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plain_plans import plain_fields
+from tiny_data import tiny_data
+
+from autoembed.joint.table import Weights, best_step, stored_rows, table_under, weights_of
+from autoembed.methods.base import TableSpec
+from autoembed.methods.plans import fields_bytes, stored_segment, uniform_fields
+from autoembed.packed import PackedTable
+from autoembed.plan import PROFILES, FieldPlan, Segment, Sharing
+from autoembed_kernels.lsq import Grid
+from autoembed_kernels.row_update import RowOptimizer
+
+_, STATS = tiny_data(rows=400, fields=(20, 7, 30))
+SPEC = TableSpec(STATS, 8, PROFILES["packed"])
+ROWS = torch.randn(STATS.rows, 8, generator=torch.Generator().manual_seed(0))
+ADAM = RowOptimizer("adam")
+
+
+def one_field(*segments: Segment):
+    """The first field under these segments, the others full."""
+    return (FieldPlan("field0", 20, 8, segments), *uniform_fields(SPEC, 32)[1:])
+
+
+def test_own_rows_are_taken_over_to_the_bit():
+    assert torch.equal(stored_rows(SPEC, uniform_fields(SPEC, 4), ROWS), ROWS)
+
+
+def test_one_shared_row_is_the_mean_weighted_by_look_ups():
+    fields = one_field(stored_segment(0, 1, 8, 32, 0), stored_segment(1, 20, 8, 32, 0, stored_rows=1))
+    counts = torch.from_numpy(STATS.fields[0].counts[1:]).clamp(min=1).double()
+    mean = (ROWS[1:20].double() * counts.unsqueeze(1)).sum(0) / counts.sum()
+    torch.testing.assert_close(stored_rows(SPEC, fields, ROWS)[1], mean.float())
+
+
+def test_ids_that_read_row_0_leave_nothing_and_come_back_as_row_0():
+    fields = one_field(stored_segment(0, 5, 8, 32, 0), Segment(5, 20, Sharing.OOV))
+    table = table_under(SPEC, fields, Weights(ROWS), ADAM)
+    assert torch.equal(table.rows.weight[:5], ROWS[:5])
+    back = weights_of(table).rows
+    assert torch.equal(back[5:20], ROWS[:1].expand(15, 8))
+    assert torch.equal(back[20:], ROWS[20:])
+
+
+@pytest.mark.parametrize("profile", ["packed", "packed-row-scale"])
+@pytest.mark.parametrize("dim", [8, 3])
+def test_the_table_reads_as_its_packed_form_also_where_prefixes_are_stored(profile, dim):
+    spec = TableSpec(STATS, 8, PROFILES[profile])
+    table = table_under(spec, plain_fields(spec, 4, 0.5, dim), Weights(ROWS), ADAM)
+    data, _ = tiny_data(rows=400, fields=(20, 7, 30))
+    (batch,) = data.batches("train", 400)
+    packed = PackedTable(table.pack(), STATS.first_rows)
+    with torch.no_grad():
+        torch.testing.assert_close(table(batch), packed(batch), rtol=1e-5, atol=1e-6)
+        assert dim == 8 or not table(batch)[:, :, dim:].any()
+    assert table.pack().bytes.total == fields_bytes(spec, table.fields)
+
+
+def test_what_a_prefix_cuts_off_takes_no_gradient_and_stays_zero():
+    table = table_under(SPEC, plain_fields(SPEC, 4, 0.5, 3), Weights(ROWS), ADAM)
+    data, _ = tiny_data(rows=400, fields=(20, 7, 30))
+    (batch,) = data.batches("train", 400)
+    before = table.rows.weight.clone()
+    table(batch).square().sum().backward()
+    table.update(0.01)
+    assert torch.equal(table.rows.weight[:, 3:], before[:, 3:])
+    assert not torch.equal(table.rows.weight[:, :3], before[:, :3])
+    assert not weights_of(table).rows[:, 3:].any()
+
+
+def test_a_learned_step_is_kept_where_nothing_changed_and_searched_where_bits_did():
+    table = table_under(SPEC, uniform_fields(SPEC, 4), Weights(ROWS), ADAM)
+    with torch.no_grad():
+        table.precision.steps.mul_(1.25)
+    weights = weights_of(table)
+    same = table_under(SPEC, uniform_fields(SPEC, 4), weights, ADAM)
+    assert torch.equal(same.precision.steps, table.precision.steps)
+    fresh = table_under(SPEC, uniform_fields(SPEC, 2), Weights(ROWS), ADAM)
+    changed = table_under(SPEC, uniform_fields(SPEC, 2), weights, ADAM)
+    assert torch.equal(changed.precision.steps, fresh.precision.steps)
+
+
+@settings(max_examples=40, deadline=None)
+@given(bits=st.integers(1, 8), scale=st.floats(1e-4, 10.0), count=st.integers(1, 50), seed=st.integers(0, 99))
+def test_the_searched_step_is_no_worse_than_one_that_reaches_the_largest_value(bits, scale, count, seed):
+    values = scale * torch.randn(count, generator=torch.Generator().manual_seed(seed))
+    grid = Grid(bits, bits <= 2)
+
+    def error(step: float) -> float:
+        codes = (values / step - grid.shift).round().clamp(grid.lowest, grid.highest)
+        return float(((codes + grid.shift) * step - values).square().sum())
+
+    largest = float(values.abs().max()) / (grid.highest + grid.shift)
+    assert best_step(values, grid) > 0 and error(best_step(values, grid)) <= error(largest) * (1 + 1e-5)
+
+
+def test_rows_of_zeros_have_a_step():
+    assert best_step(torch.zeros(8), Grid(4)) > 0
+    assert best_step(torch.zeros(0), Grid(4)) > 0
