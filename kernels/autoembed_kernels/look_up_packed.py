@@ -11,6 +11,7 @@ Rows are counted over all fields, one field behind the other, and start is ascen
 
 import ctypes
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -68,6 +69,10 @@ def look_up_packed(
     )
     native = native_for(words, rows, *held)
     if native is None:
+        if rows.is_cuda and find_spec("triton"):
+            from autoembed_kernels.gpu.look_up_packed import triton_look_up_packed
+
+            return triton_look_up_packed(words, segments, addresses, rows)
         return torch_look_up_packed(words, segments, addresses, rows)
     out = torch.empty(len(rows), segments.width)
     return native_look_up_packed(native, words, segments, addresses, rows, columns, out)
