@@ -1,0 +1,157 @@
+"""Prices made right by measured swaps: what a change costs beyond the quadratic, and off the train split.
+
+A price in closed form is too low, the more so the larger the change: the quadratic ends early, and a model
+is surer of the train split, where sensitivities were summed, than of others. For a sample of choices, one
+of every kind, each group is swapped alone on held-out examples (swaps.py). With price p and increase m of
+group g under a choice of kind k
+
+    log m = a_k + e log p + b_g
+
+is fitted robustly (Huber weights), b_g shrunk towards 0, the more the fewer examples look the group up. It is
+monotone in p: the exponent e is held in [0.5, 2]. Where the very choice was measured in the very group, the
+price moves on to the measurement by n / (n + 50) of the way, n being the examples that saw the swap.
+
+Kinds: zero, one, hashed, `dim d` of a prefix, int1, int2, and `bits` for all finer formats.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autoembed.joint.prices import ChoiceLike, GroupLike, read_rows
+from autoembed.joint.sensitivity import Sensitivity
+from autoembed.joint.swaps import HeldOut
+
+TRUSTED_EXAMPLES = 50.0  # so many examples count as much as the fit of the kind
+EXPONENTS = (0.5, 2.0)
+_ROUNDS = 8  # of reweighting
+_HUBER = 1.0  # residuals of a factor above e weigh less
+_LEAST = 1e-10  # prices and increases below are noise of float32
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the swaps taught. `factors`: geometric mean of increase over price by kind, before calibration.
+
+    kind_shift: a_k by kind; exponent: e; group_shift (G,): b_g; residual (G, C): the rest, for measured
+    choices. error_before and error_after: root mean square of log(increase / price) over the swaps, the
+    second without the residuals.
+    """
+
+    kind_shift: dict[str, float]
+    exponent: float
+    group_shift: Tensor
+    residual: Tensor
+    factors: dict[str, float]
+    error_before: float
+    error_after: float
+    swaps: int
+    seconds: float
+
+    def apply(self, choices: Sequence[ChoiceLike], prices: Tensor) -> Tensor:
+        """Calibrated prices (G, C) of the same groups and choices, also at later weights."""
+        dim = max(choice.dim for choice in choices)
+        other = sum(self.kind_shift.values()) / max(len(self.kind_shift), 1)
+        shifts = [self.kind_shift.get(kind(choice, dim), other) for choice in choices]
+        logs = prices.clamp(min=_LEAST).log() * self.exponent + torch.tensor(shifts, dtype=torch.float64)
+        calibrated = (logs + self.group_shift.unsqueeze(1) + self.residual).exp()
+        return torch.where(prices > _LEAST, calibrated, prices)
+
+
+def calibrate(
+    held: HeldOut,
+    sensitivity: Sensitivity,
+    groups: Sequence[GroupLike],
+    choices: Sequence[ChoiceLike],
+    prices: Tensor,
+) -> Calibration:
+    """Swap every group into one choice of each kind, and fit.
+
+    held: held-out examples at the weights that `prices` (G, C), of `sensitivity`, belong to. The cost is
+    about (kinds x fields) evaluations of the held-out examples.
+    """
+    started = time.perf_counter()
+    dim = max(choice.dim for choice in choices)
+    kinds = [kind(choice, dim) for choice in choices]
+    anchors = _anchors(kinds, prices)
+    names = sorted(anchors)
+    increases = torch.zeros(len(groups), len(names), dtype=torch.float64)
+    examples = torch.zeros(len(groups), len(names), dtype=torch.float64)
+    for place, name in enumerate(names):
+        choice = choices[anchors[name]]
+        found = held.swaps((group, read_rows(held.weight, sensitivity, group, choice)) for group in groups)
+        increases[:, place] = torch.tensor([swap.increase for swap in found])
+        examples[:, place] = torch.tensor([float(swap.examples) for swap in found])
+    priced = prices[:, [anchors[name] for name in names]]
+    use = (priced > _LEAST) & (increases > _LEAST) & (examples > 0)
+    log_price, log_increase = priced.clamp(min=_LEAST).log(), increases.clamp(min=_LEAST).log()
+    trust = examples / (examples + TRUSTED_EXAMPLES) * use
+    shifts, exponent, group_shift = _fit(log_price, log_increase, trust)
+    fitted = shifts + exponent * log_price + group_shift.unsqueeze(1)
+    residual = torch.zeros_like(prices)
+    residual[:, [anchors[name] for name in names]] = (log_increase - fitted) * trust
+    ratios = log_increase - log_price
+    return Calibration(
+        kind_shift={name: float(shifts[place]) for place, name in enumerate(names) if use[:, place].any()},
+        exponent=exponent,
+        group_shift=group_shift,
+        residual=residual,
+        factors={
+            name: float((_mean(ratios[:, place], trust[:, place])).exp()) for place, name in enumerate(names)
+        },
+        error_before=float(_mean(ratios.square(), trust).sqrt()),
+        error_after=float(_mean((log_increase - fitted).square(), trust).sqrt()),
+        swaps=int(use.sum()),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def kind(choice: ChoiceLike, dim: int) -> str:
+    """The kind of a choice whose full dimension is `dim`: its strongest lever names it."""
+    if choice.sharing in ("zero", "one", "hashed"):
+        return choice.sharing
+    if choice.dim < dim:
+        return f"dim {choice.dim}"
+    return choice.precision if choice.precision in ("int1", "int2") else "bits"
+
+
+def _anchors(kinds: list[str], prices: Tensor) -> dict[str, int]:
+    """Of each kind, the choice with the median price over all groups; kinds that cost nothing have none."""
+    total = prices.sum(0)
+    anchors = {}
+    for name in sorted(set(kinds)):
+        members = [c for c, each in enumerate(kinds) if each == name and float(total[c]) > _LEAST]
+        if members:
+            members.sort(key=lambda c: float(total[c]))
+            anchors[name] = members[len(members) // 2]
+    return anchors
+
+
+def _fit(log_price: Tensor, log_increase: Tensor, trust: Tensor) -> tuple[Tensor, float, Tensor]:
+    """a (K,), e and b (G,) by Huber-reweighted ridge regression; rows are groups, columns kinds."""
+    groups, kinds = log_price.shape
+    center = _mean(log_price, trust)
+    columns = kinds + 1 + groups
+    design = torch.zeros(groups, kinds, columns, dtype=torch.float64)
+    design[:, torch.arange(kinds), torch.arange(kinds)] = 1.0
+    design[:, :, kinds] = log_price - center
+    design[torch.arange(groups), :, kinds + 1 + torch.arange(groups)] = 1.0
+    flat, target = design.view(-1, columns), (log_increase - log_price).flatten()
+    # e is fitted as 1 + its excess, which a few swaps alone do not move; a group starts as its kind
+    ridge = torch.cat([torch.full((kinds,), 1e-3), torch.full((1,), 1.0), torch.ones(groups)]).double()
+    weights = trust.flatten()
+    found = torch.zeros(columns, dtype=torch.float64)
+    for _ in range(_ROUNDS):
+        weighted = flat * weights.unsqueeze(1)
+        found = torch.linalg.solve(weighted.T @ flat + ridge.diag(), weighted.T @ target)
+        off = (target - flat @ found).abs()
+        weights = trust.flatten() * (_HUBER / off.clamp(min=_HUBER))
+    excess = float(found[kinds].clamp(EXPONENTS[0] - 1.0, EXPONENTS[1] - 1.0))
+    return found[:kinds] - excess * center, 1.0 + excess, found[kinds + 1 :]
+
+
+def _mean(values: Tensor, weights: Tensor) -> Tensor:
+    return (values * weights).sum() / weights.sum().clamp(min=1e-12)

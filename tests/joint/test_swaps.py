@@ -1,0 +1,80 @@
+"""Measured swaps: only what a swap changes is run again, and the result is that of running all."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from autoembed.data.batch import Bag, Batch
+from autoembed.joint.swaps import HeldOut
+from autoembed.models import ModelConfig, build_network
+
+FIRST_ROWS, ROWS, DIM = (0, 5), 12, 3
+
+
+@dataclass(frozen=True)
+class Group:
+    field: int
+    start: int
+    stop: int
+
+
+def batches(pooling: str | None) -> list[Batch]:
+    generator = torch.Generator().manual_seed(2)
+    found = []
+    for size in (9, 1, 6):
+        ids = torch.stack([torch.randint(n, (size,), generator=generator) for n in (5, 7)], 1)
+        bags = {}
+        if pooling:
+            ids[:, 1] = 0
+            lengths = torch.arange(size) % 4
+            offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+            bags = {1: Bag(torch.randint(7, (int(lengths.sum()),), generator=generator), offsets, pooling)}
+        found.append(Batch(torch.zeros(size), torch.randn(size, 1, generator=generator), ids, bags))
+    return found
+
+
+def held_out(pooling: str | None = None, **settings: int) -> HeldOut:
+    network = build_network(
+        ModelConfig(name="dlrm", dim=DIM, hidden=(7,), batch_norm=True),
+        2,
+        1,
+        torch.Generator().manual_seed(1),
+    )
+    weight = torch.randn(ROWS, DIM, generator=torch.Generator().manual_seed(3))
+    return HeldOut(network, weight, FIRST_ROWS, batches(pooling), **settings)
+
+
+@pytest.mark.parametrize("pooling", [None, "sum", "mean"])
+def test_swaps_equal_the_whole_table_with_the_group_swapped(pooling):
+    held = held_out(pooling)
+    changes, expected = [], []
+    for group in (Group(0, 0, 5), Group(0, 2, 3), Group(1, 0, 1), Group(1, 1, 7)):
+        rows = torch.randn(group.stop - group.start, DIM, generator=torch.Generator().manual_seed(4))
+        changes.append((group, rows))
+        weight = held.weight.clone()
+        first = FIRST_ROWS[group.field]
+        weight[first + group.start : first + group.stop] = rows
+        expected.append(held.table(weight))
+    found = held.swaps(changes)
+    assert [m.increase for m in found] == pytest.approx(expected, rel=1e-4, abs=1e-7)
+    assert min(expected) > 0.0
+    assert found[0].examples == 16
+
+
+def test_nothing_changed_costs_nothing():
+    held = held_out()
+    assert held.table(held.weight) == pytest.approx(0.0, abs=1e-7)
+    assert held.swaps([(Group(1, 0, 7), held.weight[5:])])[0].increase == pytest.approx(0.0, abs=1e-7)
+
+
+def test_a_group_that_nobody_looks_up_costs_nothing():
+    held = held_out(max_examples=10)
+    assert held.examples == 10
+    found = held.swaps([(Group(0, 5, 5), torch.zeros(0, DIM))])
+    assert (found[0].increase, found[0].examples) == (0.0, 0)
+
+
+def test_no_held_out_example_is_refused():
+    with pytest.raises(ValueError, match="no held-out example"):
+        HeldOut(torch.nn.Identity(), torch.zeros(2, 2), (0,), [])
