@@ -23,10 +23,13 @@ class JointConfig(Section):
     rate: Annotated[
         float, Field(gt=0.0, le=10.0, description="fine-tuning's learning rates, of the trunk's; falls to 0")
     ] = 0.3
+    step_rate: Annotated[
+        float, Field(gt=0.0, le=0.1, description="relative rate of learned quantization steps; falls to 0")
+    ] = 0.002
     l2: Annotated[
         float, Field(ge=0.0, le=10.0, description="fine-tuning's penalty on rows, of the trunk's")
-    ] = 0.0
-    dropout: Annotated[bool, Field(description="whether fine-tuning keeps the network's dropout")] = False
+    ] = 0.3
+    dropout: Annotated[bool, Field(description="whether fine-tuning keeps the network's dropout")] = True
     tolerance: Annotated[
         float,
         Field(ge=0.0, le=0.1, description="valid AUC below the trunk's up to which no fine-tuning is spent"),

@@ -17,7 +17,6 @@ def tuning_settings(trunk: TrainingConfig, config: JointConfig) -> TrainingConfi
         update={
             "learning_rate": trunk.learning_rate * config.rate,
             "table_learning_rate": table_rate and table_rate * config.rate,
-            "scale_learning_rate": trunk.scale_learning_rate * config.rate,
             "l2_rows": trunk.l2_rows * config.l2,
         }
     )
@@ -33,13 +32,16 @@ def fine_tune(
     device: torch.device,
     *,
     dropout: bool,
+    step_rate: float,
 ) -> None:
     """Train table and network in place for `steps` steps under fresh optimizers.
 
-    Labels may be soft. Rates fall from those of `training` to zero, linearly. The order of rows comes from
+    Labels may be soft. Rates fall from those of `training` to zero, linearly; learned steps move by
+    `step_rate` of themselves at most. The order of rows comes from
     `seeds`, dropout from torch's global generator. Raises Diverged where a loss is not finite.
     """
-    optimizers = training.dense_optimizers(network, table)
+    optimizers = training.dense_optimizers(network, nn.Module())
+    scales = StepAdam(table.precision.steps)
     rates = [(group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
     row_rate = training.table_learning_rate or training.learning_rate
     network.train()
@@ -56,10 +58,12 @@ def fine_tune(
             batch = batch.to(device)
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
+            scales.zero_grad()
             loss = binary_cross_entropy_with_logits(network(batch.dense, table(batch)), batch.labels)
             loss.backward()  # type: ignore[no-untyped-call]
             for optimizer in optimizers:
                 optimizer.step()
+            scales.step(step_rate * left)
             table.update(row_rate * left)
             done += 1
             if done == steps:
@@ -67,3 +71,36 @@ def fine_tune(
     # one look at the end: reading every loss back would wait for a GPU, and NaN never heals
     if not bool(loss.detach().isfinite()):
         raise Diverged(f"the fine-tuning loss is {float(loss)} after {steps} steps; lower joint.rate")
+
+
+class StepAdam:
+    """Adam on the logarithms of learned steps (S,), so that all move at one relative rate.
+
+    Steps of 8 bits are a hundred times smaller than those of 1 bit, and rows that a penalty keeps small make
+    all of them small: with one absolute rate, some would double within a few batches.
+    """
+
+    def __init__(self, steps: nn.Parameter | None, betas: tuple[float, float] = (0.9, 0.999)) -> None:
+        self.steps = steps
+        self.betas = betas
+        self.count = 0
+        if steps is not None:
+            self.moment, self.square = torch.zeros_like(steps), torch.zeros_like(steps)
+
+    def zero_grad(self) -> None:
+        if self.steps is not None:
+            self.steps.grad = None
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """steps *= exp(-rate m / sqrt(v)), with the moments of d loss / d log step, bias corrected."""
+        if self.steps is None or self.steps.grad is None:
+            return
+        self.count += 1
+        gradient = self.steps.grad * self.steps
+        first, second = self.betas
+        self.moment.lerp_(gradient, 1 - first)
+        self.square.lerp_(gradient.square(), 1 - second)
+        moment = self.moment / (1 - first**self.count)
+        square = self.square / (1 - second**self.count)
+        self.steps.mul_(torch.exp(-rate * moment / (square.sqrt() + 1e-12)))

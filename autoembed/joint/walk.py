@@ -160,6 +160,7 @@ class _Walker:
         fine_tune(
             *(self._lessons(), table, network, self.training, steps, seeds, self.device),
             dropout=self.config.dropout,
+            step_rate=self.config.step_rate,
         )
 
     def _lessons(self) -> Examples:

@@ -12,6 +12,7 @@ from tiny_data import TinyData, tiny_data
 from autoembed.evaluate import predict
 from autoembed.joint.checkpoint import CheckpointError
 from autoembed.joint.config import JointConfig
+from autoembed.joint.fine_tune import StepAdam
 from autoembed.joint.trunk import Trunk, train_trunk
 from autoembed.joint.walk import Point, shares, walk
 from autoembed.methods.base import TableSpec
@@ -154,3 +155,16 @@ def test_shares_grow_as_budgets_shrink_and_sum_to_one():
     parts = shares([2, 4, 8, 16, 64, 256, 512])
     assert sum(parts) == pytest.approx(1.0)
     assert parts == sorted(parts)
+
+
+@pytest.mark.parametrize("size", [1e-4, 1.0])
+def test_learned_steps_move_at_one_relative_rate_whatever_their_size(size):
+    steps = torch.nn.Parameter(torch.tensor([size, 100 * size]))
+    adam = StepAdam(steps)
+    for _ in range(10):
+        steps.grad = torch.tensor([1.0, -1.0]) / steps.detach()
+        adam.step(0.01)
+    ratio = steps.detach() / torch.tensor([size, 100 * size])
+    torch.testing.assert_close(
+        ratio, torch.tensor([-0.1, 0.1]).exp(), rtol=1e-4, atol=0
+    )  # moments in float32
