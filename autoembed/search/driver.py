@@ -29,6 +29,9 @@ from autoembed.search.events import (
 from autoembed.search.folder import Assignment, RunFolder
 from autoembed.search.identity import check_identity, environment
 from autoembed.search.inputs import Inputs, prepare_inputs
+from autoembed.search.joint import NAME as JOINT
+from autoembed.search.joint import SPACE as JOINT_SPACE
+from autoembed.search.joint import run_joint
 from autoembed.search.limits import Limits, limits_of
 from autoembed.search.pool import Done, Failed, Pool, Report
 from autoembed.search.preview import extents
@@ -57,14 +60,19 @@ def run_study(
     folder = RunFolder(run_dir.resolve())
     tell: Listener = progress or (lambda event: None)
     with folder.locked(), _termination_as_interrupt():
-        space = load_space(config.search_space)
+        joint = config.search_space == JOINT
+        space = JOINT_SPACE if joint else load_space(config.search_space)
         inputs = prepare_inputs(config, folder.path, tell)
         limits = limits_of(config, inputs.spec)
-        _require_feasible(space, inputs, limits)
+        if not joint:
+            _require_feasible(space, inputs, limits)
         check_identity(folder, config, inputs.data.fingerprint, space)
         # the folder needs the prepared data from here on, no longer the raw logs
         write_config(config.model_copy(update={"data": str(inputs.data.path)}), folder.config)
         write_json(folder.environment, environment())
+        if joint:
+            run_joint(config, folder, inputs, limits, tell)
+            return folder.records()
         assignments = {number: folder.assignment(number) for number in folder.numbers()}
         history = History(
             tuple(folder.records()),

@@ -22,7 +22,8 @@ def check_identity(folder: RunFolder, config: StudyConfig, fingerprint: str, spa
 
     Data and search space count by content, not by name; the keys in FREE may change.
     """
-    content = config.model_dump(mode="json", exclude=set(FREE))
+    unused = () if config.search_space == "joint" else ("joint",)
+    content = config.model_dump(mode="json", exclude={*FREE, *unused})
     identity = _flat({**content, "data": fingerprint, "search_space": space.fingerprint})
     if not folder.identity.exists():
         write_json(folder.identity, identity)

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 from autoembed.budget import parse_budget
 from autoembed.config import ConfigError, Section, parse, read_yaml
 from autoembed.files import write_file
+from autoembed.joint.config import JointConfig
 from autoembed.models import ModelConfig
 from autoembed.plan import PROFILES
 from autoembed.training import TrainingConfig
@@ -48,6 +49,7 @@ class StudyConfig(Section):
     profile: str = "packed"
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    joint: JointConfig = JointConfig()
     objective: Literal["auc", "logloss"] = "auc"
     trials: Annotated[int, Field(ge=0)] = 30
     time_limit: str | None = None

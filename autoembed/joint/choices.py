@@ -1,0 +1,128 @@
+"""What a group may be stored as: sharing x dimension x bit-width, and the plan that choices make.
+
+    own         a row for every id                       bytes: rows x row
+    hashed      ids share ceil(ratio x rows) rows                 stored rows x row
+    one         all ids of the group share one row                row
+    zero        ids read row 0 of their field                     nothing
+
+Neighbouring groups of a field with the same choice become one segment, which saves the entry of a segment in
+the directory, and a scale.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autoembed.joint.groups import Group
+from autoembed.methods.base import TableSpec
+from autoembed.methods.plans import Fields
+from autoembed.plan import BITS, SEGMENT_ENTRY_BYTES, FieldPlan, Profile, Segment, Sharing
+
+RATIOS = (1 / 4, 1 / 16, 1 / 64)
+WIDTHS = ("int1", "int2", "int3", "int4", "int6", "int8", "fp16", "fp32")
+SHARED_WIDTHS = ("int4", "int8", "fp16")  # rows that are shared are few: narrower ones save little
+HASHED_ROWS = 16  # smaller groups gain nothing by a hash that one shared row does not give them
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a group is stored. `sharing` is own, hashed (to `ratio` of the rows), one or zero."""
+
+    sharing: str
+    ratio: float
+    dim: int
+    precision: str
+
+    def stored_rows(self, rows: int) -> int:
+        """Rows stored for a group, or for neighbouring groups together."""
+        if self.sharing == "own":
+            return rows
+        if self.sharing == "hashed":
+            return max(1, math.ceil(self.ratio * rows))
+        return 1 if self.sharing == "one" else 0
+
+    @property
+    def kind(self) -> str:
+        """What is calibrated together: the sharing, and for own rows the precision."""
+        return f"own {self.precision}" if self.sharing == "own" else self.sharing
+
+    @property
+    def is_integer(self) -> bool:
+        return self.sharing != "zero" and self.precision.startswith("int")
+
+
+def menu(spec: TableSpec) -> tuple[Choice, ...]:
+    """All choices that the hardware profile can serve, `zero` first."""
+    known = spec.profile.precisions
+    dims = [spec.dim]
+    while dims[-1] >= 4:
+        dims.append(dims[-1] // 2)
+    found = [Choice("zero", 0.0, spec.dim, known[0])]
+    for precision in (p for p in SHARED_WIDTHS if p in known):
+        found.append(Choice("one", 0.0, spec.dim, precision))
+        found += [Choice("hashed", ratio, spec.dim, precision) for ratio in reversed(RATIOS)]
+    found += [Choice("own", 1.0, dim, p) for dim in reversed(dims) for p in WIDTHS if p in known]
+    return tuple(found)
+
+
+def allowed(group: Group, choice: Choice) -> bool:
+    """Whether a choice is possible and makes sense for the group."""
+    if choice.sharing == "zero":
+        return group.start > 0
+    if choice.sharing == "hashed":
+        return group.start > 0 and group.rows >= HASHED_ROWS and choice.stored_rows(group.rows) > 1
+    return choice.sharing == "own" or group.rows > 1
+
+
+def row_bytes(profile: Profile, group: Group, choice: Choice) -> int:
+    """Bytes of the group's rows in the payload."""
+    stored = choice.stored_rows(group.rows)
+    return stored * profile.row_bytes(choice.dim, choice.precision) if stored else 0
+
+
+def run_bytes(profile: Profile, choice: Choice) -> int:
+    """Bytes that a segment of this choice takes beside its rows, at most."""
+    if choice.sharing == "zero":
+        return SEGMENT_ENTRY_BYTES
+    scale = 4 if choice.is_integer and profile.row_scale_bytes == 0 else 0
+    return SEGMENT_ENTRY_BYTES + scale + profile.table_align - 1
+
+
+def fields_of(spec: TableSpec, groups: Sequence[Group], chosen: Sequence[Choice]) -> Fields:
+    """The field plans in which every group is stored as chosen."""
+    segments: list[list[Segment]] = [[] for _ in spec.stats.fields]
+    scale = 0
+    number = 0
+    while number < len(groups):
+        first, choice = groups[number], chosen[number]
+        last = first
+        number += 1
+        while (
+            choice.sharing != "one"  # the row of one group is not that of the next
+            and number < len(groups)
+            and groups[number].field == first.field
+            and chosen[number] == choice
+        ):
+            last = groups[number]
+            number += 1
+        if choice.sharing == "zero":
+            segments[first.field].append(Segment(first.start, last.stop, Sharing.OOV))
+            continue
+        integer = choice.is_integer
+        segments[first.field].append(
+            Segment(
+                first.start,
+                last.stop,
+                Sharing.OWN if choice.sharing == "own" else Sharing.HASHED,
+                choice.stored_rows(last.stop - first.start),
+                choice.dim,
+                choice.precision,
+                mid_rise=integer and BITS[choice.precision] <= 2,
+                scale=scale if integer else None,
+            )
+        )
+        scale += integer
+    return tuple(
+        FieldPlan(field.name, field.rows, spec.dim, tuple(found))
+        for field, found in zip(spec.stats.fields, segments, strict=True)
+    )

@@ -1,0 +1,197 @@
+"""A choice for every group under a byte budget, for all budgets at once.
+
+Multiple-choice knapsack in which neighbouring groups of a field with the same choice share a segment:
+
+    minimise    sum of losses[g, c_g]
+    subject to  fixed + sum of sizes[g, c_g] + sum over g that begin a run of run[g, c_g]  <=  budget
+
+For a price mu of a byte the best choices are found exactly by dynamic programming along the groups of each
+field: a group goes on with its neighbour's choice for nothing, or begins a run. All prices are solved
+together. loss + mu bytes at its least, minus mu budget, is a lower bound of every feasible loss (Lagrangian
+duality; without runs the bound of the linear program). Between two prices the bound decides; the bytes that
+the best feasible solution leaves are filled by single changes, the best loss per byte first.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Numbers = np.ndarray[Any, np.dtype[np.float64]]
+Whole = np.ndarray[Any, np.dtype[np.int64]]
+
+PRICES = 48  # of a byte, tried in the first round, and shared by all budgets in the later ones
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Problem:
+    """losses (G, C), infinite where a choice is forbidden; sizes (G, C) and run (G, C) in bytes; field (G,).
+
+    `joins` (C,) tells whether neighbours with that choice become one segment. `fixed` bytes come on top.
+    """
+
+    losses: Numbers
+    sizes: Whole
+    run: Whole
+    joins: np.ndarray[Any, np.dtype[np.bool_]]
+    field: Whole
+    fixed: int
+
+    def bytes_of(self, chosen: Whole) -> int:
+        """Bytes of one choice per group (G,)."""
+        groups = np.arange(len(chosen))
+        return self.fixed + int(
+            self.sizes[groups, chosen].sum() + self.run[groups, chosen][self.begins(chosen)].sum()
+        )
+
+    def begins(self, chosen: Whole) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Whether each group begins a run."""
+        begins = np.ones(len(chosen), dtype=bool)
+        same = (chosen[1:] == chosen[:-1]) & (self.field[1:] == self.field[:-1]) & self.joins[chosen[1:]]
+        begins[1:] = ~same
+        return begins
+
+    def loss_of(self, chosen: Whole) -> float:
+        return float(self.losses[np.arange(len(chosen)), chosen].sum())
+
+
+@dataclass(frozen=True)
+class Solution:
+    """chosen (G,); `bound`: below every loss within the budget; `shadow_price`: loss per byte."""
+
+    budget: int
+    chosen: Whole
+    bytes: int
+    loss: float
+    bound: float
+    shadow_price: float
+
+
+def solve(problem: Problem, budgets: Sequence[int]) -> list[Solution]:
+    """The best choices found for every budget, in order, none above it.
+
+    Raises ValueError naming the smallest size where a budget is below it.
+    """
+    smallest = _smallest(problem)
+    least = problem.bytes_of(smallest)
+    for budget in budgets:
+        if budget < least:
+            raise ValueError(
+                f"a budget of {budget:,} bytes is below the smallest plan of these groups, {least:,} bytes; "
+                "raise the budget"
+            )
+    finite = np.where(np.isfinite(problem.losses), problem.losses, 0.0)
+    steepest = max(float(finite.max()), 1e-30)
+    prices = np.concatenate([[0.0], np.geomspace(steepest * 1e-12, 2 * steepest, PRICES)])
+    known: dict[float, tuple[Whole, int, float]] = {}
+    _add(problem, prices, known)
+    for _ in range(ROUNDS):
+        wanted = set()
+        for budget in budgets:
+            low, high = _around(known, budget)
+            if low is not None:
+                wanted |= set(np.linspace(low, high, 8)[1:-1].tolist())
+        _add(problem, np.array(sorted(wanted - known.keys())), known)
+    return [_best(problem, budget, known, smallest) for budget in budgets]
+
+
+def _smallest(problem: Problem) -> Whole:
+    chosen, _ = _cheapest(problem, np.array([1.0]), np.where(np.isfinite(problem.losses), 0.0, np.inf))
+    return np.asarray(chosen[0])
+
+
+def _add(problem: Problem, prices: Numbers, known: dict[float, tuple[Whole, int, float]]) -> None:
+    if len(prices) == 0:
+        return
+    chosen, values = _cheapest(problem, prices, problem.losses)
+    for price, row, value in zip(prices.tolist(), chosen, values.tolist(), strict=True):
+        known[price] = row, problem.bytes_of(row), value
+
+
+def _around(known: dict[float, tuple[Whole, int, float]], budget: int) -> tuple[float | None, float]:
+    """The largest price whose solution is above the budget, and the smallest whose solution fits."""
+    above = max((price for price, (_, size, _) in known.items() if size > budget), default=None)
+    fits = min((price for price, (_, size, _) in known.items() if size <= budget), default=max(known))
+    return above, fits
+
+
+def _cheapest(problem: Problem, prices: Numbers, losses: Numbers) -> tuple[Whole, Numbers]:
+    """For each price (P,) of a byte the choices (P, G) of least loss + price * bytes, and that value (P,)."""
+    groups, choices = losses.shape
+    continued = np.zeros((groups, len(prices), choices), dtype=bool)
+    came_from = np.zeros((groups, len(prices)), dtype=np.int64)
+    total = np.zeros((len(prices), choices))
+    for g in range(groups):
+        begin = prices[:, None] * problem.run[g]
+        is_first = g == 0 or problem.field[g] != problem.field[g - 1]
+        came_from[g] = total.argmin(1)
+        before = np.take_along_axis(total, came_from[g][:, None], 1) + begin
+        if not is_first:
+            goes_on = np.where(problem.joins, total, np.inf)
+            continued[g] = goes_on <= before
+            before = np.minimum(goes_on, before)
+        total = before + losses[g] + prices[:, None] * problem.sizes[g]
+    chosen = np.empty((len(prices), groups), dtype=np.int64)
+    at = total.argmin(1)
+    values = np.take_along_axis(total, at[:, None], 1)[:, 0] + prices * problem.fixed
+    places = np.arange(len(prices))
+    for g in reversed(range(groups)):
+        chosen[:, g] = at
+        at = np.where(continued[g, places, at], at, came_from[g])
+    return chosen, values
+
+
+def _best(
+    problem: Problem, budget: int, known: dict[float, tuple[Whole, int, float]], smallest: Whole
+) -> Solution:
+    above, fits = _around(known, budget)
+    bound = max(value - price * budget for price, (_, _, value) in known.items())
+    starts = [known[fits][0], smallest] if known[fits][1] <= budget else [smallest]
+    starts += [row for price, (row, size, _) in sorted(known.items()) if price > fits and size <= budget][:2]
+    filled = [_filled(problem, budget, start) for start in starts]
+    chosen = min(filled, key=problem.loss_of)
+    price = 0.0 if above is None else fits
+    return Solution(budget, chosen, problem.bytes_of(chosen), problem.loss_of(chosen), bound, price)
+
+
+def _filled(problem: Problem, budget: int, start: Whole) -> Whole:
+    """Single changes that lower the loss and fit, the best loss per byte first, until there is none."""
+    chosen = start.copy()
+    groups = np.arange(len(chosen))
+    for _ in range(4 * len(chosen)):
+        room = budget - problem.bytes_of(chosen)
+        gain = problem.losses[groups, chosen][:, None] - problem.losses
+        more = _more_bytes(problem, chosen)
+        possible = (gain > 0) & (more <= room)
+        if not possible.any():
+            break
+        worth = np.where(possible, gain / np.maximum(more, 1), -1.0)
+        g, c = np.unravel_index(int(worth.argmax()), worth.shape)
+        chosen[g] = c
+    return chosen
+
+
+def _more_bytes(problem: Problem, chosen: Whole) -> Whole:
+    """(G, C): by how many bytes the file grows where one group changes its choice, runs included."""
+    count, choices = problem.sizes.shape
+    groups = np.arange(count)
+    before, after = np.full(count, -1), np.full(count, -1)
+    same = problem.field[1:] == problem.field[:-1]
+    before[1:] = np.where(same, chosen[:-1], -1)
+    after[:-1] = np.where(same, chosen[1:], -1)
+    every = np.arange(choices)[None, :]
+
+    def local(choice: Whole) -> Whole:
+        """Bytes of each group under `choice` (G, C) and of the begin of the run behind it."""
+        own = np.take_along_axis(problem.sizes, choice, 1)
+        begins = ~((choice == before[:, None]) & problem.joins[choice])
+        own = own + np.where(begins, np.take_along_axis(problem.run, choice, 1), 0)
+        next_run = np.zeros(count, dtype=np.int64)
+        next_run[:-1] = problem.run[groups[1:], chosen[1:]]
+        breaks = (after >= 0)[:, None] & ~((choice == after[:, None]) & problem.joins[choice])
+        return np.asarray(own + np.where(breaks, next_run[:, None], 0))
+
+    now = local(chosen[:, None])
+    return np.asarray(local(np.broadcast_to(every, (count, choices))) - now)
