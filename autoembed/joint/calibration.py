@@ -67,40 +67,46 @@ def calibrate(
     groups: Sequence[GroupLike],
     choices: Sequence[ChoiceLike],
     prices: Tensor,
+    *,
+    every_choice: bool = False,
 ) -> Calibration:
     """Swap every group into one choice of each kind, and fit.
 
     held: held-out examples at the weights that `prices` (G, C), of `sensitivity`, belong to. The cost is
-    about (kinds x fields) evaluations of the held-out examples.
+    about (kinds x fields) evaluations of the held-out examples. `every_choice`: swap into all choices, not
+    one of each kind; the fallback where prices rank plans poorly (additivity.py).
     """
     started = time.perf_counter()
     dim = max(choice.dim for choice in choices)
     kinds = [kind(choice, dim) for choice in choices]
-    anchors = _anchors(kinds, prices)
-    names = sorted(anchors)
-    increases = torch.zeros(len(groups), len(names), dtype=torch.float64)
-    examples = torch.zeros(len(groups), len(names), dtype=torch.float64)
-    for place, name in enumerate(names):
-        choice = choices[anchors[name]]
-        found = held.swaps((group, read_rows(held.weight, sensitivity, group, choice)) for group in groups)
+    names = sorted(set(kinds))
+    chosen = _priced(prices) if every_choice else _one_of_each(kinds, prices)
+    kind_of = torch.tensor([names.index(kinds[c]) for c in chosen], dtype=torch.int64)
+    increases = torch.zeros(len(groups), len(chosen), dtype=torch.float64)
+    examples = torch.zeros(len(groups), len(chosen), dtype=torch.float64)
+    for place, c in enumerate(chosen):
+        rows = ((group, read_rows(held.weight, sensitivity, group, choices[c])) for group in groups)
+        found = held.swaps(rows)
         increases[:, place] = torch.tensor([swap.increase for swap in found])
         examples[:, place] = torch.tensor([float(swap.examples) for swap in found])
-    priced = prices[:, [anchors[name] for name in names]]
+    priced = prices[:, chosen]
     use = (priced > _LEAST) & (increases > _LEAST) & (examples > 0)
     log_price, log_increase = priced.clamp(min=_LEAST).log(), increases.clamp(min=_LEAST).log()
     trust = examples / (examples + TRUSTED_EXAMPLES) * use
-    shifts, exponent, group_shift = _fit(log_price, log_increase, trust)
-    fitted = shifts + exponent * log_price + group_shift.unsqueeze(1)
+    shifts, exponent, group_shift = _fit(log_price, log_increase, trust, kind_of)
+    fitted = shifts[kind_of] + exponent * log_price + group_shift.unsqueeze(1)
     residual = torch.zeros_like(prices)
-    residual[:, [anchors[name] for name in names]] = (log_increase - fitted) * trust
+    residual[:, chosen] = (log_increase - fitted) * trust
     ratios = log_increase - log_price
+    of_kind = {name: (kind_of == number).nonzero().squeeze(1) for number, name in enumerate(names)}
+    seen = {name: columns for name, columns in of_kind.items() if use[:, columns].any()}
     return Calibration(
-        kind_shift={name: float(shifts[place]) for place, name in enumerate(names) if use[:, place].any()},
+        kind_shift={name: float(shifts[names.index(name)]) for name in seen},
         exponent=exponent,
         group_shift=group_shift,
         residual=residual,
         factors={
-            name: float((_mean(ratios[:, place], trust[:, place])).exp()) for place, name in enumerate(names)
+            name: float(_mean(ratios[:, columns], trust[:, columns]).exp()) for name, columns in seen.items()
         },
         error_before=float(_mean(ratios.square(), trust).sqrt()),
         error_after=float(_mean((log_increase - fitted).square(), trust).sqrt()),
@@ -118,25 +124,33 @@ def kind(choice: ChoiceLike, dim: int) -> str:
     return choice.precision if choice.precision in ("int1", "int2") else "bits"
 
 
-def _anchors(kinds: list[str], prices: Tensor) -> dict[str, int]:
+def _priced(prices: Tensor) -> list[int]:
+    """The choices that cost something."""
+    return [c for c, total in enumerate(prices.sum(0).tolist()) if total > _LEAST]
+
+
+def _one_of_each(kinds: list[str], prices: Tensor) -> list[int]:
     """Of each kind, the choice with the median price over all groups; kinds that cost nothing have none."""
-    total = prices.sum(0)
-    anchors = {}
-    for name in sorted(set(kinds)):
-        members = [c for c, each in enumerate(kinds) if each == name and float(total[c]) > _LEAST]
-        if members:
-            members.sort(key=lambda c: float(total[c]))
-            anchors[name] = members[len(members) // 2]
-    return anchors
+    total = prices.sum(0).tolist()
+    members: dict[str, list[int]] = {}
+    for c in sorted(_priced(prices), key=total.__getitem__):
+        members.setdefault(kinds[c], []).append(c)
+    return [each[len(each) // 2] for each in members.values()]
 
 
-def _fit(log_price: Tensor, log_increase: Tensor, trust: Tensor) -> tuple[Tensor, float, Tensor]:
-    """a (K,), e and b (G,) by Huber-reweighted ridge regression; rows are groups, columns kinds."""
-    groups, kinds = log_price.shape
+def _fit(
+    log_price: Tensor, log_increase: Tensor, trust: Tensor, kind_of: Tensor
+) -> tuple[Tensor, float, Tensor]:
+    """a (K,), e and b (G,) by Huber-reweighted ridge regression.
+
+    Rows are groups, columns measured choices, kind_of (columns,) their kinds.
+    """
+    groups, measured = log_price.shape
+    kinds = int(kind_of.max()) + 1 if measured else 0
     center = _mean(log_price, trust)
     columns = kinds + 1 + groups
-    design = torch.zeros(groups, kinds, columns, dtype=torch.float64)
-    design[:, torch.arange(kinds), torch.arange(kinds)] = 1.0
+    design = torch.zeros(groups, measured, columns, dtype=torch.float64)
+    design[:, torch.arange(measured), kind_of] = 1.0
     design[:, :, kinds] = log_price - center
     design[torch.arange(groups), :, kinds + 1 + torch.arange(groups)] = 1.0
     flat, target = design.view(-1, columns), (log_increase - log_price).flatten()

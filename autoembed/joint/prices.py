@@ -27,8 +27,9 @@ from autoembed_kernels.lsq import Grid
 from autoembed_kernels.row_hash import row_hash
 
 STEP_POINTS = 24
-STEP_ROWS = 512  # rows that a step is searched on
-PRICED_ROWS = 4096  # larger groups are priced on so many of their rows, drawn with a fixed seed
+STEP_ROWS = 256  # rows that a step is searched on, and as many of the largest as
+LARGEST_ROWS = 32
+PRICED_ROWS = 2048  # larger groups are priced on so many of their rows, drawn with a fixed seed
 _UNSEEN = 1e-3  # weight of a row that the pass never met, of the group's mean weight
 
 
@@ -183,8 +184,13 @@ def _best(steps: Tensor, errors: Tensor, dim: int) -> float:
 
 def _step_errors(rows: Tensor, weights: Tensor, precision: str) -> tuple[Tensor, Tensor]:
     """Steps (points,) to try, and the weighted squared error of every column by each, (points, D)."""
-    stride = max(1, len(rows) // STEP_ROWS)
-    rows, weights = rows[::stride], weights[::stride]
+    if len(rows) > STEP_ROWS:
+        # the largest rows count as themselves: a sample that misses them finds steps that clip them
+        order = rows.abs().amax(1).argsort(descending=True)
+        rest = order[LARGEST_ROWS :: max(1, len(rows) // STEP_ROWS)]
+        share = (len(rows) - LARGEST_ROWS) / len(rest)
+        weights = torch.cat([weights[order[:LARGEST_ROWS]], weights[rest] * share])
+        rows = torch.cat([rows[order[:LARGEST_ROWS]], rows[rest]])
     grid = _grid(precision)
     largest = float(rows.abs().max()) if rows.numel() else 0.0
     reach = max(grid.highest + grid.shift, 0.5)

@@ -1,59 +1,11 @@
 """Calibration: planted laws are found, a real small network's prices come nearer to measured swaps."""
 
-from dataclasses import dataclass
-
 import pytest
 import torch
+from joint.priced import CHOICES, DIM, GROUPS, Choice, calibrated
 
-from autoembed.data.batch import Batch
 from autoembed.joint.calibration import _fit, calibrate, kind
-from autoembed.joint.prices import price, read_rows
-from autoembed.joint.sensitivity import measure_sensitivity
-from autoembed.joint.swaps import HeldOut
-from autoembed.models import ModelConfig, build_network
-
-DIM, FIRST_ROWS, ROWS = 8, (0, 60), 160
-
-
-@dataclass(frozen=True)
-class Group:
-    field: int
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True)
-class Choice:
-    sharing: str
-    ratio: float = 1.0
-    dim: int = DIM
-    precision: str = "int8"
-
-
-GROUPS = [Group(0, 0, 10), Group(0, 10, 30), Group(0, 30, 60), Group(1, 0, 20), Group(1, 20, 100)]
-CHOICES = [
-    *(Choice("own", 1.0, dim, p) for dim in (4, DIM) for p in ("int1", "int2", "int4", "fp32")),
-    *(Choice("hashed", 0.25, DIM, p) for p in ("int2", "int8")),
-    *(Choice("one"), Choice("zero")),
-]
-
-
-def examples(seed: int, size: int = 1500) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.stack([torch.randint(n, (size,), generator=generator) for n in (60, 100)], 1)
-    return Batch(torch.zeros(size), torch.zeros(size, 0), ids, {})
-
-
-def calibrated():
-    network = build_network(
-        ModelConfig(name="dnn", dim=DIM, hidden=(16,)), 2, 0, torch.Generator().manual_seed(1)
-    ).eval()
-    # large rows, so that changes reach beyond the quadratic
-    weight = 4 * torch.randn(ROWS, DIM, generator=torch.Generator().manual_seed(2))
-    sensitivity = measure_sensitivity(network, weight, FIRST_ROWS, [examples(3)])
-    prices = price(weight, sensitivity, GROUPS, CHOICES)
-    held = HeldOut(network, weight, FIRST_ROWS, [examples(4)])
-    return held, sensitivity, prices, calibrate(held, sensitivity, GROUPS, CHOICES, prices)
+from autoembed.joint.prices import read_rows
 
 
 def test_a_planted_power_law_with_kinds_and_groups_is_found():
@@ -65,7 +17,7 @@ def test_a_planted_power_law_with_kinds_and_groups_is_found():
     )
     increase = kinds + 1.2 * log_price + groups.unsqueeze(1)
     increase[7, 1] += 30.0  # one wild swap
-    found, exponent, shifts = _fit(log_price, increase, torch.ones_like(log_price))
+    found, exponent, shifts = _fit(log_price, increase, torch.ones_like(log_price), torch.arange(3))
     assert exponent == pytest.approx(1.2, abs=0.02)
     torch.testing.assert_close(found, kinds, atol=0.15, rtol=0)
     # a ridge of 1 against three swaps keeps three quarters of a group's shift
@@ -83,6 +35,17 @@ def test_calibrated_prices_are_nearer_to_swaps_that_were_not_measured():
     wrong = [float((p[fresh] / measured[fresh]).log().abs().mean()) for p in (prices, after)]
     assert wrong[1] < 0.8 * wrong[0]
     assert calibration.error_after < calibration.error_before
+
+
+def test_the_fallback_measures_every_choice_and_comes_nearest():
+    held, sensitivity, prices, by_kind = calibrated()
+    every = calibrate(held, sensitivity, GROUPS, CHOICES, prices, every_choice=True)
+    assert every.swaps == int((prices > 1e-10).sum()) > by_kind.swaps
+    zero = CHOICES.index(Choice("zero"))
+    measured = held.swaps((g, read_rows(held.weight, sensitivity, g, Choice("zero"))) for g in GROUPS)
+    # some hundred examples see each swap, so that prices are nearly the measurements
+    expected = torch.tensor([swap.increase for swap in measured], dtype=torch.float64)
+    torch.testing.assert_close(every.apply(CHOICES, prices)[:, zero], expected, rtol=0.2, atol=0)
 
 
 def test_prices_of_zero_stay_and_without_residuals_the_order_within_a_kind_stays():

@@ -1,0 +1,102 @@
+"""Do prices rank whole plans? Predicted and measured loss of random joint plans, and their rank correlation.
+
+A random plan is what a solver might propose: the choices that minimise noisy prices + lambda x bytes, the
+noise lognormal, lambda such that the plan meets a compression drawn between 2 and 128. Where Spearman's
+correlation is below `POOR`, prices need the fallback, `calibrate(..., every_choice=True)`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autoembed.joint.prices import ChoiceLike, GroupLike, read_rows
+from autoembed.joint.sensitivity import Sensitivity
+from autoembed.joint.swaps import HeldOut
+
+POOR = 0.8
+RATIOS = (2.0, 128.0)
+
+
+@dataclass(frozen=True)
+class Additivity:
+    """Of every plan, the sum of its prices and the measured increase of the loss; their rank correlation."""
+
+    predicted: tuple[float, ...]
+    measured: tuple[float, ...]
+    spearman: float
+
+    @property
+    def is_poor(self) -> bool:
+        return self.spearman < POOR
+
+
+def check_additivity(
+    held: HeldOut,
+    sensitivity: Sensitivity,
+    groups: Sequence[GroupLike],
+    choices: Sequence[ChoiceLike],
+    prices: Tensor,
+    plans: Sequence[Tensor],
+) -> Additivity:
+    """Measure `plans`, each (G,) choice numbers, on held-out examples; one evaluation per plan."""
+    numbers = torch.arange(len(groups))
+    predicted = [float(prices[numbers, plan].sum()) for plan in plans]
+    measured = [
+        held.table(planned_rows(held.weight, sensitivity, groups, [choices[c] for c in plan.tolist()]))
+        for plan in plans
+    ]
+    return Additivity(tuple(predicted), tuple(measured), spearman(predicted, measured))
+
+
+def random_plans(
+    prices: Tensor, sizes: Tensor, count: int, generator: torch.Generator, *, spread: float = 1.0
+) -> list[Tensor]:
+    """`count` plans (G,) of choice numbers. prices and sizes (bytes) (G, C), infinite where not allowed."""
+    full = float(torch.where(sizes.isfinite(), sizes, 0.0).amax(1).sum())
+    low, high = (math.log(ratio) for ratio in RATIOS)
+    plans = []
+    for _ in range(count):
+        noisy = prices * (spread * torch.randn(prices.shape, generator=generator, dtype=torch.float64)).exp()
+        ratio = math.exp(low + (high - low) * float(torch.rand((), generator=generator)))
+        plans.append(cheapest_plan(noisy, sizes, full / ratio))
+    return plans
+
+
+def cheapest_plan(prices: Tensor, sizes: Tensor, budget: float) -> Tensor:
+    """(G,) choices that minimise prices + lambda sizes, lambda the least that keeps `budget`."""
+    low, high = 1e-18, 1e6
+    numbers = torch.arange(len(prices))
+    for _ in range(80):
+        middle = math.sqrt(low * high)
+        plan = (prices + middle * sizes).argmin(1)
+        if float(sizes[numbers, plan].sum()) > budget:
+            low = middle
+        else:
+            high = middle
+    return (prices + high * sizes).argmin(1)
+
+
+def planned_rows(
+    weight: Tensor, sensitivity: Sensitivity, groups: Sequence[GroupLike], plan: Sequence[ChoiceLike]
+) -> Tensor:
+    """(R, D): what look-ups read when every group is stored by its choice."""
+    rows = weight.clone()
+    for group, choice in zip(groups, plan, strict=True):
+        first = sensitivity.first_rows[group.field]
+        rows[first + group.start : first + group.stop] = read_rows(weight, sensitivity, group, choice)
+    return rows
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float:
+    """Rank correlation in [-1, 1], equal values sharing their mean rank; nan where one side is constant."""
+    ranks = torch.stack([_ranks(torch.tensor(values, dtype=torch.float64)) for values in (first, second)])
+    return float(torch.corrcoef(ranks)[0, 1])
+
+
+def _ranks(values: Tensor) -> Tensor:
+    below = (values.unsqueeze(0) < values.unsqueeze(1)).sum(1)
+    equal = (values.unsqueeze(0) == values.unsqueeze(1)).sum(1)
+    return below + (equal - 1) / 2.0

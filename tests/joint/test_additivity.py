@@ -1,0 +1,60 @@
+"""Ranks of plans: Spearman's correlation by hand, random plans that keep their sizes, a small real check."""
+
+import pytest
+import torch
+from joint.priced import CHOICES, GROUPS, calibrated
+
+from autoembed.joint.additivity import (
+    Additivity,
+    cheapest_plan,
+    check_additivity,
+    planned_rows,
+    random_plans,
+    spearman,
+)
+from autoembed.plan import BITS
+
+
+def sizes() -> torch.Tensor:
+    stored = {"own": 1.0, "hashed": 0.25, "one": 0.0, "zero": 0.0}
+    return torch.tensor(
+        [
+            [(g.stop - g.start) * stored[c.sharing] * c.dim * BITS[c.precision] / 8 for c in CHOICES]
+            for g in GROUPS
+        ],
+        dtype=torch.float64,
+    )
+
+
+def test_rank_correlation_by_hand():
+    assert spearman([1, 2, 3, 4], [10, 100, 1000, 1e9]) == pytest.approx(1.0)
+    assert spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1.0)
+    # ranks 0 1.5 1.5 3 against 0 1 2 3: covariance 4.5 of sqrt(4.5 * 5)
+    assert spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
+
+
+def test_the_cheapest_plan_keeps_its_budget_and_a_plan_of_no_bytes_exists():
+    _, _, prices, _ = calibrated()
+    numbers = torch.arange(len(GROUPS))
+    for budget in (0.0, 100.0, 2000.0, 1e6):
+        plan = cheapest_plan(prices, sizes(), budget)
+        assert float(sizes()[numbers, plan].sum()) <= budget
+    assert not float(prices[numbers, plan].sum())
+
+
+def test_predictions_rank_measured_plans_and_a_poor_ranking_is_told():
+    held, sensitivity, prices, calibration = calibrated()
+    after = calibration.apply(CHOICES, prices)
+    plans = random_plans(after, sizes(), 20, torch.Generator().manual_seed(1))
+    found = check_additivity(held, sensitivity, GROUPS, CHOICES, after, plans)
+    assert len({tuple(plan.tolist()) for plan in plans}) > 10
+    assert found.spearman > 0.8
+    assert not found.is_poor
+    assert Additivity((1.0, 2.0), (2.0, 1.0), -1.0).is_poor
+
+
+def test_planned_rows_of_the_finest_choices_are_the_rows():
+    held, sensitivity, _, _ = calibrated()
+    finest = next(c for c in CHOICES if c.precision == "fp32" and c.dim == 8)
+    rows = planned_rows(held.weight, sensitivity, GROUPS, [finest] * len(GROUPS))
+    torch.testing.assert_close(rows, held.weight, rtol=0, atol=0)
