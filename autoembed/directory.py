@@ -1,7 +1,8 @@
 """The plan as the `index` tensor of a tables file, and as JSON for people.
 
-The index is little-endian and packed: a header, one entry per field, then one entry per segment in field
-order (docs/format.md). Field names are not in it; they stand in the manifest.
+The directory is little-endian and packed: a header, one entry per field, then one entry per segment in field
+order (docs/format.md). Field names are not in it; they stand in the manifest. The index bytes of the segments
+that have some follow it in the tensor.
 """
 
 import struct
@@ -25,8 +26,10 @@ from autoembed.plan import (
 _HEADER = struct.Struct("<HHI")
 _FIELD = struct.Struct("<IHH")
 _SEGMENT = struct.Struct("<IIHBBHH")
-_MID_RISE = 4  # flags: sharing in bits 0, 1 and 3, mid-rise grid in bit 2
-_SHARINGS = {(s & 3) | (s & 4) << 1: s for s in Sharing}  # bits of the flags -> sharing
+_MID_RISE = 4  # flags: sharing in bits 0, 1, 3 and 4, mid-rise grid in bit 2, chunks - 1 in bits 5 to 7
+_CHUNKS_AT = 5
+_SHARINGS = {(s & 3) | (s & 12) << 1: s for s in Sharing}  # bits of the flags -> sharing
+_SHARING_BITS = 0b11011
 _PROFILE_NAMES = tuple(PROFILES)  # a profile's number in the file is its place here
 PLAN_VERSION = 1
 
@@ -36,19 +39,32 @@ class DirectoryError(ValueError):
 
 
 def encode(plan: Plan) -> bytes:
-    """The plan, without its field names, as the `index` tensor."""
+    """The plan, without its field names, as the directory that the `index` tensor starts with."""
     parts = [_HEADER.pack(DIRECTORY_VERSION, _PROFILE_NAMES.index(plan.profile.name), len(plan.fields))]
     parts += [_FIELD.pack(len(f.segments), f.dim, f.projection_dim) for f in plan.fields]
     for _, s in plan.segments():
-        flags = (s.sharing & 3) | (s.sharing & 4) << 1 | (_MID_RISE if s.mid_rise else 0)
+        flags = (s.sharing & 3) | (s.sharing & 12) << 1 | (_MID_RISE if s.mid_rise else 0)
+        flags |= (s.chunks - 1) << _CHUNKS_AT
         precision = PRECISIONS.index(s.precision)
         scale, offset = (NONE if number is None else number for number in (s.scale, s.offset))
         parts.append(_SEGMENT.pack(s.stop, s.stored_rows, s.dim, precision, flags, scale, offset))
     return b"".join(parts)
 
 
+def split(index: bytes) -> tuple[bytes, bytes]:
+    """The `index` tensor as its directory and the segments' index bytes; cut off, as all and none."""
+    if len(index) < _HEADER.size:
+        return index, b""
+    end = _HEADER.size + _HEADER.unpack_from(index)[2] * FIELD_ENTRY_BYTES
+    if len(index) < end:
+        return index, b""
+    counts = (entry[0] for entry in _FIELD.iter_unpack(index[_HEADER.size : end]))
+    end += SEGMENT_ENTRY_BYTES * sum(counts)
+    return index[:end], index[end:]
+
+
 def decode(index: bytes, names: Sequence[str] | None = None) -> Plan:
-    """The plan that `index` describes. Without names, fields are called field 0, field 1, ...
+    """The plan that the directory `index` describes. Without names, fields are called field 0, field 1, ...
 
     Raises DirectoryError where the bytes are no directory of this version or break a rule of `check`.
     """
@@ -88,19 +104,20 @@ def _segments(entries: bytes) -> list[Segment]:
     segments = []
     start = 0
     for stop, stored_rows, dim, precision, flags, scale, offset in _SEGMENT.iter_unpack(entries):
-        if precision >= len(PRECISIONS) or flags & ~_MID_RISE not in _SHARINGS:
+        if precision >= len(PRECISIONS) or flags & _SHARING_BITS not in _SHARINGS:
             raise DirectoryError(f"a segment has unknown precision {precision} or flags {flags}")
         segments.append(
             Segment(
                 start,
                 stop,
-                _SHARINGS[flags & ~_MID_RISE],
+                _SHARINGS[flags & _SHARING_BITS],
                 stored_rows,
                 dim,
                 PRECISIONS[precision],
                 bool(flags & _MID_RISE),
                 None if scale == NONE else scale,
                 None if offset == NONE else offset,
+                1 + (flags >> _CHUNKS_AT),
             )
         )
         start = stop
@@ -144,6 +161,7 @@ def plan_from_json(content: dict[str, Any]) -> Plan:
                     s.get("mid_rise", False),
                     s.get("scale"),
                     s.get("offset"),
+                    s.get("chunks", 1),
                 )
                 for start, s in zip(starts[:-1], field["segments"], strict=True)
             )
@@ -161,7 +179,7 @@ def _segment_json(segment: Segment) -> dict[str, Any]:
     """Only what differs from a segment that stores nothing, so that people can read it."""
     values: dict[str, Any] = {"stop": segment.stop, "sharing": segment.sharing.name.lower()}
     default = Segment(0, 0)
-    for name in ("stored_rows", "dim", "precision", "mid_rise", "scale", "offset"):
+    for name in ("stored_rows", "dim", "precision", "mid_rise", "scale", "offset", "chunks"):
         value = getattr(segment, name)
         if value != getattr(default, name):
             values[name] = value

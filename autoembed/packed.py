@@ -9,17 +9,19 @@ from torch import Tensor, nn
 
 from autoembed.data.batch import Batch
 from autoembed.lookup import look_up
+from autoembed.marked_rows import MarkedRows
 from autoembed.packed_segments import packed_segments
-from autoembed.plan import Plan, PlanBytes, Segment, Sharing, placed, plan_bytes
+from autoembed.plan import Plan, PlanBytes, Segment, Sharing, placed, plan_bytes, segment_index_bytes
 from autoembed.quotient_pairs import QuotientPairs
 from autoembed.row_codes import encode_rows
+from autoembed.segment_index import check_segment_index
 from autoembed.tables_file import read_tables, write_tables
 from autoembed_kernels.gather_packed import SEGMENT_TENSORS, PackedSegments, as_words, gather_packed
 from autoembed_kernels.look_up_packed import ROW_TENSORS, PackedRows, look_up_packed, stored_rows
 from autoembed_kernels.pool_slots import pool_slots
 
 _CHUNK_VALUES = 1 << 20  # rows are packed and decoded in pieces of about this many values
-_TENSORS = ("payload", "scales", "offsets", "projections")
+_TENSORS = ("payload", "scales", "offsets", "projections", "segment_index")
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,13 @@ class SegmentRows:
 
     values (stored_rows, dim) float32: for integer codes the rows before rounding. `scale`: the
     learned step of the codes, a scalar or one per row; None fits it to the values, which only
-    profiles with a scale in each row may do.
+    profiles with a scale in each row may do. `index`: the segment's index bytes, (segment_index_bytes,)
+    uint8; None where it has none.
     """
 
     values: Tensor
     scale: Tensor | None = None
+    index: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class Packed:
     """A packed plan: exactly the tensors of the tables file, on the CPU.
 
     payload (bytes,) uint8; scales (S,) float32; offsets float32, behind one another; projections
-    float16, row-major matrices behind one another in field order.
+    float16, row-major matrices behind one another in field order; segment_index uint8, the index bytes of
+    the segments behind one another in file order.
     """
 
     plan: Plan
@@ -48,6 +53,7 @@ class Packed:
     scales: Tensor
     offsets: Tensor
     projections: Tensor
+    segment_index: Tensor
 
     @property
     def bytes(self) -> PlanBytes:
@@ -78,7 +84,8 @@ def pack(
     offsets: Sequence[Tensor] | None = None,
     projections: Sequence[Tensor] | None = None,
 ) -> Packed:
-    """Pack a plan. `rows_of(field index, segment)` is asked for every segment that stores rows, in order.
+    """Pack a plan. `rows_of(field index, segment)` is asked for every segment that stores rows or
+    index bytes, in order.
 
     scales (plan.scale_count,) float32, their sign is dropped; offsets, one (at least offset_dims[i],) each;
     projections, one (projection_dim, dim) for each field that has one. Raises ValueError where rows, scales
@@ -88,8 +95,10 @@ def pack(
     shared = _numbers(scales, plan.scale_count, "scales").abs()
     starts = [_numbers(o, dim, "offset") for o, dim in zip(offsets or [], plan.offset_dims(), strict=True)]
     payload = torch.zeros(total, dtype=torch.uint8)
+    indexes = [torch.zeros(0, dtype=torch.uint8)]
     for index, segment, at in placed(plan):
-        if segment.stored_rows == 0:
+        index_bytes = segment_index_bytes(segment)
+        if segment.stored_rows == 0 and index_bytes == 0:
             continue
         rows = rows_of(index, segment)
         field = plan.fields[index]
@@ -97,13 +106,25 @@ def pack(
         shape = (segment.stored_rows, segment.dim)
         if rows.values.shape != shape:
             raise ValueError(f"{where}: expected values {shape}, got {tuple(rows.values.shape)}")
+        own_index = indexes[0][:0] if rows.index is None else rows.index.detach().cpu()
+        if own_index.dtype != torch.uint8 or own_index.shape != (index_bytes,):
+            raise ValueError(
+                f"{where}: expected {index_bytes} index bytes, got shape {tuple(own_index.shape)} "
+                f"of {own_index.dtype}"
+            )
+        indexes.append(own_index)
+        if segment.stored_rows == 0:
+            continue
         scale = rows.scale if segment.scale is None else shared[segment.scale]
         offset = None if segment.offset is None else starts[segment.offset][: segment.dim]
         try:
             _encode_segment(plan, segment, rows.values, scale, offset, payload[at:])
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
-    return Packed(plan, payload, shared, _flat(starts), _flat_projections(plan, projections or []))
+    segment_index = torch.cat(indexes)
+    check_segment_index(plan, segment_index)
+    matrices = _flat_projections(plan, projections or [])
+    return Packed(plan, payload, shared, _flat(starts), matrices, segment_index)
 
 
 def _encode_segment(
@@ -183,6 +204,7 @@ class PackedTable(nn.Module):
         )
         self._pool = plan.pool
         self.pairs = QuotientPairs([segment for _, segment, _ in placed(plan)])
+        self.marked = MarkedRows(plan, packed.segment_index)
         self._projected = [i for i, field in enumerate(plan.fields) if field.projection_dim]
         self._register("matrices", _matrices(packed, self.width))
 
@@ -208,7 +230,7 @@ class PackedTable(nn.Module):
         # the buffers are where the module was moved to, these two are where it was made
         layout = replace(self._layout, **{name: getattr(self, f"segment_{name}") for name in SEGMENT_TENSORS})
         addresses = replace(self._addresses, **{name: getattr(self, f"row_{name}") for name in ROW_TENSORS})
-        if self._pool is None and not self.pairs.kinds:
+        if self._pool is None and not self.pairs.kinds and not self.marked.chunks:
             return look_up_packed(self.words, layout, addresses, rows, columns)
         rows, segment, stored = stored_rows(addresses, rows)
         if self._pool is not None:
@@ -216,6 +238,20 @@ class PackedTable(nn.Module):
         return self._read(layout, segment, stored)
 
     def _read(self, layout: PackedSegments, segment: Tensor, stored: Tensor) -> Tensor:
+        """Rows (N,) by their places in their segments -> (N, W); places of OWN and HASHED are stored rows."""
+        if not self.marked.chunks:
+            return self._read_stored(layout, segment, stored)
+        chosen = self.marked.is_marked[segment].nonzero().squeeze(1)
+        values = self._read_stored(layout, segment, stored.index_fill(0, chosen, 0))
+        where, place = segment[chosen], stored[chosen]
+        vectors = values.new_zeros(len(chosen), self.width)
+        for chunk in range(self.marked.chunks):
+            present, row, column = self.marked.chunk(where, place, chunk)
+            read = gather_packed(self.words, layout, where, row)
+            vectors += self.marked.moved(where, read * present.unsqueeze(1), column)
+        return values.index_copy(0, chosen, vectors)
+
+    def _read_stored(self, layout: PackedSegments, segment: Tensor, stored: Tensor) -> Tensor:
         """Stored rows (N,) of their segments, or the pairs at these places of theirs -> (N, W)."""
         if not self.pairs.kinds:
             return gather_packed(self.words, layout, segment, stored)

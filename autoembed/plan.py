@@ -4,7 +4,7 @@ Rows of a field are frequency ranks of the train split: row 0 is the out-of-voca
 most frequent id. A FieldPlan tiles the rows with segments; all rows of a segment are stored alike.
 The byte model is a pure function of the plan and equals the size of the exported tables file:
 
-    total = header + directory + payload + scales + offsets + projections
+    total = header + directory + index bytes of segments + payload + scales + offsets + projections
     payload of a segment = round_up(stored_rows * row_bytes, profile.table_align)
     row_bytes = round_up(ceil(dim * bits / 8) + profile.row_scale_bytes [integer codes], profile.row_align)
 """
@@ -14,9 +14,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
+from autoembed_kernels.marked_bits import marks_bytes
+
 DIRECTORY_VERSION = 1
 DIRECTORY_HEADER_BYTES = 8  # u16 version, u16 profile, u32 number of fields
 FIELD_ENTRY_BYTES = 8  # u32 number of segments, u16 dim, u16 projection dim
+MAX_CHUNKS = 8  # 3 bits of a segment's flags
 SEGMENT_ENTRY_BYTES = 16  # u32 stop, u32 stored rows, u16 dim, u8 precision, u8 flags, u16 scale, u16 offset
 FILE_METADATA = {"format": "autoembed-tables", "version": "1"}
 TENSORS = {  # of the tables file, in file order: name -> safetensors type, bytes of a value
@@ -47,6 +50,15 @@ class Sharing(IntEnum):
     # ids read blocks of `dim` values anywhere in one pool of all fields (autoembed_kernels.pool_slots); the
     # first such segment stores it, `stored_rows` blocks behind one another, the others none
     POOL = 7
+    # a vector is `chunks` chunks of `dim` values; marks in the segment's index bytes say which are stored, in
+    # order of id and chunk (autoembed_kernels.marked_bits). A chunk without a mark reads zero, or, in whole
+    # vectors only, a hashed row: those lie before the marked ones
+    MARKED = 8
+    MARKED_OR_HASHED = 9
+
+    @property
+    def is_marked(self) -> bool:
+        return self in (Sharing.MARKED, Sharing.MARKED_OR_HASHED)
 
     @property
     def is_paired(self) -> bool:
@@ -95,6 +107,7 @@ class Segment:
     mid-tread grid and to (c - 2^(b-1) + 1/2) * scale + offset on the mid-rise grid.
     `scale` and `offset` number the plan's shared scales (one float) and offsets (one float per
     dimension): segments may share them. Profiles with a scale in each row take neither.
+    `chunks` is for marked segments: a vector is that many chunks of `dim` values, a stored row is a chunk.
     """
 
     start: int
@@ -106,6 +119,7 @@ class Segment:
     mid_rise: bool = False
     scale: int | None = None
     offset: int | None = None
+    chunks: int = 1
 
     @property
     def rows(self) -> int:
@@ -176,7 +190,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class PlanBytes:
-    """The exported tables file, byte by byte. `index` is the directory of fields and segments."""
+    """The exported tables file, byte by byte. `index` is the directory and the segments' own index bytes."""
 
     payload: int
     scales: int
@@ -199,7 +213,8 @@ def plan_bytes(plan: Plan) -> PlanBytes:
         "projections": 2 * sum(f.projection_dim * f.dim for f in plan.fields),
         "index": DIRECTORY_HEADER_BYTES
         + FIELD_ENTRY_BYTES * len(plan.fields)
-        + SEGMENT_ENTRY_BYTES * sum(len(f.segments) for f in plan.fields),
+        + SEGMENT_ENTRY_BYTES * sum(len(f.segments) for f in plan.fields)
+        + sum(segment_index_bytes(s) for _, s in plan.segments()),
         "payload": sum(segment_bytes(plan.profile, s) for _, s in plan.segments()),
     }
     return PlanBytes(**sizes, header=len(tables_header(sizes)))
@@ -210,6 +225,13 @@ def segment_bytes(profile: Profile, segment: Segment) -> int:
     if segment.stored_rows == 0:
         return 0
     return profile.payload_bytes(segment.stored_rows, segment.dim, segment.precision)
+
+
+def segment_index_bytes(segment: Segment) -> int:
+    """Bytes of its own that a segment keeps in the `index` tensor, behind the directory; mostly 0."""
+    if segment.sharing.is_marked:
+        return marks_bytes(segment.rows * segment.chunks)
+    return 0
 
 
 def placed(plan: Plan) -> Iterator[tuple[int, Segment, int]]:
@@ -275,6 +297,8 @@ def _problem(profile: Profile, field: FieldPlan, segment: Segment, position: int
     if segment.sharing in (Sharing.OOV, Sharing.ZERO):
         if segment.stored_rows or segment.scale is not None or segment.offset is not None:
             return "rows that read row 0 or zero store no row, scale or offset"
+        if segment.chunks != 1:
+            return f"only marked vectors are cut into chunks, this segment has {segment.chunks}"
         if segment.sharing is Sharing.OOV and segment.start == 0:
             return "row 0 is the out-of-vocabulary row itself and cannot read itself"
         return ""
@@ -298,11 +322,33 @@ def _problem(profile: Profile, field: FieldPlan, segment: Segment, position: int
             )
         if segment.sharing is Sharing.QUOTIENT_CONCATENATE and 2 * segment.dim > width:
             return f"two rows of dimension {segment.dim} behind one another exceed {width}"
+    if segment.sharing.is_marked:
+        problem = _marked_problem(segment, width)
+        if problem:
+            return problem
+    elif segment.chunks != 1:
+        return f"only marked vectors are cut into chunks, this segment has {segment.chunks}"
     shared_scale = segment.is_integer and profile.row_scale_bytes == 0
     if shared_scale != (segment.scale is not None):
         return "integer codes have a shared scale exactly where the profile keeps none in the row"
     if segment.offset is not None and not shared_scale:
         return "an offset needs integer codes with a shared scale"
+    return ""
+
+
+def _marked_problem(segment: Segment, width: int) -> str:
+    marks = segment.rows * segment.chunks
+    if not 1 <= segment.chunks <= MAX_CHUNKS or segment.chunks * segment.dim > width:
+        return (
+            f"{segment.chunks} chunks of dimension {segment.dim} must be 1..{MAX_CHUNKS} "
+            f"and together at most {width}"
+        )
+    if segment.sharing is Sharing.MARKED_OR_HASHED and segment.chunks != 1:
+        return f"an id without a mark reads one hashed row, so chunks must be 1, got {segment.chunks}"
+    # with hashed rows there may be one for every id beside its own
+    most = 2 * marks if segment.sharing is Sharing.MARKED_OR_HASHED else marks
+    if not 0 < segment.stored_rows <= most:
+        return f"marked rows need 1 <= stored_rows <= {most}, got {segment.stored_rows}"
     return ""
 
 

@@ -11,9 +11,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from autoembed.directory import decode, encode
+from autoembed.directory import decode, encode, split
 from autoembed.files import write_file
 from autoembed.plan import FILE_METADATA, TENSORS, Plan, plan_bytes, tables_header
+from autoembed.segment_index import check_segment_index
 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "U8": torch.uint8}
 
@@ -25,10 +26,11 @@ class TablesError(ValueError):
 def write_tables(path: Path, plan: Plan, tensors: Mapping[str, Tensor]) -> int:
     """Write the file, whole or not at all; returns its bytes, which are `plan_bytes(plan).total` exactly.
 
-    `tensors` holds payload, scales, offsets and projections as `autoembed.packed.Packed` does.
+    `tensors` holds payload, scales, offsets, projections and segment_index as `autoembed.packed.Packed` does.
     """
     index = torch.frombuffer(bytearray(encode(plan)), dtype=torch.uint8)
-    tensors = {**tensors, "index": index}
+    tensors = {**tensors, "index": torch.cat([index, tensors["segment_index"]])}
+    del tensors["segment_index"]
     header = tables_header({name: t.numel() * t.element_size() for name, t in tensors.items()})
     parts = [tensors[name].numpy().data.cast("B") for name in TENSORS if len(tensors[name])]
     written = write_file(path, [header, *parts])
@@ -39,7 +41,7 @@ def write_tables(path: Path, plan: Plan, tensors: Mapping[str, Tensor]) -> int:
 
 
 def read_tables(path: Path, names: Sequence[str] | None = None) -> tuple[Plan, dict[str, Tensor]]:
-    """The plan and the tensors payload, scales, offsets and projections.
+    """The plan and the tensors payload, scales, offsets, projections and segment_index.
 
     Raises TablesError where the file is not exactly what `write_tables` would write for its plan. The values
     of rows and scales are not checked here; an artifact's checksums do that.
@@ -60,11 +62,16 @@ def read_tables(path: Path, names: Sequence[str] | None = None) -> tuple[Plan, d
     except (SafetensorError, OSError) as error:
         raise TablesError(f"{path}: cut off, altered or no tables file: {error}") from None
     try:
-        plan = decode(tensors["index"].numpy().tobytes(), names)
+        directory, _ = split(tensors["index"].numpy().tobytes())
+        plan = decode(directory, names)
     except ValueError as error:
         raise TablesError(f"{path}: {error}") from None
     _check_sizes(path, plan, tensors)
-    del tensors["index"]
+    tensors["segment_index"] = tensors.pop("index")[len(directory) :].clone()
+    try:
+        check_segment_index(plan, tensors["segment_index"])
+    except ValueError as error:
+        raise TablesError(f"{path}: {error}") from None
     return plan, tensors
 
 

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from autoembed.packed import Packed, SegmentRows, pack
-from autoembed.plan import BITS, PROFILES, FieldPlan, Plan, Profile, Segment, Sharing
+from autoembed.plan import BITS, MAX_CHUNKS, PROFILES, FieldPlan, Plan, Profile, Segment, Sharing
 from autoembed_kernels.lsq import Grid
+from autoembed_kernels.marked_bits import pack_marks
 from autoembed_kernels.quotient_remainder import least_stored
 
 
@@ -47,7 +48,8 @@ def plans(draw: st.DrawFn, profile: Profile | None = None, one_dim: bool = True)
 def _segment(
     draw: st.DrawFn, profile: Profile, start: int, stop: int, width: int, shared: bool, scales: int
 ) -> Segment:
-    sharing = draw(st.sampled_from([Sharing.OWN, Sharing.OWN, Sharing.HASHED, Sharing.OOV, Sharing.ZERO]))
+    plain = [Sharing.OWN, Sharing.OWN, Sharing.HASHED, Sharing.OOV, Sharing.ZERO]
+    sharing = draw(st.sampled_from([*plain, Sharing.MARKED, Sharing.MARKED_OR_HASHED]))
     if sharing is Sharing.OOV and start == 0:
         sharing = Sharing.ZERO
     rows = stop - start
@@ -57,7 +59,10 @@ def _segment(
             sharing = Sharing.QUOTIENT_ADD
     if sharing in (Sharing.OOV, Sharing.ZERO):
         return Segment(start, stop, sharing)
-    if sharing.is_paired:
+    chunks = draw(st.integers(1, min(width, MAX_CHUNKS))) if sharing is Sharing.MARKED else 1
+    if sharing.is_marked:
+        stored_rows = draw(st.integers(1, rows * chunks))
+    elif sharing.is_paired:
         stored_rows = draw(st.integers(least_stored(rows), rows))
     else:
         stored_rows = rows if sharing is Sharing.OWN else draw(st.integers(1, rows))
@@ -68,11 +73,12 @@ def _segment(
         stop,
         sharing,
         stored_rows,
-        draw(st.integers(1, width // 2 if sharing is Sharing.QUOTIENT_CONCATENATE else width)),
+        draw(st.integers(1, width // 2 if sharing is Sharing.QUOTIENT_CONCATENATE else width // chunks)),
         precision,
         integer and draw(st.booleans()),
         draw(st.integers(0, scales - 1)) if integer and shared else None,
         draw(st.sampled_from([None, 0, 1])) if integer and shared else None,
+        chunks,
     )
 
 
@@ -87,7 +93,8 @@ def packed_with_rows(plan: Plan, seed: int, row_scale: float | None = None) -> t
     def rows_of(index: int, segment: Segment) -> SegmentRows:
         values = torch.randn(segment.stored_rows, segment.dim, generator=generator)
         rows[index, segment.start] = values
-        return SegmentRows(values, None if row_scale is None else torch.tensor(row_scale))
+        marks = random_marks(segment, generator) if segment.sharing.is_marked else None
+        return SegmentRows(values, None if row_scale is None else torch.tensor(row_scale), marks)
 
     scales = torch.rand(plan.scale_count, generator=generator) + 0.05
     offsets = [torch.randn(dim, generator=generator) for dim in plan.offset_dims()]
@@ -95,6 +102,17 @@ def packed_with_rows(plan: Plan, seed: int, row_scale: float | None = None) -> t
         torch.randn(f.projection_dim, f.dim, generator=generator) for f in plan.fields if f.projection_dim
     ]
     return pack(plan, rows_of, scales, offsets, projections), rows
+
+
+def random_marks(segment: Segment, generator: torch.Generator) -> Tensor:
+    """Index bytes that mark as many chunks as are stored; fewer where some of the rows are hashed ones."""
+    places = segment.rows * segment.chunks
+    marked = segment.stored_rows
+    if segment.sharing is Sharing.MARKED_OR_HASHED:
+        marked = int(torch.randint(0, min(marked, places + 1), (), generator=generator))
+    marks = torch.zeros(places, dtype=torch.bool)
+    marks[torch.randperm(places, generator=generator)[:marked]] = True
+    return pack_marks(marks)
 
 
 def grid_of(segment: Segment) -> Grid:

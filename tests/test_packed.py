@@ -10,9 +10,11 @@ from torch import Tensor
 
 from autoembed.data.batch import Bag, Batch
 from autoembed.packed import Packed, PackedTable, SegmentRows, pack
-from autoembed.plan import PROFILES, FieldPlan, Plan, Segment, Sharing, own
+from autoembed.plan import PROFILES, FieldPlan, Plan, Segment, Sharing, own, segment_index_bytes
+from autoembed.segment_index import placed_index
 from autoembed.tables_file import TablesError
 from autoembed_kernels.lsq import Grid, fake_quantize, grid_table
+from autoembed_kernels.marked_bits import pack_marks, unpack_marks
 from autoembed_kernels.pool_slots import reference as reference_slots
 from autoembed_kernels.quotient_remainder import reference as reference_pair
 from autoembed_kernels.quotient_remainder import remainder_rows
@@ -50,6 +52,8 @@ def expected_rows(packed: Packed, rows: Rows, index: int) -> Tensor:
                 vector[: segment.dim] = stored[reference_row_hash(row, index, segment.stored_rows)]
             elif segment.sharing is Sharing.OWN:
                 vector[: segment.dim] = stored[row - segment.start]
+            elif segment.sharing.is_marked:
+                vector = pad_to(marked(packed, segment, stored, row, index), len(vector))
             elif segment.sharing is Sharing.POOL:
                 assert pool is not None
                 flat = pooled_values(packed, rows).flatten()
@@ -64,6 +68,23 @@ def expected_rows(packed: Packed, rows: Rows, index: int) -> Tensor:
         matrix = packed.projections[before : before + field.projection_dim * field.dim].float()
         result = result @ matrix.view(field.projection_dim, field.dim)
     return result
+
+
+def marked(packed: Packed, segment: Segment, stored: Tensor, row: int, index: int) -> Tensor:
+    """The chunks of a row behind one another, found by counting the marks before them one by one."""
+    at = next(at for field, s, at in placed_index(packed.plan) if field == index and s == segment)
+    own_index = packed.segment_index[at : at + segment_index_bytes(segment)]
+    marks = unpack_marks(own_index, segment.rows * segment.chunks).tolist()
+    hashed = segment.stored_rows - sum(marks)
+    chunks = []
+    for place in range((row - segment.start) * segment.chunks, (row - segment.start + 1) * segment.chunks):
+        if marks[place]:
+            chunks.append(stored[hashed + sum(marks[:place])])
+        elif segment.sharing is Sharing.MARKED_OR_HASHED:
+            chunks.append(stored[reference_row_hash(row, index, hashed)])
+        else:
+            chunks.append(torch.zeros(segment.dim))
+    return torch.cat(chunks)
 
 
 def pooled_values(packed: Packed, rows: Rows) -> Tensor:
@@ -277,6 +298,41 @@ def test_a_shortened_or_lengthened_file_is_refused(tmp_path: Path) -> None:
             Packed.load(path)
     with pytest.raises(TablesError, match="no such file"):
         Packed.load(tmp_path / "missing")
+
+
+def marked_table(sharing: Sharing = Sharing.MARKED) -> tuple[Plan, Tensor, Tensor]:
+    """600 rows of which 1, 515 and 599 are marked, and what is stored for them."""
+    plan = Plan(PROFILES["packed"], (FieldPlan("user", 600, 2, (Segment(0, 600, sharing, 3, 2),)),))
+    marks = torch.zeros(600, dtype=torch.bool)
+    marks[[1, 515, 599]] = True
+    return plan, pack_marks(marks), torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+
+
+def test_marked_rows_read_what_is_stored_and_the_others_zero() -> None:
+    plan, index, values = marked_table()
+    rows = PackedTable(pack(plan, lambda *_: SegmentRows(values, index=index))).decode(0)
+    assert torch.equal(rows[[1, 515, 599]], values)
+    assert rows.abs().sum() == values.sum()
+
+
+def test_index_bytes_that_do_not_fit_their_segment_are_refused(tmp_path: Path) -> None:
+    plan, index, values = marked_table()
+    with pytest.raises(ValueError, match="expected 83 index bytes, got shape"):
+        pack(plan, lambda *_: SegmentRows(values))
+    fewer = torch.arange(600) == 7
+    with pytest.raises(ValueError, match="1 chunks are marked, 3 are stored"):
+        pack(plan, lambda *_: SegmentRows(values, index=pack_marks(fewer)))
+    none_left = marked_table(Sharing.MARKED_OR_HASHED)[0]
+    with pytest.raises(ValueError, match="at least 1 must be left"):
+        pack(none_left, lambda *_: SegmentRows(values, index=index))
+    path = tmp_path / "tables.safetensors"
+    pack(plan, lambda *_: SegmentRows(values, index=index)).save(path)
+    whole = path.read_bytes()
+    start = whole.index(index.numpy().tobytes())
+    for at in range(start, start + len(index)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :])
+        with pytest.raises(TablesError, match=r"rows \[0, 600\): .* mark"):
+            Packed.load(path)
 
 
 def test_a_file_of_another_version_or_plan_is_refused(tmp_path: Path) -> None:

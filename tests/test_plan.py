@@ -49,7 +49,7 @@ def test_the_safetensors_library_would_write_the_same_tensor_bytes(plan: Plan, s
     packed, _ = packed_with_rows(plan, seed)
     index = torch.frombuffer(bytearray(encode(plan)), dtype=torch.uint8)
     tensors = {name: getattr(packed, name) for name in ("payload", "scales", "offsets", "projections")}
-    by_library = save({**tensors, "index": index}, metadata=FILE_METADATA)
+    by_library = save({**tensors, "index": torch.cat([index, packed.segment_index])}, metadata=FILE_METADATA)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "tables.safetensors"
         packed.save(path)
@@ -131,6 +131,14 @@ def test_shared_scales_and_offsets_are_paid_once() -> None:
     assert plan_bytes(apart).offsets - plan_bytes(together).offsets == 4 * 8
 
 
+def test_marks_are_paid_for_in_the_index() -> None:
+    marked = Segment(0, 1000, Sharing.MARKED, 10, 4, chunks=2)
+    plain = own(0, 1000, 16, "fp32")
+    # 2000 marks: 4 counts of 4 bytes, 250 bytes of bits
+    assert plan_bytes(one_field(marked)).index - plan_bytes(one_field(plain)).index == 16 + 250
+    assert plan_bytes(one_field(marked)).payload == 10 * 4 * 4
+
+
 def test_rows_that_read_row_0_at_the_tail_need_no_vocabulary() -> None:
     tail = Segment(6, 9, Sharing.OOV)
     assert one_field(own(0, 6, 4, "fp32"), tail).kept_rows == (6,)
@@ -153,6 +161,14 @@ def test_rows_that_read_row_0_at_the_tail_need_no_vocabulary() -> None:
         (one_field(Segment(0, 3, Sharing.ZERO, 1, 4)), "store no row"),
         (one_field(Segment(0, 3, Sharing.HASHED, 4, 4)), "1 <= stored_rows <= 3, got 4"),
         (one_field(Segment(0, 3, Sharing.OWN, 2, 4)), "need stored_rows = 3, got 2"),
+        (one_field(Segment(0, 3, Sharing.OWN, 3, 4, chunks=2)), "only marked vectors"),
+        (one_field(Segment(0, 3, Sharing.ZERO, chunks=2)), "only marked vectors"),
+        (one_field(Segment(0, 3, Sharing.MARKED, 3, 6, chunks=3)), "together at most 16"),
+        (one_field(Segment(0, 3, Sharing.MARKED, 3, 1, chunks=9)), "must be 1..8"),
+        (one_field(Segment(0, 3, Sharing.MARKED, 7, 4, chunks=2)), "1 <= stored_rows <= 6, got 7"),
+        (one_field(Segment(0, 3, Sharing.MARKED, 0, 4, chunks=2)), "1 <= stored_rows <= 6, got 0"),
+        (one_field(Segment(0, 3, Sharing.MARKED_OR_HASHED, 2, 4, chunks=2)), "chunks must be 1, got 2"),
+        (one_field(Segment(0, 3, Sharing.MARKED_OR_HASHED, 7, 4)), "1 <= stored_rows <= 6, got 7"),
         (Plan(PACKED, (FieldPlan("user", 5, 4, (own(0, 3, 4, "fp32"),)),)), "cover 3 of 5 rows"),
         (
             Plan(PACKED, (FieldPlan("user", 2**32, 1, (own(0, 2**32, 1, "fp32"),)),)),
@@ -194,7 +210,8 @@ def test_the_numbers_in_the_index_never_change() -> None:
     assert (*(f"int{bits}" for bits in range(1, 9)), "fp16", "bf16", "fp32") == PRECISIONS
     sharings = ("OWN", "HASHED", "OOV", "ZERO")
     sharings += ("QUOTIENT_ADD", "QUOTIENT_MULTIPLY", "QUOTIENT_CONCATENATE", "POOL")
-    assert tuple((s.name, s.value) for s in Sharing) == tuple(zip(sharings, range(8), strict=True))
+    sharings += ("MARKED", "MARKED_OR_HASHED")
+    assert tuple((s.name, s.value) for s in Sharing) == tuple(zip(sharings, range(10), strict=True))
 
 
 def test_an_index_that_ends_early_or_late_is_refused() -> None:

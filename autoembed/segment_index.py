@@ -1,0 +1,49 @@
+"""The index bytes that segments keep for themselves, behind the directory: whose are where, and their rules.
+
+How many bytes a segment keeps is `autoembed.plan.segment_index_bytes`; what they hold depends on its sharing.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from autoembed.plan import Plan, Segment, Sharing, placed, segment_index_bytes
+from autoembed_kernels.marked_bits import pack_marks, unpack_marks
+
+
+def placed_index(plan: Plan) -> Iterator[tuple[int, Segment, int]]:
+    """Field index, segment and the byte at which its index bytes start, of all segments in file order."""
+    at = 0
+    for field, segment, _ in placed(plan):
+        yield field, segment, at
+        at += segment_index_bytes(segment)
+
+
+def check_segment_index(plan: Plan, segment_index: Tensor) -> None:
+    """segment_index uint8, of all segments behind one another. Raises ValueError where one breaks a rule."""
+    for field, segment, at in placed_index(plan):
+        own = segment_index[at : at + segment_index_bytes(segment)]
+        problem = _marks_problem(segment, own) if segment.sharing.is_marked else ""
+        if problem:
+            name = plan.fields[field].name
+            raise ValueError(f"field {name!r}, rows [{segment.start}, {segment.stop}): {problem}")
+
+
+def hashed_rows(segment: Segment, index: Tensor) -> int:
+    """How many rows lie before the marked ones; index (bytes,) uint8 are the marked segment's own."""
+    return segment.stored_rows - int(unpack_marks(index, segment.rows * segment.chunks).sum())
+
+
+def _marks_problem(segment: Segment, index: Tensor) -> str:
+    marks = unpack_marks(index, segment.rows * segment.chunks)
+    if not torch.equal(pack_marks(marks), index):
+        return "the counts of its marks, or the bits behind the last mark, are not those of its marks"
+    marked = int(marks.sum())
+    if segment.sharing is Sharing.MARKED and marked != segment.stored_rows:
+        return f"{marked} chunks are marked, {segment.stored_rows} are stored"
+    if segment.sharing is Sharing.MARKED_OR_HASHED and marked >= segment.stored_rows:
+        return (
+            f"{marked} rows are marked, {segment.stored_rows} are stored; at least 1 must be left to hash to"
+        )
+    return ""
