@@ -148,8 +148,8 @@ def _best(
 ) -> Solution:
     above, fits = _around(known, budget)
     bound = max(value - price * budget for price, (_, _, value) in known.items())
-    starts = [known[fits][0], smallest] if known[fits][1] <= budget else [smallest]
-    starts += [row for price, (row, size, _) in sorted(known.items()) if price > fits and size <= budget][:2]
+    fitting = [row for price, (row, size, _) in sorted(known.items()) if price >= fits and size <= budget]
+    starts = fitting[:2] or [smallest]
     filled = [_filled(problem, budget, start) for start in starts]
     chosen = min(filled, key=problem.loss_of)
     price = 0.0 if above is None else fits

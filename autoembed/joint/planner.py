@@ -35,7 +35,6 @@ class Planned:
     choices: tuple[Choice, ...]
     losses: Tensor
     solution: Solution
-    calibration: Calibration
 
 
 class JointPlanner:
@@ -46,25 +45,37 @@ class JointPlanner:
         self.groups = groups_of(spec.stats)
         self.choices = menu(spec)
         self.last: Planned | None = None
+        self.calibration: Calibration | None = None
+        self._priced: tuple[Tensor, Tensor] | None = None
         self.seconds = 0.0
         self._allowed = torch.tensor([[allowed(g, c) for c in self.choices] for g in self.groups])
 
     def __call__(self, rows: Tensor, network: nn.Module, budgets: Sequence[int]) -> list[Fields]:
-        """The plan of the first budget; the smaller ones are planned when the walk is there."""
+        """The plan of the first budget; the smaller ones are planned when the walk is there.
+
+        Weights that did not change since the last call, because no step was taken, are not priced again.
+        The calibration is that of the first call: what a kind of choice costs beyond its price carries over.
+        """
         started = time.process_time()
+        if self._priced is None or not torch.equal(self._priced[0], rows):
+            self._priced = rows.clone(), self._prices(rows, network)
+        fields = self._solved(self._priced[1], budgets[0])
+        self.seconds += time.process_time() - started
+        return [fields]
+
+    def _prices(self, rows: Tensor, network: nn.Module) -> Tensor:
+        """Calibrated prices (G, C) at these weights, infinite where a choice is not allowed."""
         first = tuple(self.spec.stats.first_rows)
         batches = self.data.batches("train", EVALUATION_BATCH, shuffle_seed=self.seed)
         found = measure_sensitivity(network, rows, first, batches, max_examples=PRICED_EXAMPLES)
         raw = price(rows, found, self.groups, self.choices)
-        batches = self.data.batches("valid", EVALUATION_BATCH)
-        held = HeldOut(network, rows, first, batches, max_examples=HELD_OUT_EXAMPLES)
-        calibration = calibrate(held, found, self.groups, self.choices, raw)
-        losses = torch.where(self._allowed, calibration.apply(self.choices, raw), float("inf"))
-        fields = self._solved(losses, budgets[0], calibration)
-        self.seconds += time.process_time() - started
-        return [fields]
+        if self.calibration is None:
+            batches = self.data.batches("valid", EVALUATION_BATCH)
+            held = HeldOut(network, rows, first, batches, max_examples=HELD_OUT_EXAMPLES)
+            self.calibration = calibrate(held, found, self.groups, self.choices, raw)
+        return torch.where(self._allowed, self.calibration.apply(self.choices, raw), float("inf"))
 
-    def _solved(self, losses: Tensor, budget: int, calibration: Calibration) -> Fields:
+    def _solved(self, losses: Tensor, budget: int) -> Fields:
         """The plan within the budget by the byte: the header's length is known once the plan is."""
         profile = self.spec.profile
         problem = Problem(
@@ -82,9 +93,8 @@ class JointPlanner:
             fields = fields_of(self.spec, self.groups, chosen)
             excess = fields_bytes(self.spec, fields) - budget
             if excess <= 0:
-                self.last = Planned(
-                    self.groups, self.choices, losses, replace(solution, budget=budget), calibration
-                )
+                solution = replace(solution, budget=budget)
+                self.last = Planned(self.groups, self.choices, losses, solution)
                 return fields
             allowance -= excess
 

@@ -19,7 +19,7 @@ import torch
 
 from autoembed.export.candidate import load_candidate, save_candidate
 from autoembed.front import make_points
-from autoembed.joint.planner import JointPlanner, rotated
+from autoembed.joint.planner import JointPlanner, rotated, smallest_bytes
 from autoembed.joint.table import Weights, table_under
 from autoembed.joint.trunk import Trunk, train_trunk
 from autoembed.joint.walk import Point, walk
@@ -78,7 +78,14 @@ class _Joint:
     ) -> None:
         self.config, self.folder, self.inputs, self.limits, self.tell = config, folder, inputs, limits, tell
         self.records = folder.records()
-        self.per_seed = 1 + len(limits.budgets_bytes)
+        self.floor = smallest_bytes(inputs.spec)
+        self.budgets = tuple(budget for budget in limits.budgets_bytes if budget >= self.floor)
+        if not self.budgets:
+            raise ValueError(
+                f"the largest budget is {limits.high_bytes:,} bytes, the smallest plan of these fields takes "
+                f"{self.floor:,} bytes; raise a budget to at least that"
+            )
+        self.per_seed = 1 + len(self.budgets)
         self.started = time.monotonic() - folder.elapsed_seconds()
 
     def run(self) -> None:
@@ -96,6 +103,13 @@ class _Joint:
                 standing=self._standing(),
             )
         )
+        if len(self.budgets) < len(self.limits.budgets_bytes):
+            beyond = ", ".join(f"{b:,}" for b in self.limits.budgets_bytes if b < self.floor)
+            text = (
+                f"no plan meets {beyond} bytes: the smallest takes {self.floor:,}; these budgets are left out"
+            )
+            self.folder.log("notice", text=text)
+            self.tell(Notice(text))
         try:
             for place, seed in enumerate(self.config.seed_list):
                 self._walk(place * self.per_seed, seed)
@@ -117,7 +131,7 @@ class _Joint:
         folder = self.folder.path / "walks" / str(seed)
 
         def saw(point: Point) -> None:
-            number = first + 1 + self.limits.budgets_bytes.index(point.budget_bytes)
+            number = first + 1 + self.budgets.index(point.budget_bytes)
             if number not in {record.number for record in self.records}:
                 self._point(number, seed, point, folder)
             if number + 1 < first + self.per_seed:
@@ -128,14 +142,14 @@ class _Joint:
         unfinished = [n for n in range(first + 1, first + self.per_seed) if n not in done]
         self._start(unfinished[0], seed)
         points = walk(
-            *(self.inputs.data, self.inputs.spec, self.config.model, trunk, self.limits.budgets_bytes),
+            *(self.inputs.data, self.inputs.spec, self.config.model, trunk, self.budgets),
             *(planner, self.config.joint),
             seed=seed,
             progress=saw,
             checkpoint=folder,
         )
         for point in points:  # those whose records a crash came before
-            number = first + 1 + self.limits.budgets_bytes.index(point.budget_bytes)
+            number = first + 1 + self.budgets.index(point.budget_bytes)
             if number not in {record.number for record in self.records}:
                 self._point(number, seed, point, folder)
 
@@ -244,7 +258,7 @@ class _Joint:
         if place == 0:
             role: Role = "reference" if is_first else "repeat"
             return Assignment(number, candidate_name(FullPrecision()), "full_precision", {}, seed, role)
-        budget = self.limits.budgets_bytes[place - 1]
+        budget = self.budgets[place - 1]
         role = "search" if is_first else "repeat"
         return Assignment(number, f"{NAME}(budget={budget})", NAME, {"budget": budget}, seed, role)
 
