@@ -42,7 +42,16 @@ from autoembed.training_config import TrainingConfig
 
 REFERENCES = Path(__file__).parents[1] / "references"
 RATIOS = (2, 4, 8, 12, 16, 24, 32, 64, 128, 256, 512)
-COLUMNS = ("data", "seed", "settings", "ratio", "budget_bytes", "total_bytes", "valid_auc", "test_auc")
+COLUMNS: tuple[str, ...] = (
+    "data",
+    "seed",
+    "settings",
+    "ratio",
+    "budget_bytes",
+    "total_bytes",
+    "valid_auc",
+    "test_auc",
+)
 COLUMNS = (*COLUMNS, "test_loss_of_auc", "untuned_valid_auc", "fine_tuned", "steps", "fte_steps", "fte_cpu")
 
 
