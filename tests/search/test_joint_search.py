@@ -1,0 +1,102 @@
+"""`search_space: joint` as an ordinary search: records, front, export; killed between points, it goes on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from search_study import make_study
+
+from autoembed.export.candidate import load_candidate
+from autoembed.plan import plan_bytes
+from autoembed.record import TrialRecord
+from autoembed.run import export_pick, pick_trial, run_front
+from autoembed.search.driver import run_study
+from autoembed.search.events import Event, Notice, TrialEnded
+from autoembed.search.folder import RunFolder
+from autoembed.search.inputs import open_inputs
+from autoembed.search.preview import preview
+from autoembed.search.study import StudyConfig
+
+
+def joint_study(clicks: Path, **changes: object) -> StudyConfig:
+    study = make_study(clicks, budgets=["1/2", "1/6"], seeds=2)
+    return study.model_copy(update={"search_space": "joint", **changes})
+
+
+def timeless(record: TrialRecord) -> TrialRecord:
+    return replace(record, seconds=0.0, cost_seconds=0.0, fte=None)
+
+
+def test_every_budget_gets_a_model_within_it_and_the_best_is_exported(clicks: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = joint_study(clicks)
+    records = run_study(config, run)
+    assert [(r.method, r.seed, r.role) for r in records] == [
+        *(("full_precision", 0, "reference"), ("joint", 0, "search"), ("joint", 0, "search")),
+        *(("full_precision", 1, "repeat"), ("joint", 1, "repeat"), ("joint", 1, "repeat")),
+    ]
+    inputs = open_inputs(config, run)
+    for record in records:
+        budget = record.parameters.get("budget", record.total_bytes)
+        assert record.total_bytes <= budget
+        folder = RunFolder(run).trial(record.number)
+        packed, _ = load_candidate(folder, config.model, inputs.data)
+        assert plan_bytes(packed.plan).total == record.total_bytes
+        assert (folder / "tables.safetensors").stat().st_size == record.total_bytes
+    front = run_front(run)
+    assert len(front.points) == 3 and front.reference is not None
+    verified = export_pick(run, pick_trial(run, budget="1/2"), tmp_path / "model")
+    assert verified.largest_difference <= 1e-5
+    assert run_study(config, run) == records  # finished: nothing runs again
+
+
+def test_a_walk_stopped_between_points_ends_as_if_never_stopped(clicks: Path, tmp_path: Path) -> None:
+    config = joint_study(clicks, seeds=1)
+    whole = run_study(config, tmp_path / "whole")
+    ended: list[int] = []
+
+    def stop(event: Event) -> None:
+        if isinstance(event, TrialEnded):
+            ended.append(event.record.number)
+            if len(ended) == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(config, tmp_path / "stopped", progress=stop)
+    assert ended == [0, 1]
+    resumed = run_study(config, tmp_path / "stopped")
+    assert [timeless(r) for r in resumed] == [timeless(r) for r in whole]
+    for record in whole:
+        files = [
+            (RunFolder(tmp_path / name).trial(record.number) / "tables.safetensors").read_bytes()
+            for name in ("whole", "stopped")
+        ]
+        assert files[0] == files[1]
+
+
+def test_budgets_that_no_plan_meets_are_left_out_and_said(clicks: Path, tmp_path: Path) -> None:
+    config = joint_study(clicks, budgets=("1/2", 64), seeds=1)
+    notices: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Notice):
+            notices.append(event.text)
+
+    records = run_study(config, tmp_path / "run", progress=listen)
+    assert len(records) == 2
+    assert any("no plan meets 64 bytes: the smallest takes" in text for text in notices)
+    name, _, low, _, _ = preview(config, tmp_path / "run")[1]
+    assert name == "joint" and low.endswith("B")
+    with pytest.raises(ValueError, match="raise a budget"):
+        run_study(joint_study(clicks, budgets=(64,), seeds=1), tmp_path / "none")
+
+
+def test_a_time_limit_keeps_what_is_finished_and_says_what_is_left(clicks: Path, tmp_path: Path) -> None:
+    config = joint_study(clicks, seeds=1, time_limit="0.01s")
+    notices: list[str] = []
+    records = run_study(
+        config, tmp_path / "run", progress=lambda e: notices.append(e.text) if isinstance(e, Notice) else None
+    )
+    assert [record.method for record in records] == ["full_precision"]
+    assert any("2 points left; raise time_limit" in text for text in notices)
+    assert len(run_study(config.model_copy(update={"time_limit": None}), tmp_path / "run")) == 3
