@@ -1,0 +1,97 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoembed_kernels.chunk_store import ABSENT, ChunkStore
+from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, reference
+
+
+def check_places(store: ChunkStore) -> None:
+    """Every place of the pool is either free or pointed to, exactly once."""
+    live = store.pointers[store.pointers != ABSENT].tolist()
+    assert sorted(live + store.free[: store.free_count].tolist()) == list(range(len(store.pool)))
+
+
+@given(
+    st.integers(1, 12),
+    st.sampled_from([1, 2, 3]),
+    st.integers(1, 20),
+    st.sampled_from(OPTIMIZERS),
+    st.integers(0, 2**32),
+)
+@settings(deadline=None, max_examples=40)
+def test_steps_and_rounds_do_what_a_dictionary_of_chunks_does(
+    ids: int, chunks: int, places: int, name: str, seed: int
+) -> None:
+    """The reference keeps every chunk that is present in a dictionary, with a state of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = RowOptimizer(name)
+    store = ChunkStore(ids, chunks, 2 * chunks, places, optimizer)
+    utility = torch.zeros(ids, chunks)
+    held: dict[tuple[int, int], tuple[torch.Tensor, dict[str, torch.Tensor]]] = {}
+    for _ in range(6):
+        rows = torch.randint(0, ids, (5,), generator=generator)
+        gradient = torch.randn(5, 2 * chunks, generator=generator)
+        store.step(rows, gradient, 0.1)
+        for row in sorted(set(rows.tolist())):
+            for chunk in range(chunks):
+                parts = gradient[rows == row, 2 * chunk : 2 * chunk + 2]
+                utility[row, chunk] += parts.norm(dim=1).sum()
+                if (row, chunk) in held:
+                    weight, state = held[row, chunk]
+                    reference(optimizer, weight, state, torch.tensor([0]), parts.sum(0, keepdim=True), 0.1)
+        before = (store.pointers >= 0).clone()
+        left, came = store.rebalance(0.9, 0.1, generator)
+        utility *= 0.9
+        check_places(store)
+        now = store.pointers >= 0
+        assert left == int((before & ~now).sum()) and came == int((now & ~before).sum())
+        for row in range(ids):
+            for chunk in range(chunks):
+                if not now[row, chunk]:
+                    held.pop((row, chunk), None)
+                elif not before[row, chunk]:
+                    weight = torch.zeros(1, 2)
+                    held[row, chunk] = weight, optimizer.state(weight)
+        torch.testing.assert_close(store.utility, utility)
+        expected = torch.zeros(ids, chunks, 2)
+        for (row, chunk), (weight, _) in held.items():
+            expected[row, chunk] = weight[0]
+        torch.testing.assert_close(
+            store.look_up(torch.arange(ids)), expected.flatten(1), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_the_pool_goes_to_the_chunks_of_larger_gradients_and_follows_them() -> None:
+    generator = torch.Generator().manual_seed(0)
+    store = ChunkStore(10, 2, 4, 2, RowOptimizer("adam"))
+    large = torch.tensor([[0.0, 0.0, 5.0, 5.0], [5.0, 5.0, 0.0, 0.0], [0.1, 0.1, 0.1, 0.1]])
+    for _ in range(3):
+        store.step(torch.tensor([3, 4, 5]), large, 0.1)
+        store.rebalance(0.5, 0.1, generator)
+    left = came = 0
+    for _ in range(20):
+        store.step(torch.tensor([7, 7, 8]), large[[0, 0, 1]], 0.1)
+        left, came = store.rebalance(0.5, 0.1, generator)
+        if left:
+            break
+    assert came == left > 0
+    regrown = (store.pointers >= 0).nonzero().tolist()
+    assert [7, 1] in regrown
+    assert store.look_up(torch.tensor([7])).abs().sum() == 0  # zero weights at first
+    for state in store.state.values():
+        assert state[store.pointers[7, 1].long()].abs().sum() == 0
+
+
+def test_what_is_held_is_less_than_the_dense_table_and_its_state() -> None:
+    store = ChunkStore(1000, 2, 16, 200, RowOptimizer("adam"))
+    # pointers and utilities 8 bytes a chunk; 8 values with two moments, a touch count and a free place
+    assert store.nbytes == 2000 * 8 + 200 * (8 * 12 + 4 + 4) < 1000 * 16 * 12
+
+
+def test_sizes_that_make_no_store_are_refused() -> None:
+    with pytest.raises(ValueError, match="cannot be cut into 3 chunks"):
+        ChunkStore(5, 3, 16, 2, RowOptimizer())
+    with pytest.raises(ValueError, match="got 0"):
+        ChunkStore(5, 2, 16, 0, RowOptimizer())
