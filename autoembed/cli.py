@@ -128,7 +128,7 @@ def spaces(name: Annotated[str | None, typer.Argument(help="Print one preset's Y
     from autoembed.space import preset_names, preset_path
 
     if name is None:
-        for preset in preset_names():
+        for preset in (*preset_names(), "joint"):
             console.print(preset)
     else:
         console.print(preset_path(name).read_text(encoding="utf-8"), markup=False, highlight=False, end="")
@@ -199,6 +199,25 @@ def front(
         console.print(summary_markdown(record), markup=False, highlight=False, soft_wrap=True)
     else:
         _print_front(run)
+
+
+@app.command()
+def explain(
+    run: RunFolder,
+    trial: Annotated[int, typer.Option(help="Number of the trial, as the front names it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Which fields and groups a joint search gave what, why, and what more bytes would buy."""
+    import json
+
+    from autoembed.report.explain import explanation
+    from autoembed.run import explain_trial
+
+    content, full_bytes = explain_trial(run, trial)
+    if as_json:
+        console.print_json(json.dumps(content))
+    else:
+        console.print(explanation(content, full_bytes))
 
 
 @app.command()

@@ -1,6 +1,8 @@
 """A finished or running search as its user sees it: its front, its picks, its exported models."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 from autoembed.budget import parse_budget
 from autoembed.evaluate import EVALUATION_BATCH
@@ -12,6 +14,7 @@ from autoembed.record import TrialRecord
 from autoembed.runtime import ArtifactError
 from autoembed.search.folder import RunFolder, read_records
 from autoembed.search.inputs import open_inputs
+from autoembed.search.joint import EXPLAINED
 from autoembed.search.limits import limits_of
 from autoembed.search.study import StudyConfig, read_config
 
@@ -43,6 +46,23 @@ def pick_trial(
     return choose(
         run_front(run), budget_bytes=budget_bytes, knee=knee, max_auc_drop=max_auc_drop, trial=trial
     )
+
+
+def explain_trial(run: Path, trial: int) -> tuple[dict[str, Any], int]:
+    """What a point of a joint search was given and why, and the bytes of full precision.
+
+    Raises ValueError where the trial is no point of a joint search, naming those that are.
+    """
+    config = read_config(run)
+    path = RunFolder(run).trial(trial) / EXPLAINED
+    if not path.is_file():
+        known = sorted(int(p.parent.name) for p in (run / "trials").glob(f"*/{EXPLAINED}"))
+        raise ValueError(
+            f"{run}: trial {trial} has no explanation, only points of `search_space: joint` have one; "
+            f"here {', '.join(map(str, known)) or 'there are none'}"
+        )
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content, limits_of(config, open_inputs(config, run).spec).full_bytes
 
 
 def export_pick(run: Path, pick: Pick, out: Path, *, overwrite: bool = False) -> Verified:

@@ -163,7 +163,7 @@ def _filled(problem: Problem, budget: int, start: Whole) -> Whole:
     for _ in range(4 * len(chosen)):
         room = budget - problem.bytes_of(chosen)
         gain = problem.losses[groups, chosen][:, None] - problem.losses
-        more = _more_bytes(problem, chosen)
+        more = more_bytes(problem, chosen)
         possible = (gain > 0) & (more <= room)
         if not possible.any():
             break
@@ -173,7 +173,7 @@ def _filled(problem: Problem, budget: int, start: Whole) -> Whole:
     return chosen
 
 
-def _more_bytes(problem: Problem, chosen: Whole) -> Whole:
+def more_bytes(problem: Problem, chosen: Whole) -> Whole:
     """(G, C): by how many bytes the file grows where one group changes its choice, runs included."""
     count, choices = problem.sizes.shape
     groups = np.arange(count)

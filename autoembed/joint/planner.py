@@ -29,11 +29,11 @@ HELD_OUT_EXAMPLES = 8_192  # of the valid split, for calibration
 
 @dataclass(frozen=True)
 class Planned:
-    """What the planner decided for one budget: choices by group, their calibrated prices, the solution."""
+    """What the planner decided for one budget: choices by group, the priced problem, the solution."""
 
     groups: tuple[Group, ...]
     choices: tuple[Choice, ...]
-    losses: Tensor
+    problem: Problem
     solution: Solution
 
 
@@ -94,7 +94,7 @@ class JointPlanner:
             excess = fields_bytes(self.spec, fields) - budget
             if excess <= 0:
                 solution = replace(solution, budget=budget)
-                self.last = Planned(self.groups, self.choices, losses, solution)
+                self.last = Planned(self.groups, self.choices, problem, solution)
                 return fields
             allowance -= excess
 

@@ -19,6 +19,7 @@ import torch
 
 from autoembed.export.candidate import load_candidate, save_candidate
 from autoembed.front import make_points
+from autoembed.joint.explain import explained
 from autoembed.joint.planner import JointPlanner, rotated, smallest_bytes
 from autoembed.joint.table import Weights, table_under
 from autoembed.joint.trunk import Trunk, train_trunk
@@ -49,6 +50,7 @@ from autoembed.training import Progress
 from autoembed.training_config import TrainingConfig
 
 NAME = "joint"
+EXPLAINED = "explained.json"  # in a point's trial folder: what every field and group got, and why
 SPACE = Space(NAME, (), ())  # nothing is sampled
 
 
@@ -133,7 +135,12 @@ class _Joint:
         def saw(point: Point) -> None:
             number = first + 1 + self.budgets.index(point.budget_bytes)
             if number not in {record.number for record in self.records}:
-                self._point(number, seed, point, folder)
+                if planner.last is not None:
+                    self.folder.trial(number).mkdir(parents=True, exist_ok=True)
+                    write_json(
+                        self.folder.trial(number) / EXPLAINED, explained(planner.last, self.inputs.spec)
+                    )
+                self._point(number, seed, point)
             if number + 1 < first + self.per_seed:
                 self._check_time()
                 self._start(number + 1, seed)
@@ -151,7 +158,7 @@ class _Joint:
         for point in points:  # those whose records a crash came before
             number = first + 1 + self.budgets.index(point.budget_bytes)
             if number not in {record.number for record in self.records}:
-                self._point(number, seed, point, folder)
+                self._point(number, seed, point)
 
     def _trunk(self, number: int, seed: int) -> Trunk:
         """Trained, or read back where an earlier call trained it, in the basis that the walk uses."""
@@ -225,7 +232,7 @@ class _Joint:
             reason=f"{extra:.1f} processor seconds of tuning came before" if extra else "",
         )
 
-    def _point(self, number: int, seed: int, point: Point, folder: Path) -> None:
+    def _point(self, number: int, seed: int, point: Point) -> None:
         on_cpu = not torch.cuda.is_available()
         rows = self.inputs.stats.rows * self.config.model.dim * 4
         self._end(

@@ -4,12 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from search_study import make_study
 
 from autoembed.export.candidate import load_candidate
 from autoembed.plan import plan_bytes
 from autoembed.record import TrialRecord
-from autoembed.run import export_pick, pick_trial, run_front
+from autoembed.report.explain import explanation
+from autoembed.run import explain_trial, export_pick, pick_trial, run_front
 from autoembed.search.driver import run_study
 from autoembed.search.events import Event, Notice, TrialEnded
 from autoembed.search.folder import RunFolder
@@ -27,7 +29,9 @@ def timeless(record: TrialRecord) -> TrialRecord:
     return replace(record, seconds=0.0, cost_seconds=0.0, fte=None)
 
 
-def test_every_budget_gets_a_model_within_it_and_the_best_is_exported(clicks: Path, tmp_path: Path) -> None:
+def test_every_budget_gets_a_model_within_it_and_the_best_is_exported(
+    clicks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "run"
     config = joint_study(clicks)
     records = run_study(config, run)
@@ -43,6 +47,16 @@ def test_every_budget_gets_a_model_within_it_and_the_best_is_exported(clicks: Pa
         packed, _ = load_candidate(folder, config.model, inputs.data)
         assert plan_bytes(packed.plan).total == record.total_bytes
         assert (folder / "tables.safetensors").stat().st_size == record.total_bytes
+    for number in (1, 2, 4, 5):
+        content, full_bytes = explain_trial(run, number)
+        parts = [group for field in content["fields"] for group in field["groups"]]
+        assert sum(field["bytes"] for field in content["fields"]) == sum(part["bytes"] for part in parts)
+        assert content["loss"] == pytest.approx(sum(part["loss"] for part in parts))
+        assert content["bound"] <= content["loss"] + 1e-12 and full_bytes == records[0].total_bytes
+        Console(width=150).print(explanation(content, full_bytes))
+        assert "predicted loss" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"trial 0 has no explanation.*here 1, 2, 4, 5"):
+        explain_trial(run, 0)
     front = run_front(run)
     assert len(front.points) == 3 and front.reference is not None
     verified = export_pick(run, pick_trial(run, budget="1/2"), tmp_path / "model")

@@ -1,0 +1,85 @@
+"""Why a plan is what it is: what every field and group got, what it is predicted to cost, what comes next."""
+
+from typing import Any
+
+import numpy as np
+
+from autoembed.joint.choices import Choice
+from autoembed.joint.knapsack import more_bytes
+from autoembed.joint.planner import Planned
+from autoembed.methods.base import TableSpec
+
+
+def explained(planned: Planned, spec: TableSpec) -> dict[str, Any]:
+    """JSON of one point. Losses are predicted increases of the mean log loss, bytes those of the solver.
+
+    `fields`: per field its look-ups in train (a share of all), payload bytes, rows that are stored, rows,
+    predicted loss, and its groups. `shadow_price`: predicted loss that one more byte saves. `next`: the
+    single change that would save the most per byte, and None where no change saves anything.
+    """
+    problem, chosen = planned.problem, planned.solution.chosen
+    places = np.arange(len(chosen))
+    losses, sizes = problem.losses[places, chosen], problem.sizes[places, chosen]
+    lookups = [int(field.counts.sum()) for field in spec.stats.fields]
+    fields = []
+    for number, field in enumerate(spec.stats.fields):
+        own = [g for g, group in enumerate(planned.groups) if group.field == number]
+        fields.append(
+            {
+                "name": field.name,
+                "lookups": lookups[number] / max(sum(lookups), 1),
+                "bytes": int(sizes[own].sum()),
+                "rows": field.rows,
+                "stored_rows": sum(
+                    planned.choices[chosen[g]].stored_rows(planned.groups[g].rows) for g in own
+                ),
+                "loss": float(losses[own].sum()),
+                "groups": [
+                    {
+                        "start": planned.groups[g].start,
+                        "stop": planned.groups[g].stop,
+                        "choice": label(planned.choices[chosen[g]]),
+                        "bytes": int(sizes[g]),
+                        "loss": float(losses[g]),
+                    }
+                    for g in own
+                ],
+            }
+        )
+    solution = planned.solution
+    return {
+        "budget_bytes": solution.budget,
+        "loss": solution.loss,
+        "bound": solution.bound,
+        "shadow_price": solution.shadow_price,
+        "fields": fields,
+        "next": _next(planned, spec),
+    }
+
+
+def label(choice: Choice) -> str:
+    """`own int4 d16`, `hashed 1/16 int8 d16`, `zero`: a choice as people read it."""
+    if choice.sharing == "zero":
+        return "zero"
+    ratio = f" 1/{round(1 / choice.ratio)}" if choice.sharing == "hashed" else ""
+    return f"{choice.sharing}{ratio} {choice.precision} d{choice.dim}"
+
+
+def _next(planned: Planned, spec: TableSpec) -> dict[str, Any] | None:
+    problem, chosen = planned.problem, planned.solution.chosen
+    gain = problem.losses[np.arange(len(chosen)), chosen][:, None] - problem.losses
+    more = more_bytes(problem, chosen)
+    worth = np.where((gain > 0) & (more > 0), gain / np.maximum(more, 1), 0.0)
+    g, c = (int(place) for place in np.unravel_index(int(worth.argmax()), worth.shape))
+    if worth[g, c] <= 0:
+        return None
+    group = planned.groups[g]
+    return {
+        "field": spec.stats.fields[group.field].name,
+        "start": group.start,
+        "stop": group.stop,
+        "from": label(planned.choices[chosen[g]]),
+        "to": label(planned.choices[c]),
+        "bytes": int(more[g, c]),
+        "saves": float(gain[g, c]),
+    }

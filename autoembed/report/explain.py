@@ -1,0 +1,47 @@
+"""A point of a joint search explained on the terminal: a row per field, and what more bytes would buy."""
+
+from collections import Counter
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from autoembed.budget import format_bytes
+
+
+def explanation(content: dict[str, Any], full_bytes: int) -> RenderableType:
+    """`content` as `autoembed.joint.explain.explained` made it; full_bytes of the full-precision tables."""
+    table = Table(box=box.SIMPLE_HEAD, title=f"plan within {format_bytes(content['budget_bytes'])}")
+    for name in ("field", "look-ups", "rows", "stored", "bytes", "predicted loss", "stored as (ids)"):
+        table.add_column(name, justify="left" if name in ("field", "stored as (ids)") else "right")
+    for field in content["fields"]:
+        kinds: Counter[str] = Counter()
+        for group in field["groups"]:
+            kinds[group["choice"]] += group["stop"] - group["start"]
+        table.add_row(
+            field["name"],
+            f"{field['lookups']:.1%}",
+            f"{field['rows']:,}",
+            f"{field['stored_rows']:,}",
+            format_bytes(field["bytes"]),
+            f"{field['loss']:.2g}",
+            ", ".join(f"{kind} ({rows:,})" for kind, rows in kinds.most_common(4)),
+        )
+    return Group(table, *_sentences(content, full_bytes))
+
+
+def _sentences(content: dict[str, Any], full_bytes: int) -> list[str]:
+    step = max(full_bytes // 100, 1)
+    lines = [
+        f"predicted loss {content['loss']:.3g} (no plan of these choices is below {content['bound']:.3g}); "
+        f"another {format_bytes(step)}, 1 % of full precision, would save about "
+        f"{min(content['shadow_price'] * step, content['loss']):.2g}"
+    ]
+    best = content["next"]
+    if best is not None:
+        lines.append(
+            f"the next bytes go to {best['field']}, rows {best['start']:,} to {best['stop'] - 1:,}: "
+            f"{best['from']} -> {best['to']} saves {best['saves']:.2g} for {format_bytes(best['bytes'])}"
+        )
+    return lines

@@ -1,0 +1,100 @@
+"""The joint search on every data set, and the table that compares it with every single method.
+
+    python studies/joint/run.py                          all data sets
+    python studies/joint/run.py epinions --out runs      one, its run folder in `runs/epinions`
+    python studies/joint/run.py --read --methods methods
+
+A run that was stopped goes on. `results.csv` beside this file gets one row per data set, budget and seed:
+the joint points, and for every method searched by `studies/methods/run.py` (its --out folder, given by
+--methods) its pick for each budget, by seed. Picks are made on validation. `cost_fte` of a joint point is
+what the walk spent on it, the trunk's row carries the trunk; that of a single method is its whole search.
+"""
+
+import argparse
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from autoembed.front import Point
+from autoembed.record import TrialRecord
+from autoembed.run import run_front
+from autoembed.search.driver import run_study
+from autoembed.search.events import Event, TrialEnded
+from autoembed.search.folder import read_records
+from autoembed.search.study import load_study
+
+HERE = Path(__file__).parent
+DATA = ("epinions", "frappe", "ml1m")
+COLUMNS = ("data", "method", "budget_bytes", "total_bytes", "seed", "valid_auc", "test_auc", "test_logloss")
+COLUMNS = (*COLUMNS, "cost_fte")
+
+
+def joint_rows(data: str, run: Path) -> Iterator[dict[str, Any]]:
+    for record in read_records(run):
+        if record.state == "complete":
+            budget = record.parameters.get("budget", record.total_bytes)
+            yield row(data, record, budget, record.fte)
+
+
+def single_rows(data: str, folder: Path, budgets: list[int]) -> Iterator[dict[str, Any]]:
+    """Of every method searched alone, the pick for each budget of the joint search, by seed."""
+    for run in sorted(path for path in folder.iterdir() if (path / "config.yaml").is_file()):
+        front = run_front(run)
+        records = {record.number: record for record in read_records(run)}
+        for budget in budgets:
+            fitting = [p for p in front.points if p.bytes <= budget and p.method == run.name]
+            if fitting:
+                pick = max(fitting, key=lambda p: p.value("valid", "auc"))
+                for trial in _trials(pick):
+                    yield row(data, records[trial], budget, front.cost.fte)
+
+
+def _trials(point: Point) -> list[int]:
+    return [repeat.trial for repeat in point.repeats]
+
+
+def row(data: str, record: TrialRecord, budget: int, cost: float | None) -> dict[str, Any]:
+    values = (record.valid_auc, record.test_auc, record.test_logloss)
+    measured = ["" if value is None else round(value, 6) for value in values]
+    cost_fte = "" if cost is None else round(cost, 3)
+    found = (data, record.method, budget, record.total_bytes, record.seed, *measured, cost_fte)
+    return dict(zip(COLUMNS, found, strict=True))
+
+
+def tell(event: Event) -> None:
+    if isinstance(event, TrialEnded):
+        record = event.record
+        print(f"{record.candidate} seed {record.seed}: {record.total_bytes:,} B, test AUC {record.test_auc}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", nargs="*", default=DATA)
+    parser.add_argument("--out", type=Path, default=Path("joint"), help="folder of the run folders")
+    parser.add_argument("--methods", type=Path, help="the --out folder of studies/methods/run.py")
+    parser.add_argument("--read", action="store_true", help="train nothing, read what is finished")
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for data in options.data:
+        run = options.out / data
+        if not options.read:
+            run_study(load_study(HERE / f"{data}.yaml"), run, progress=tell)
+        found = list(joint_rows(data, run))
+        rows += found
+        budgets = sorted({entry["budget_bytes"] for entry in found if entry["method"] == "joint"})
+        if options.methods and (options.methods / data).is_dir():
+            rows += single_rows(data, options.methods / data, budgets)
+    with (HERE / "results.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
