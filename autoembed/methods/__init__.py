@@ -8,6 +8,7 @@ from typing import Any
 from autoembed.config import ConfigError
 from autoembed.methods.base import Float, Method
 from autoembed.methods.cafe_offline import CafeOffline
+from autoembed.methods.fiited import Fiited
 from autoembed.methods.fp16 import Fp16
 from autoembed.methods.frequency_cut import FrequencyCut
 from autoembed.methods.full_precision import FullPrecision
@@ -31,6 +32,7 @@ METHODS: dict[str, type[Method]] = {
         CafeOffline,
         QuotientRemainder,
         Robe,
+        Fiited,
         MixedDimension,
         Mpe,
     )

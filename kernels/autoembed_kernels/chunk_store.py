@@ -41,6 +41,15 @@ class ChunkStore:
         self.free = torch.arange(places - 1, -1, -1, dtype=torch.int32)
         self.free_count = places
 
+    def fill(self, std: float, generator: torch.Generator) -> None:
+        """Give all places of an empty store to chunks drawn at random, with weights from N(0, std^2)."""
+        count = min(len(self.pool), self.pointers.numel())
+        chosen = torch.randperm(self.pointers.numel(), generator=generator)[:count]
+        self.free_count -= count
+        places = self.free[self.free_count : self.free_count + count].clone()
+        self.pointers.view(-1)[chosen] = places
+        self.pool[places.long()] = torch.randn(count, self.pool.shape[1], generator=generator) * std
+
     @property
     def nbytes(self) -> int:
         """Bytes of everything that is held between steps."""
@@ -61,7 +70,7 @@ class ChunkStore:
         by_chunk = gradient.view(len(rows), chunks, -1)
         self.utility.index_add_(0, rows, by_chunk.norm(dim=2))
         distinct, inverse = torch.unique(rows, return_inverse=True)
-        sums = torch.zeros(len(distinct), *by_chunk.shape[1:]).index_add_(0, inverse, by_chunk)
+        sums = gradient.new_zeros(len(distinct), *by_chunk.shape[1:]).index_add_(0, inverse, by_chunk)
         pointers = self.pointers[distinct]
         present = pointers >= 0
         row_update(

@@ -1,0 +1,170 @@
+"""FIITED: chunks of dimensions compete for a pool of fixed size while the model trains.
+
+"Fine-grained in-training embedding dimension optimization", arXiv:2401.04408. A vector is cut into chunks;
+a virtual table of pointers says which are held in a physical pool (`autoembed_kernels.chunk_store`), by a
+utility of look-ups x gradient norm that decays. What is outside reads zero, keeps gaining utility, and grows
+back from zero. Training holds no dense table: pool, optimizer state, pointers and utilities are all.
+
+Departs from the paper, which begins with all chunks: the pool has its final size from the first step and is
+given to chunks drawn at random, so that the peak is never the dense table's; rounds come every 10 steps for
+the first 100 and every `interval` steps after, as TorchRec's ITEP does with other numbers. Fields share one
+pool. Exported, every field carries a bitmap of the chunks that it holds.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from autoembed.budget import Footprint
+from autoembed.lookup import Lookup
+from autoembed.methods.base import Choice, Float, Int, Method, Table, TableSpec, knob
+from autoembed.packed import Packed, SegmentRows, pack
+from autoembed.plan import FieldPlan, Plan, Segment, Sharing, plan_bytes
+from autoembed_kernels.chunk_store import ChunkStore
+from autoembed_kernels.marked_bits import pack_marks
+from autoembed_kernels.row_update import RowOptimizer
+
+EARLY_STEPS, EARLY_INTERVAL = 100, 10
+
+
+@dataclass(frozen=True)
+class Fiited(Method):
+    """Chunks gain and lose their places by utility."""
+
+    keep: float = knob(0.1, Float(1e-4, 1.0, log=True), "places of the pool per chunk of full precision")
+    chunks: int = knob(4, Choice((1, 2, 4, 8)), "chunks of a vector; at most what divides the dimension")
+    interval: int = knob(100, Int(1, 100_000, log=True), "steps between two rounds of eviction and admission")
+    decay: float = knob(0.98, Float(0.0, 1.0), "what is left of utilities after a round")
+    margin: float = knob(0.1, Float(0.0, 0.9), "distance to the threshold within which chunks stay put")
+    bits: int = knob(32, Choice((16, 32)), "bits of every stored value")
+
+    name: ClassVar[str] = "fiited"
+    summary: ClassVar[str] = "chunks of dimensions compete for a pool while training"
+    source: ClassVar[str] = "FIITED, arXiv:2401.04408"
+    levers: ClassVar[tuple[str, ...]] = ("rows", "dimension", "precision")
+    trains_small: ClassVar[bool] = True
+
+    def footprint(self, spec: TableSpec) -> Footprint:
+        """Between a pool of which nothing is used and one that is full."""
+        chunks = self._chunks(spec)
+        left, held = self._places(spec), []
+        for field in spec.stats.fields:
+            held.append(max(1, min(left, field.rows * chunks)))  # marks of none would be no segment
+            left = max(0, left - held[-1])
+        empty = plan_bytes(self.plan(spec, [0] * len(held))).total
+        full = plan_bytes(self.plan(spec, held)).total
+        # how chunks fall to fields moves digits of the header and the padding of segments
+        return Footprint(empty, full + len(held) * (spec.profile.table_align - 1) + 32)
+
+    def table(self, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer) -> "FiitedTable":
+        store = ChunkStore(spec.stats.rows, self._chunks(spec), spec.dim, self._places(spec), optimizer)
+        store.fill(spec.initial_std, generator)
+        return FiitedTable(self, spec, store, generator)
+
+    def plan(self, spec: TableSpec, held: list[int]) -> Plan:
+        """The plan of fields that hold so many chunks; a field of none reads zero."""
+        chunks = self._chunks(spec)
+        fields = []
+        for field, stored in zip(spec.stats.fields, held, strict=True):
+            segment = Segment(0, field.rows, Sharing.ZERO)
+            if stored:
+                segment = Segment(
+                    0,
+                    field.rows,
+                    Sharing.MARKED,
+                    stored,
+                    spec.dim // chunks,
+                    f"fp{self.bits}",
+                    chunks=chunks,
+                )
+            fields.append(FieldPlan(field.name, field.rows, spec.dim, (segment,)))
+        return Plan(spec.profile, tuple(fields))
+
+    def _chunks(self, spec: TableSpec) -> int:
+        return math.gcd(self.chunks, spec.dim)
+
+    def _places(self, spec: TableSpec) -> int:
+        return max(1, math.floor(self.keep * spec.stats.rows * self._chunks(spec)))
+
+
+class FiitedTable(Table):
+    """Reads and trains the store; what the best epoch is remembered by are pointers and pool."""
+
+    pointers: Tensor
+    weight: Tensor
+
+    def __init__(
+        self, method: Fiited, spec: TableSpec, store: ChunkStore, generator: torch.Generator
+    ) -> None:
+        super().__init__(spec)
+        self.method, self.store = method, store
+        self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        self.register_buffer("pointers", store.pointers)
+        self.register_buffer("weight", store.pool)
+        for name in ("utility", "free"):
+            self.register_buffer(name, getattr(store, name), persistent=False)
+        for name, state in store.state.items():
+            self.register_buffer(f"state_{name}", state, persistent=False)
+        self._pending: tuple[Tensor, Tensor] | None = None
+
+    def _apply(self, *arguments: Any, **options: Any) -> "FiitedTable":
+        """Moved with the module, the store must hold the moved tensors."""
+        super()._apply(*arguments, **options)  # type: ignore[no-untyped-call]
+        self.store.pool = self.weight
+        for name in ("pointers", "utility", "free"):
+            setattr(self.store, name, getattr(self, name))
+        self.store.state = {name: getattr(self, f"state_{name}") for name in self.store.state}
+        return self
+
+    def values(self, lookup: Lookup) -> Tensor:
+        values = self.store.look_up(lookup.rows)
+        if torch.is_grad_enabled():
+            values.requires_grad_()
+            self._pending = lookup.rows, values
+        if self.method.bits == 16:
+            return values + (values.detach().half().float() - values.detach())
+        return values
+
+    def update(self, learning_rate: float) -> None:
+        if self._pending is None:
+            return
+        rows, values = self._pending
+        self._pending = None
+        if values.grad is not None:
+            self.store.step(rows, values.grad, learning_rate)
+
+    def after_step(self, step: int) -> None:
+        interval = EARLY_INTERVAL if step <= EARLY_STEPS else self.method.interval
+        if step == 1 or step % min(interval, self.method.interval) == 0:
+            self.store.rebalance(self.method.decay, self.method.margin, self.generator)
+
+    def plan(self) -> Plan:
+        return self.method.plan(self.spec, [int(marks.sum()) for marks in self._marks()])
+
+    def pack(self) -> Packed:
+        marks = self._marks()
+        firsts = (*self.spec.stats.first_rows, self.spec.stats.rows)
+
+        def rows_of(field: int, segment: Segment) -> SegmentRows:
+            pointers = self.pointers[firsts[field] : firsts[field + 1]].flatten()
+            held = marks[field].flatten()
+            values = self.weight[pointers[held].long()]
+            if self.method.bits == 16:
+                values = values.half().float()
+            return SegmentRows(values, index=pack_marks(held.cpu()))
+
+        return pack(self.plan(), rows_of)
+
+    def _marks(self) -> list[Tensor]:
+        """Per field (rows, chunks) bool: what is in the pool."""
+        firsts = (*self.spec.stats.first_rows, self.spec.stats.rows)
+        held = self.pointers >= 0
+        return [held[first:end] for first, end in pairwise(firsts)]
+
+    @property
+    def training_bytes(self) -> int:
+        return self.store.nbytes
