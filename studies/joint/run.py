@@ -5,13 +5,15 @@
     python studies/joint/run.py --read --methods methods
 
 A run that was stopped goes on. `results.csv` beside this file gets one row per data set, budget and seed:
-the joint points, and for every method searched by `studies/methods/run.py` (its --out folder, given by
---methods) its pick for each budget, by seed. Picks are made on validation. `cost_fte` of a joint point is
-what the walk spent on it, the trunk's row carries the trunk; that of a single method is its whole search.
+the joint points, and for every single method its pick for each budget, by seed. --methods names a folder that
+holds per data set either the searches of `studies/methods/run.py`, one a method, or one search over several
+methods. Picks are made on validation. `cost_fte` of a joint point is what the walk spent on it, the trunk's
+row carries the trunk; that of a single method is the whole search that it came from.
 """
 
 import argparse
 import csv
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,12 +43,14 @@ def joint_rows(data: str, run: Path) -> Iterator[dict[str, Any]]:
 
 
 def single_rows(data: str, folder: Path, budgets: list[int]) -> Iterator[dict[str, Any]]:
-    """Of every method searched alone, the pick for each budget of the joint search, by seed."""
-    for run in sorted(path for path in folder.iterdir() if (path / "config.yaml").is_file()):
+    """Of every single method the pick for each budget of the joint search, by seed."""
+    together = (folder / "config.yaml").is_file()
+    for run in [folder] if together else sorted(p for p in folder.iterdir() if (p / "config.yaml").is_file()):
         front = run_front(run)
         records = {record.number: record for record in read_records(run)}
-        for budget in budgets:
-            fitting = [p for p in front.points if p.bytes <= budget and p.method == run.name]
+        methods = {point.method for point in front.points} - {"full_precision"}
+        for method, budget in itertools.product(sorted(methods), budgets):
+            fitting = [p for p in front.points if p.bytes <= budget and p.method == method]
             if fitting:
                 pick = max(fitting, key=lambda p: p.value("valid", "auc"))
                 for trial in _trials(pick):
