@@ -12,15 +12,24 @@ from autoembed_kernels.quotient_remainder import least_stored
 
 
 @st.composite
-def plans(draw: st.DrawFn, profile: Profile | None = None, one_dim: bool = True) -> Plan:
-    """Valid plans of 1..4 small fields; with `one_dim` all fields have one output dimension."""
+def plans(
+    draw: st.DrawFn, profile: Profile | None = None, one_dim: bool = True, single_rows: bool = False
+) -> Plan:
+    """Valid plans of 1..4 small fields; with `one_dim` all fields have one output dimension.
+
+    `single_rows`: a look-up reads one stored row or none, no pair, block of a pool or marked chunk.
+    """
     profile = profile or draw(st.sampled_from(list(PROFILES.values())))
     dim = draw(st.integers(1, 17))
     shared = profile.row_scale_bytes == 0
     scales = draw(st.integers(1, 3))
     floats = [p for p in profile.precisions if not p.startswith("int")]
     block, pool_precision = draw(st.integers(1, dim)), draw(st.sampled_from(floats))
-    may_pool = one_dim and profile.row_bytes(block, pool_precision) * 8 == block * BITS[pool_precision]
+    may_pool = (
+        one_dim
+        and not single_rows
+        and profile.row_bytes(block, pool_precision) * 8 == block * BITS[pool_precision]
+    )
     pool_rows = draw(st.integers(1, 9)) if may_pool and draw(st.booleans()) else 0
     fields = []
     any_pooled = False
@@ -36,9 +45,8 @@ def plans(draw: st.DrawFn, profile: Profile | None = None, one_dim: bool = True)
                 segments.append(Segment(start, start + rows, Sharing.POOL, stored, block, pool_precision))
                 start += rows
                 continue
-            segments.append(
-                draw(_segment(profile, start, start + rows, projection_dim or field_dim, shared, scales))
-            )
+            width = projection_dim or field_dim
+            segments.append(draw(_segment(profile, start, start + rows, width, shared, scales, single_rows)))
             start += rows
         fields.append(FieldPlan(f"field {number}", start, field_dim, tuple(segments), projection_dim))
     return Plan(profile, tuple(fields))
@@ -46,14 +54,22 @@ def plans(draw: st.DrawFn, profile: Profile | None = None, one_dim: bool = True)
 
 @st.composite
 def _segment(
-    draw: st.DrawFn, profile: Profile, start: int, stop: int, width: int, shared: bool, scales: int
+    draw: st.DrawFn,
+    profile: Profile,
+    start: int,
+    stop: int,
+    width: int,
+    shared: bool,
+    scales: int,
+    single_rows: bool,
 ) -> Segment:
-    plain = [Sharing.OWN, Sharing.OWN, Sharing.HASHED, Sharing.OOV, Sharing.ZERO]
-    sharing = draw(st.sampled_from([*plain, Sharing.MARKED, Sharing.MARKED_OR_HASHED]))
+    kinds = [Sharing.OWN, Sharing.OWN, Sharing.HASHED, Sharing.OOV, Sharing.ZERO]
+    kinds += [] if single_rows else [Sharing.MARKED, Sharing.MARKED_OR_HASHED]
+    sharing = draw(st.sampled_from(kinds))
     if sharing is Sharing.OOV and start == 0:
         sharing = Sharing.ZERO
     rows = stop - start
-    if rows >= 4 and draw(st.booleans()):
+    if rows >= 4 and not single_rows and draw(st.booleans()):
         sharing = draw(st.sampled_from([s for s in Sharing if s.is_paired]))
         if sharing is Sharing.QUOTIENT_CONCATENATE and width < 2:
             sharing = Sharing.QUOTIENT_ADD

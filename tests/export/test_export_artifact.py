@@ -123,6 +123,7 @@ def test_tables_of_other_data_are_refused(tmp_path: Path) -> None:
         packed.scales,
         packed.offsets,
         packed.projections,
+        packed.segment_index,
     )
     with pytest.raises(ValueError, match=r"not made for this data.*someone"):
         write(tmp_path / "model", packed=other)

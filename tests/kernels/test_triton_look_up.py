@@ -41,13 +41,7 @@ def compare(plan: Plan, seed: int, dtype: torch.dtype = torch.int64, lookups: in
     torch.testing.assert_close(found, expected, rtol=2e-6, atol=1e-6, equal_nan=True)
 
 
-def reads_single_rows(plan: Plan) -> bool:
-    """Whether a look-up reads one stored row, neither a pair nor blocks of a pool."""
-    kinds = (Sharing.OWN, Sharing.HASHED, Sharing.OOV, Sharing.ZERO)
-    return all(segment.sharing in kinds for _, segment in plan.segments())
-
-
-@given(plans().filter(reads_single_rows), st.integers(0, 2**32))
+@given(plans(single_rows=True), st.integers(0, 2**32))
 # the interpreter takes a tenth of a second for each example, and shrinking would try hundreds
 @settings(deadline=None, max_examples=12, phases=[Phase.generate])
 def test_rows_of_any_plan_are_looked_up_as_torch_looks_them_up(plan: Plan, seed: int) -> None:
