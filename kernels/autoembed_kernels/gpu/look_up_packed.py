@@ -90,12 +90,12 @@ def look_up_kernel(
     raw = _bits_at(words, bit, live)
     codes = raw & ((1 << tl.minimum(value_bits, 8)) - 1).to(tl.uint32)[:, None]
     step = tl.load(scale + segment)
-    stores = here & (dims > 0)
+    scaled = here & (dims > 0) & (kinds == _INTEGER)  # floats have no scale in their rows
     if ROW_SCALES:
-        step = _half_at(words, at * 8, stores)
+        step = _half_at(words, at * 8, scaled)
     values = (codes.to(tl.float32) + tl.load(shift + segment)[:, None]) * step[:, None]
     if ROW_BIASES:
-        values += _half_at(words, at * 8 + 16, stores)[:, None]
+        values += _half_at(words, at * 8 + 16, scaled)[:, None]
     elif ANY_OFFSET:
         place = tl.load(offset + segment)[:, None] * width + column[None, :]
         values += tl.load(offsets + place, mask=column[None, :] < width, other=0.0)
