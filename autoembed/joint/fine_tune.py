@@ -40,6 +40,7 @@ def fine_tune(
     `step_rate` of themselves at most. The order of rows comes from
     `seeds`, dropout from torch's global generator. Raises Diverged where a loss is not finite.
     """
+    table.tabulate()
     optimizers = training.dense_optimizers(network, nn.Module())
     scales = StepAdam(table.precision.steps)
     rates = [(group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]

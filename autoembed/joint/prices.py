@@ -26,10 +26,10 @@ from autoembed.plan import BITS
 from autoembed_kernels.lsq import Grid
 from autoembed_kernels.row_hash import row_hash
 
-STEP_POINTS = 24
-STEP_ROWS = 256  # rows that a step is searched on, and as many of the largest as
+STEP_POINTS = 16
+STEP_ROWS = 128  # rows that a step is searched on, and as many of the largest as
 LARGEST_ROWS = 32
-PRICED_ROWS = 2048  # larger groups are priced on so many of their rows, drawn with a fixed seed
+PRICED_ROWS = 512  # larger groups are priced on so many of their rows, drawn with a fixed seed
 _UNSEEN = 1e-3  # weight of a row that the pass never met, of the group's mean weight
 
 
@@ -77,6 +77,8 @@ def price(
         if len(rows) > PRICED_ROWS:
             rows = rows[torch.randperm(len(rows), generator=generator)[:PRICED_ROWS].sort().values]
         stored = _Stored(weight, sensitivity, group, rows)
+        if group.start and bool((stored.values == stored.row_0).all()):
+            continue  # dropped at a larger budget: all choices read the same, and zero takes no bytes
         metric = sensitivity.correlation(group.field) if correlated else None
         share = (group.stop - group.start) / len(rows) / max(sensitivity.examples, 1)
         prices[number] = stored.losses(choices, metric) * share
@@ -123,25 +125,20 @@ class _Stored:
 
     def read(self, choices: Sequence[ChoiceLike]) -> Tensor:
         """(C, n, D): the vectors that the rows read under every choice."""
-        kept: dict[tuple[str, float], tuple[Tensor, Tensor, Tensor]] = {}
-        errors: dict[tuple[str, float, str], tuple[Tensor, Tensor]] = {}
-        parts = []
-        for choice in choices:
+        out = self.values.new_empty(len(choices), *self.values.shape)
+        members: dict[tuple[str, float], list[int]] = {}
+        for number, choice in enumerate(choices):
             if choice.sharing == "zero":
-                parts.append(self.row_0.expand_as(self.values))
-                continue
-            key = (choice.sharing, choice.ratio)
-            if key not in kept:
-                kept[key] = self.shared(choice)
-            shared, owners, weights = kept[key]
-            step = None
-            if choice.precision.startswith("int"):
-                full = (*key, choice.precision)
-                if full not in errors:
-                    errors[full] = _step_errors(shared, weights, choice.precision)
-                step = _best(*errors[full], choice.dim)
-            parts.append(_as_stored(shared, choice, step)[owners])
-        return torch.stack(parts) if parts else self.values.new_zeros(0, *self.values.shape)
+                out[number] = self.row_0
+            else:
+                members.setdefault((choice.sharing, choice.ratio), []).append(number)
+        for (sharing, _), numbers in members.items():
+            alike = [choices[number] for number in numbers]
+            shared, owners, weights = self.shared(alike[0])
+            stored = _as_stored(shared, weights, alike)
+            # rows of their own are read in order, which needs no copy of all of them
+            out[numbers] = stored if sharing == "own" else stored[:, owners]
+        return out
 
     def shared(self, choice: ChoiceLike) -> tuple[Tensor, Tensor, Tensor]:
         """Rows (m, D) that are stored, which of them every row reads (n,), and their weights (m, D)."""
@@ -160,30 +157,41 @@ class _Stored:
         return sums / weights.clamp(min=1e-30), owners, weights
 
 
-def _as_stored(rows: Tensor, choice: ChoiceLike, step: float | None) -> Tensor:
-    """Rows (m, D) with a prefix in the choice's precision and zeros behind it."""
-    values = rows.clone()
-    values[:, choice.dim :] = 0.0
-    if step is not None:
-        values[:, : choice.dim] = _quantized(values[:, : choice.dim], torch.tensor(step), choice.precision)
-    elif choice.precision != "fp32":
-        values = values.to(torch.float16 if choice.precision == "fp16" else torch.bfloat16).to(rows.dtype)
-    return values
+def _as_stored(rows: Tensor, weights: Tensor, choices: Sequence[ChoiceLike]) -> Tensor:
+    """Rows (m, D) -> (C, m, D): a prefix in each choice's precision and zeros behind it."""
+    values = rows.expand(len(choices), *rows.shape).clone()
+    coded = [number for number, choice in enumerate(choices) if choice.precision.startswith("int")]
+    if coded:
+        precisions = sorted({choices[number].precision for number in coded})
+        steps, errors = _step_errors(rows, weights, precisions)
+        kinds = torch.tensor([precisions.index(choices[number].precision) for number in coded])
+        dims = torch.tensor([choices[number].dim for number in coded])
+        best = _best(steps, errors, kinds.to(rows.device), dims.to(rows.device))
+        grids = _grids([choices[number].precision for number in coded], rows)
+        values[coded] = _quantized(rows, best.view(-1, 1, 1), grids)
+    for number, choice in enumerate(choices):
+        if choice.precision in ("fp16", "bf16"):
+            half = torch.float16 if choice.precision == "fp16" else torch.bfloat16
+            values[number] = rows.to(half).to(rows.dtype)
+    kept = torch.tensor([choice.dim for choice in choices], device=rows.device).view(-1, 1, 1)
+    return values.masked_fill_(torch.arange(rows.shape[1], device=rows.device) >= kept, 0.0)
 
 
 def _step(rows: Tensor, weights: Tensor, choice: ChoiceLike) -> float | None:
     if not choice.precision.startswith("int"):
         return None
-    return _best(*_step_errors(rows, weights, choice.precision), choice.dim)
+    steps, errors = _step_errors(rows, weights, [choice.precision])
+    return float(_best(steps, errors, torch.zeros(1, dtype=torch.int64), torch.tensor([choice.dim])))
 
 
-def _best(steps: Tensor, errors: Tensor, dim: int) -> float:
-    """The step with the least error over the first `dim` columns."""
-    return float(steps[int(errors[:, :dim].sum(1).argmin())])
+def _best(steps: Tensor, errors: Tensor, kinds: Tensor, dims: Tensor) -> Tensor:
+    """(K,): of precision `kinds` (K,), the step with the least error over the first `dims` (K,) columns."""
+    upto = errors.cumsum(2)[kinds, :, dims - 1]  # (K, points)
+    return steps[kinds, upto.argmin(1)]
 
 
-def _step_errors(rows: Tensor, weights: Tensor, precision: str) -> tuple[Tensor, Tensor]:
-    """Steps (points,) to try, and the weighted squared error of every column by each, (points, D)."""
+def _step_errors(rows: Tensor, weights: Tensor, precisions: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Steps (P, points) to try, and the weighted squared error of every column by each, (P, points, D)."""
     if len(rows) > STEP_ROWS:
         # the largest rows count as themselves: a sample that misses them finds steps that clip them
         order = rows.abs().amax(1).argsort(descending=True)
@@ -191,19 +199,31 @@ def _step_errors(rows: Tensor, weights: Tensor, precision: str) -> tuple[Tensor,
         share = (len(rows) - LARGEST_ROWS) / len(rest)
         weights = torch.cat([weights[order[:LARGEST_ROWS]], weights[rest] * share])
         rows = torch.cat([rows[order[:LARGEST_ROWS]], rows[rest]])
-    grid = _grid(precision)
-    largest = float(rows.abs().max()) if rows.numel() else 0.0
-    reach = max(grid.highest + grid.shift, 0.5)
+    lowest, highest, shift = _grids(precisions, rows)
+    largest = rows.abs().max() if rows.numel() else rows.new_zeros(())
+    reach = (highest + shift).clamp(min=0.5).view(-1, 1)
     fractions = torch.logspace(-1.6, 0.0, STEP_POINTS, device=rows.device)
-    steps = max(largest, 1e-8) / reach * fractions
-    changes = _quantized(rows, steps.view(-1, 1, 1), precision) - rows  # (points, m, D)
-    return steps, (changes.square() * weights).sum(1)
+    steps = largest.clamp(min=1e-8) / reach * fractions
+    errors = []
+    for number in range(len(precisions)):  # together they would not stay in the cache
+        grid = lowest[number], highest[number], shift[number]
+        change = _quantized(rows, steps[number].view(-1, 1, 1), grid).sub_(rows)
+        errors.append(torch.einsum("pmd,pmd,md->pd", change, change, weights))
+    return steps, torch.stack(errors)
 
 
-def _quantized(values: Tensor, step: Tensor, precision: str) -> Tensor:
-    grid = _grid(precision)
-    codes = (values / step - grid.shift).round().clamp(grid.lowest, grid.highest)
-    return (codes + grid.shift) * step
+def _quantized(values: Tensor, step: Tensor, grid: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    lowest, highest, shift = grid
+    codes = (values / step).sub_(shift).round_().clamp_(lowest, highest)
+    return codes.add_(shift).mul_(step)
+
+
+def _grids(precisions: Sequence[str], like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Lowest and highest code and the shift of every precision, (P, 1, 1) each."""
+    grids = [_grid(precision) for precision in precisions]
+    columns = torch.tensor([[g.lowest, g.highest, g.shift] for g in grids], device=like.device)
+    lowest, highest, shift = columns.to(like.dtype).T.reshape(3, -1, 1, 1)
+    return lowest, highest, shift
 
 
 def _grid(precision: str) -> Grid:

@@ -20,7 +20,7 @@ from autoembed_kernels.lsq import Grid
 from autoembed_kernels.row_update import RowOptimizer
 
 SEARCH_POINTS = 24
-_SEARCH_VALUES = 1 << 18  # a step is searched on at most so many values, evenly taken
+_SEARCH_VALUES = 1 << 15  # a step is searched on at most so many values, evenly taken
 
 StepKey = tuple[int, int, int, int, int, int, int]  # field, start, stop, sharing, stored rows, dim, bits
 

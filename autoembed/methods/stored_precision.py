@@ -52,12 +52,26 @@ class StoredPrecision(nn.Module):
             self.register_buffer(name, torch.tensor(values, dtype=dtype), persistent=False)
         self.register_buffer("grids", grid_table(ordered), persistent=False)
         self.register_buffer("gradient_scales", gradient_scales[:count], persistent=False)
+        self.table: Tensor | None = None
 
     first: Tensor
     step: Tensor
     kind: Tensor
     grids: Tensor
     gradient_scales: Tensor
+
+    def segment_of(self, rows: Tensor) -> Tensor:
+        """rows (U,) of the store -> the numbers (U,) of their segments."""
+        if self.table is not None:
+            return self.table.index_select(0, rows)
+        return torch.searchsorted(self.first, rows, right=True) - 1
+
+    def tabulate(self, stored_rows: int) -> None:
+        """Keep the segment of every row of the store, 8 bytes each, for many short steps."""
+        if self.table is None:
+            answers = self.segment_of(torch.arange(stored_rows, device=self.first.device))
+            del self.table
+            self.register_buffer("table", answers, persistent=False)
 
     def stored_steps(self) -> Tensor:
         """The steps (S,), positive, as the profile stores them; gradients pass straight through.
@@ -76,7 +90,7 @@ class StoredPrecision(nn.Module):
         """rows (U,) of the store, weights (U, D) -> (U, D) as stored."""
         if self.kinds in ((), ("fp32",)):
             return weights
-        segment = torch.searchsorted(self.first, rows, right=True) - 1
+        segment = self.segment_of(rows)
         kind = self.kind[segment].unsqueeze(1)
         values = weights
         for name, dtype in _ROUNDED.items():

@@ -71,6 +71,13 @@ def test_rows_stored_in_full_cost_nothing_and_zero_reads_row_0():
     torch.testing.assert_close(read, weight[40].expand(25, DIM))
 
 
+def test_a_group_whose_rows_all_read_row_0_already_costs_nothing_under_any_choice():
+    weight, sensitivity = case()
+    weight[10:20] = weight[0]
+    dropped, head = price(weight, sensitivity, [Group(0, 10, 20), Group(0, 0, 1)], MENU)
+    assert not dropped.any() and head.any()
+
+
 def test_by_the_diagonal_more_bits_more_dimensions_and_less_sharing_never_cost_more():
     weight, sensitivity = case((300, 61))
     bits = [Choice("own", precision=p) for p in ("int1", "int2", "int4", "int8", "fp16", "fp32")]

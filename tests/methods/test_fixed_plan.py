@@ -61,6 +61,22 @@ def test_a_plan_that_mixes_everything_packs_to_what_was_trained(profile: str) ->
         torch.testing.assert_close(reader(all_rows()), table(all_rows()), atol=1e-6, rtol=0)
 
 
+def test_places_that_are_looked_up_train_the_same_model_as_places_worked_out() -> None:
+    packs = []
+    for tabulated in (False, True):
+        table = mixed_table()
+        if tabulated:
+            plain = table.training_bytes
+            table.tabulate()
+            assert table.training_bytes == plain + 8 * (sum(f.rows for f in MIXED) + STORED + 1)
+        for seed in range(3):
+            table(batch(64, seed)).square().sum().backward()
+            table.update(0.05)
+        packs.append(table.pack())
+    everything = [PackedTable(packed, stats().first_rows)(all_rows()) for packed in packs]
+    assert torch.equal(*everything)
+
+
 def test_rows_that_read_zero_stay_zero_and_pass_no_gradient() -> None:
     table = mixed_table()
     for seed in range(3):
