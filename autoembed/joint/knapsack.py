@@ -9,64 +9,21 @@ For a price mu of a byte the best choices are found exactly by dynamic programmi
 field: a group goes on with its neighbour's choice for nothing, or begins a run. All prices are solved
 together. loss + mu bytes at its least, minus mu budget, is a lower bound of every feasible loss (Lagrangian
 duality; without runs the bound of the linear program). Between two prices the bound decides; the bytes that
-the best feasible solution leaves are filled by single changes, the best loss per byte first.
+the best feasible solution leaves are filled by single changes, the best loss per byte first. Where that ends
+more than 0.5 % above the bound, as with few groups or few bytes, a search over partial plans repairs it
+(repair.py).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Numbers = np.ndarray[Any, np.dtype[np.float64]]
-Whole = np.ndarray[Any, np.dtype[np.int64]]
+from autoembed.joint.problem import Numbers, Problem, Solution, Whole
+from autoembed.joint.repair import repaired
 
 PRICES = 48  # of a byte, tried in the first round, and shared by all budgets in the later ones
 ROUNDS = 5
-
-
-@dataclass(frozen=True)
-class Problem:
-    """losses (G, C), infinite where a choice is forbidden; sizes (G, C) and run (G, C) in bytes; field (G,).
-
-    `joins` (C,) tells whether neighbours with that choice become one segment. `fixed` bytes come on top.
-    """
-
-    losses: Numbers
-    sizes: Whole
-    run: Whole
-    joins: np.ndarray[Any, np.dtype[np.bool_]]
-    field: Whole
-    fixed: int
-
-    def bytes_of(self, chosen: Whole) -> int:
-        """Bytes of one choice per group (G,)."""
-        groups = np.arange(len(chosen))
-        return self.fixed + int(
-            self.sizes[groups, chosen].sum() + self.run[groups, chosen][self.begins(chosen)].sum()
-        )
-
-    def begins(self, chosen: Whole) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Whether each group begins a run."""
-        begins = np.ones(len(chosen), dtype=bool)
-        same = (chosen[1:] == chosen[:-1]) & (self.field[1:] == self.field[:-1]) & self.joins[chosen[1:]]
-        begins[1:] = ~same
-        return begins
-
-    def loss_of(self, chosen: Whole) -> float:
-        return float(self.losses[np.arange(len(chosen)), chosen].sum())
-
-
-@dataclass(frozen=True)
-class Solution:
-    """chosen (G,); `bound`: below every loss within the budget; `shadow_price`: loss per byte."""
-
-    budget: int
-    chosen: Whole
-    bytes: int
-    loss: float
-    bound: float
-    shadow_price: float
+GAP = 0.005  # of the loss above the bound, from which a solution is repaired
 
 
 def solve(problem: Problem, budgets: Sequence[int]) -> list[Solution]:
@@ -147,13 +104,18 @@ def _best(
     problem: Problem, budget: int, known: dict[float, tuple[Whole, int, float]], smallest: Whole
 ) -> Solution:
     above, fits = _around(known, budget)
-    bound = max(value - price * budget for price, (_, _, value) in known.items())
+    bound, dual = max((value - price * budget, price) for price, (_, _, value) in known.items())
     fitting = [row for price, (row, size, _) in sorted(known.items()) if price >= fits and size <= budget]
     starts = fitting[:2] or [smallest]
     filled = [_filled(problem, budget, start) for start in starts]
     chosen = min(filled, key=problem.loss_of)
     price = 0.0 if above is None else fits
-    return Solution(budget, chosen, problem.bytes_of(chosen), problem.loss_of(chosen), bound, price)
+    loss = problem.loss_of(chosen)
+    if loss - bound > GAP * loss:
+        chosen, is_best = repaired(problem, budget, chosen, dual)
+        loss = problem.loss_of(chosen)
+        bound = loss if is_best else bound
+    return Solution(budget, chosen, problem.bytes_of(chosen), loss, bound, price)
 
 
 def _filled(problem: Problem, budget: int, start: Whole) -> Whole:

@@ -51,7 +51,9 @@ def every_assignment(given: Problem) -> list[tuple[int, float]]:
 
 @given(st.integers(0, 10_000), st.booleans(), st.floats(0.0, 1.0))
 @settings(deadline=None, max_examples=40)
-def test_small_cases_come_close_to_the_best_of_all_assignments(seed: int, runs: bool, share: float) -> None:
+def test_small_cases_are_within_the_gap_of_the_best_of_all_assignments(
+    seed: int, runs: bool, share: float
+) -> None:
     given_problem = problem(seed, 5, 4, runs=runs, fields=2)
     everything = every_assignment(given_problem)
     least, most = min(size for size, _ in everything), max(size for size, _ in everything)
@@ -61,11 +63,7 @@ def test_small_cases_come_close_to_the_best_of_all_assignments(seed: int, runs: 
     assert found.bytes == slow_bytes(given_problem, tuple(found.chosen.tolist())) <= budget
     assert found.loss == pytest.approx(given_problem.loss_of(found.chosen))
     assert found.bound <= best * (1 + 1e-9) + 1e-12
-    # five groups leave large steps; what single changes cannot reach is bounded by one group's loss
-    assert (
-        best <= found.loss * (1 + 1e-9)
-        and found.loss <= best + given_problem.losses[np.isfinite(given_problem.losses)].max()
-    )
+    assert best <= found.loss * (1 + 1e-9) and found.loss <= best * 1.006 + 1e-12
 
 
 def test_three_hundred_groups_meet_the_bound_of_the_linear_program() -> None:

@@ -1,0 +1,85 @@
+"""The best choices under one budget, from a good solution and its price of a byte.
+
+Partial plans grow group by group. One is dropped where another with the same last choice has no more bytes and
+no more loss, and where even its best completion cannot beat the solution at hand: for a price mu of a byte,
+
+    loss + mu bytes + (least loss + mu bytes of the groups to come) - mu budget
+
+is below the loss of every completion within the budget (the solver's bound, for the rest of the plan). With a
+good solution and a good price few are left, and the last one standing is the optimum. Where more than `width`
+are left the most promising go on, and the result is better than before or the same, no longer surely the best.
+"""
+
+import numpy as np
+
+from autoembed.joint.problem import Numbers, Problem, Whole
+
+WIDTH = 32768  # partial plans kept of one group
+
+
+def repaired(
+    problem: Problem, budget: int, chosen: Whole, price: float, *, width: int = WIDTH
+) -> tuple[Whole, bool]:
+    """Choices (G,) no worse than `chosen` within the budget, and whether none are better.
+
+    `chosen` must be within the budget; `price` is the byte's at which the bound is highest.
+    """
+    groups, choices = problem.losses.shape
+    to_come = _completions(problem, problem.losses, price)
+    least_bytes = _completions(problem, np.where(np.isfinite(problem.losses), 0.0, np.inf), 1.0)
+    incumbent = problem.loss_of(chosen)
+    size, loss = np.array([problem.fixed], dtype=np.int64), np.zeros(1)
+    last = np.zeros(1, dtype=np.int64)
+    trail: list[tuple[Whole, Whole]] = []  # of every group, the plan that each one grew from, and its choice
+    was_cut = False
+    for g in range(groups):
+        begins = np.ones((len(size), choices), dtype=bool)
+        if g and problem.field[g] == problem.field[g - 1]:
+            begins[np.arange(len(size)), last] = ~problem.joins[last]
+        sizes = size[:, None] + problem.sizes[g] + begins * problem.run[g]
+        losses = loss[:, None] + problem.losses[g]
+        bounds = losses + price * sizes + to_come[g + 1] - price * budget
+        # rounding of the sums must not drop the solution itself
+        promising = (bounds < incumbent * (1 - 1e-12)) & (sizes + least_bytes[g + 1] <= budget)
+        source, choice = np.nonzero(promising)
+        if len(source) == 0:
+            return chosen, not was_cut
+        size, loss, bound = sizes[source, choice], losses[source, choice], bounds[source, choice]
+        kept = _undominated(size, loss, choice)
+        if len(kept) > width:
+            was_cut = True
+            kept = kept[np.argpartition(bound[kept], width)[:width]]
+        size, loss, last = size[kept], loss[kept], choice[kept]
+        trail.append((source[kept], last))
+    best = int(loss.argmin())
+    if not loss[best] < incumbent:
+        return chosen, not was_cut
+    found = np.empty(groups, dtype=np.int64)
+    for g in reversed(range(groups)):
+        sources, made = trail[g]
+        found[g], best = made[best], sources[best]
+    return found, not was_cut
+
+
+def _completions(problem: Problem, losses: Numbers, price: float) -> Numbers:
+    """(G + 1, C): the least loss + price * bytes of groups g, g + 1, ... behind choice c of group g - 1."""
+    groups, choices = losses.shape
+    least = np.zeros((groups + 1, choices))
+    for g in reversed(range(groups)):
+        goes_on = losses[g] + price * problem.sizes[g] + least[g + 1]
+        begin = np.min(goes_on + price * problem.run[g])
+        joins = problem.joins & bool(g and problem.field[g] == problem.field[g - 1])
+        least[g] = np.where(joins, np.minimum(goes_on, begin), begin)
+    return least
+
+
+def _undominated(size: Whole, loss: Numbers, choice: Whole) -> Whole:
+    """Those that no other with the same choice beats in both bytes and loss; of equals the first."""
+    order = np.lexsort((loss, size, choice))
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[np.argsort(loss, kind="stable")] = np.arange(len(order))
+    # of ranks that fall by more than all of them from choice to choice, the least so far is that of a choice
+    key = rank[order] - choice[order] * len(order)
+    is_least = np.ones(len(order), dtype=bool)
+    is_least[1:] = key[1:] < np.minimum.accumulate(key)[:-1]
+    return np.asarray(order[is_least])
