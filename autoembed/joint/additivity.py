@@ -30,6 +30,7 @@ class Additivity:
 
     @property
     def is_poor(self) -> bool:
+        """False also for nan: equal losses have no ranks to get wrong."""
         return self.spearman < POOR
 
 

@@ -1,5 +1,6 @@
 """Why a plan is what it is: what every field and group got, what it is predicted to cost, what comes next."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ def explained(planned: Planned, spec: TableSpec) -> dict[str, Any]:
     `fields`: per field its look-ups in train (a share of all), payload bytes, rows that are stored, rows,
     predicted loss, and its groups. `shadow_price`: predicted loss that one more byte saves. `next`: the
     single change that would save the most per byte, and None where no change saves anything.
+    `rank_correlation`: how well prices ranked random plans by their measured loss, at the trunk.
     """
     problem, chosen = planned.problem, planned.solution.chosen
     places = np.arange(len(chosen))
@@ -52,6 +54,9 @@ def explained(planned: Planned, spec: TableSpec) -> dict[str, Any]:
         "loss": solution.loss,
         "bound": solution.bound,
         "shadow_price": solution.shadow_price,
+        # JSON has no nan: constant losses, as of a model without weights, rank nothing
+        "rank_correlation": None if math.isnan(planned.rank_correlation) else planned.rank_correlation,
+        "measured_every_choice": planned.used_fallback,
         "fields": fields,
         "next": _next(planned, spec),
     }

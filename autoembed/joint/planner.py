@@ -1,5 +1,6 @@
 """The walk's planner: price every choice at the weights as they are, calibrate, solve, write the plan."""
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from autoembed.evaluate import EVALUATION_BATCH
+from autoembed.joint.additivity import Additivity, check_additivity, random_plans
 from autoembed.joint.calibration import Calibration, calibrate
 from autoembed.joint.choices import Choice, allowed, fields_of, menu, row_bytes, run_bytes
 from autoembed.joint.groups import Group, groups_of
-from autoembed.joint.knapsack import Problem, Solution, solve
+from autoembed.joint.knapsack import solve
 from autoembed.joint.prices import price
+from autoembed.joint.problem import Problem, Solution
 from autoembed.joint.rotation import absorb_rotation, principal_rotation
-from autoembed.joint.sensitivity import measure_sensitivity
+from autoembed.joint.sensitivity import Sensitivity, measure_sensitivity
 from autoembed.joint.swaps import HeldOut
 from autoembed.joint.trunk import Trunk
 from autoembed.methods.base import TableSpec
@@ -25,62 +28,108 @@ from autoembed.training_loop import Examples
 
 PRICED_EXAMPLES = 65_536  # of the train split; a group's sum over them is unbiased, whatever rows they meet
 HELD_OUT_EXAMPLES = 8_192  # of the valid split, for calibration
+CHECKED_PLANS = 10  # random ones, priced and measured
+CHECKED_EXAMPLES = 4_096  # of the valid split behind those of the calibration, where it has as many
 
 
 @dataclass(frozen=True)
 class Planned:
-    """What the planner decided for one budget: choices by group, the priced problem, the solution."""
+    """What the planner decided for one budget: choices by group, the priced problem, the solution.
+
+    `rank_correlation` of prices and measured losses over random plans; `used_fallback`: see JointPlanner.
+    """
 
     groups: tuple[Group, ...]
     choices: tuple[Choice, ...]
     problem: Problem
     solution: Solution
+    rank_correlation: float
+    used_fallback: bool
 
 
 class JointPlanner:
-    """Called by the walk once per budget. `last` explains the latest plan, `seconds` add up."""
+    """Called by the walk once per budget. `last` explains the latest plan, `seconds` add up.
 
-    def __init__(self, data: Examples, spec: TableSpec, seed: int) -> None:
-        self.data, self.spec, self.seed = data, spec, seed
+    Prices are calibrated once, at the trunk's weights: what a kind of choice costs beyond its price carries
+    over to later ones. `additivity` tells how well calibrated prices rank random plans; where that is poor,
+    every choice of every group is measured in place of one of each kind (`used_fallback`).
+    """
+
+    def __init__(self, data: Examples, spec: TableSpec, trunk: Trunk, seed: int) -> None:
+        self.data, self.spec, self.trunk, self.seed = data, spec, trunk, seed
         self.groups = groups_of(spec.stats)
         self.choices = menu(spec)
         self.last: Planned | None = None
         self.calibration: Calibration | None = None
+        self.additivity: Additivity | None = None
+        self.used_fallback = False
         self._priced: tuple[Tensor, Tensor] | None = None
         self.seconds = 0.0
         self._allowed = torch.tensor([[allowed(g, c) for c in self.choices] for g in self.groups])
+        profile = spec.profile
+        self._sizes = np.array([[row_bytes(profile, g, c) for c in self.choices] for g in self.groups])
 
     def __call__(self, rows: Tensor, network: nn.Module, budgets: Sequence[int]) -> list[Fields]:
         """The plan of the first budget; the smaller ones are planned when the walk is there.
 
         Weights that did not change since the last call, because no step was taken, are not priced again.
-        The calibration is that of the first call: what a kind of choice costs beyond its price carries over.
         """
         started = time.process_time()
+        calibration = self.calibration or self._calibrate(rows.device)
         if self._priced is None or not torch.equal(self._priced[0], rows):
-            self._priced = rows.clone(), self._prices(rows, network)
-        fields = self._solved(self._priced[1], budgets[0])
+            self._priced = rows.clone(), self._raw(rows, network)[1]
+        losses = self._allowed_only(calibration.apply(self.choices, self._priced[1]))
+        fields = self._solved(losses, budgets[0])
         self.seconds += time.process_time() - started
         return [fields]
 
-    def _prices(self, rows: Tensor, network: nn.Module) -> Tensor:
-        """Calibrated prices (G, C) at these weights, infinite where a choice is not allowed."""
-        first = tuple(self.spec.stats.first_rows)
+    def _raw(self, rows: Tensor, network: nn.Module) -> tuple[Sensitivity, Tensor]:
+        """Sensitivities and prices (G, C) at these weights, before calibration."""
         batches = self.data.batches("train", EVALUATION_BATCH, shuffle_seed=self.seed)
+        first = tuple(self.spec.stats.first_rows)
         found = measure_sensitivity(network, rows, first, batches, max_examples=PRICED_EXAMPLES)
-        raw = price(rows, found, self.groups, self.choices)
-        if self.calibration is None:
-            batches = self.data.batches("valid", EVALUATION_BATCH)
-            held = HeldOut(network, rows, first, batches, max_examples=HELD_OUT_EXAMPLES)
-            self.calibration = calibrate(held, found, self.groups, self.choices, raw)
-        return torch.where(self._allowed, self.calibration.apply(self.choices, raw), float("inf"))
+        return found, price(rows, found, self.groups, self.choices)
+
+    def _allowed_only(self, losses: Tensor) -> Tensor:
+        return torch.where(self._allowed, losses, float("inf"))
+
+    def _calibrate(self, device: torch.device) -> Calibration:
+        """At the trunk's weights, with its check; measured more finely where the check is poor."""
+        rows = self.trunk.rows.to(device)
+        network = copy.deepcopy(self.trunk.network).to(device).eval()
+        found, raw = self._raw(rows, network)
+        self._priced = rows.clone(), raw
+        held, checked = self._held_out(rows, network)
+        sizes = torch.from_numpy(self._sizes).double()
+        for every_choice in (False, True):
+            self.calibration = calibrate(
+                held, found, self.groups, self.choices, raw, every_choice=every_choice
+            )
+            prices = self._allowed_only(self.calibration.apply(self.choices, raw))
+            plans = random_plans(prices, sizes, CHECKED_PLANS, torch.Generator().manual_seed(self.seed))
+            self.additivity = check_additivity(checked, found, self.groups, self.choices, prices, plans)
+            self.used_fallback = every_choice
+            if not self.additivity.is_poor:
+                break
+        assert self.calibration is not None
+        return self.calibration
+
+    def _held_out(self, rows: Tensor, network: nn.Module) -> tuple[HeldOut, HeldOut]:
+        """Examples of the valid split to calibrate on and, of what is left if that is enough, to check on."""
+        first = tuple(self.spec.stats.first_rows)
+        batches = self.data.batches("valid", CHECKED_EXAMPLES)
+        held = HeldOut(network, rows, first, batches, max_examples=HELD_OUT_EXAMPLES)
+        left = next(batches, None)
+        if left is None or len(left) < CHECKED_EXAMPLES:
+            return held, held
+        return held, HeldOut(network, rows, first, [left], max_examples=CHECKED_EXAMPLES)
 
     def _solved(self, losses: Tensor, budget: int) -> Fields:
         """The plan within the budget by the byte: the header's length is known once the plan is."""
         profile = self.spec.profile
         problem = Problem(
             losses=losses.numpy(),
-            sizes=np.array([[row_bytes(profile, g, c) for c in self.choices] for g in self.groups]),
+            sizes=self._sizes,
             run=np.array([[run_bytes(profile, c) for c in self.choices]] * len(self.groups)),
             joins=np.array([choice.sharing != "one" for choice in self.choices]),
             field=np.array([group.field for group in self.groups]),
@@ -94,7 +143,8 @@ class JointPlanner:
             excess = fields_bytes(self.spec, fields) - budget
             if excess <= 0:
                 solution = replace(solution, budget=budget)
-                self.last = Planned(self.groups, self.choices, problem, solution)
+                ranks = float("nan") if self.additivity is None else self.additivity.spearman
+                self.last = Planned(self.groups, self.choices, problem, solution, ranks, self.used_fallback)
                 return fields
             allowance -= excess
 

@@ -1,13 +1,14 @@
 """The best choices under one budget, from a good solution and its price of a byte.
 
-Partial plans grow group by group. One is dropped where another with the same last choice has no more bytes and
-no more loss, and where even its best completion cannot beat the solution at hand: for a price mu of a byte,
+Partial plans grow group by group. One is dropped where another with the same last choice has no more bytes
+and no more loss, and where even its best completion cannot beat the solution at hand: for a byte's price mu,
 
     loss + mu bytes + (least loss + mu bytes of the groups to come) - mu budget
 
-is below the loss of every completion within the budget (the solver's bound, for the rest of the plan). With a
-good solution and a good price few are left, and the last one standing is the optimum. Where more than `width`
-are left the most promising go on, and the result is better than before or the same, no longer surely the best.
+is below the loss of every completion within the budget (the solver's bound, for the rest of the plan). With
+a good solution and a good price few are left, and the last one standing is the optimum. Where more than
+`width` are left the most promising go on, and the result is better than before or the same, no longer surely
+the best.
 """
 
 import numpy as np

@@ -38,6 +38,10 @@ def _sentences(content: dict[str, Any], full_bytes: int) -> list[str]:
         f"another {format_bytes(step)}, 1 % of full precision, would save about "
         f"{min(content['shadow_price'] * step, content['loss']):.2g}"
     ]
+    ranks = content.get("rank_correlation")
+    if ranks is not None:
+        how = "every choice of every group" if content["measured_every_choice"] else "one choice of each kind"
+        lines.append(f"prices rank random plans at {ranks:.2f} (Spearman) after measuring {how}")
     best = content["next"]
     if best is not None:
         lines.append(

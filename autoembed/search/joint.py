@@ -129,7 +129,7 @@ class _Joint:
         if all(first + number in done for number in range(self.per_seed)):
             return
         trunk = self._trunk(first, seed)
-        planner = JointPlanner(self.inputs.data, self.inputs.spec, seed)
+        planner = JointPlanner(self.inputs.data, self.inputs.spec, trunk, seed)
         folder = self.folder.path / "walks" / str(seed)
 
         def saw(point: Point) -> None:

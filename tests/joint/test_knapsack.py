@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from autoembed.joint.knapsack import Problem, solve
+from autoembed.joint.knapsack import solve
+from autoembed.joint.problem import Problem
 
 
 def problem(seed: int, groups: int, choices: int, *, runs: bool, fields: int = 1) -> Problem:
