@@ -11,6 +11,8 @@ Eight codes take exactly b bytes, so the fast path moves eight codes at a time t
 import torch
 from torch import Tensor
 
+from autoembed_kernels.operators import operators
+
 BYTES = tuple(range(8))
 
 
@@ -47,6 +49,14 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
 
     Codes outside the range give a wrong row, not an error: the caller clips.
     """
+    if torch.compiler.is_compiling():
+        traced: Tensor = operators().pack_bits(codes, bits)
+        return traced
+    return eager_pack_bits(codes, bits)
+
+
+def eager_pack_bits(codes: Tensor, bits: int) -> Tensor:
+    """`pack_bits` itself."""
     rows, dim = codes.shape
     if bits == 8:
         return codes.to(torch.uint8)
@@ -60,6 +70,14 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
 
 def unpack_bits(packed: Tensor, dim: int, bits: int) -> Tensor:
     """packed (R, ceil(D * bits / 8)) uint8 -> codes (R, D) uint8."""
+    if torch.compiler.is_compiling():
+        traced: Tensor = operators().unpack_bits(packed, dim, bits)
+        return traced
+    return eager_unpack_bits(packed, dim, bits)
+
+
+def eager_unpack_bits(packed: Tensor, dim: int, bits: int) -> Tensor:
+    """`unpack_bits` itself."""
     rows, width = packed.shape
     if bits == 8:
         return packed[:, :dim]

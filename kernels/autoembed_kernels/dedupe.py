@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
 from autoembed_kernels.native.loader import address, checked, native_for, threads
+from autoembed_kernels.operators import operators
 
 INT32_ROWS = 2**31
 UINT32 = 2**32 - 1
@@ -53,6 +54,14 @@ def dedupe(rows: Tensor, bound: int) -> tuple[Tensor, Repeats]:
 
     On a CPU with the C++ library, raises IndexError where a row is out of range.
     """
+    if torch.compiler.is_compiling():
+        unique, inverse, order, starts = operators().dedupe(rows, bound)
+        return unique, Repeats(inverse, order, starts)
+    return eager_dedupe(rows, bound)
+
+
+def eager_dedupe(rows: Tensor, bound: int) -> tuple[Tensor, Repeats]:
+    """`dedupe` itself."""
     native = native_for(rows) if rows.dtype == torch.int64 and max(bound, len(rows)) <= UINT32 else None
     return torch_dedupe(rows, bound) if native is None else native_dedupe(native, rows, bound)
 
@@ -85,6 +94,9 @@ def torch_dedupe(rows: Tensor, bound: int) -> tuple[Tensor, Repeats]:
 
 def repeat(values: Tensor, repeats: Repeats) -> Tensor:
     """values (U, D), one per distinct row -> one per look-up (N, D); gradients of repeats are summed."""
+    if torch.compiler.is_compiling():
+        traced: Tensor = operators().repeat(values, repeats.inverse, repeats.order, repeats.starts)
+        return traced
     result: Tensor = _Repeat.apply(values, repeats)  # type: ignore[no-untyped-call]
     return result
 
@@ -93,13 +105,13 @@ class _Repeat(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, repeats: Repeats) -> Tensor:
         ctx.save_for_backward(repeats.order, repeats.starts)
-        return take_rows(values, repeats.inverse)
+        return eager_take_rows(values, repeats.inverse)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         order, starts = ctx.saved_tensors
-        return sum_repeats(gradient.contiguous(), order, starts), None
+        return eager_sum_repeats(gradient.contiguous(), order, starts), None
 
 
 def take_rows(table: Tensor, rows: Tensor) -> Tensor:
@@ -107,6 +119,14 @@ def take_rows(table: Tensor, rows: Tensor) -> Tensor:
 
     Raises IndexError on a CPU where a row is out of range.
     """
+    if torch.compiler.is_compiling():
+        traced: Tensor = operators().take_rows(table, rows)
+        return traced
+    return eager_take_rows(table, rows)
+
+
+def eager_take_rows(table: Tensor, rows: Tensor) -> Tensor:
+    """`take_rows` itself."""
     native = native_for(table, rows) if table.dtype == torch.float32 and table.dim() == 2 else None
     if native is None:
         return table.index_select(0, rows)
@@ -125,6 +145,14 @@ def native_take_rows(library: CDLL, table: Tensor, rows: Tensor, out: Tensor) ->
 
 def sum_repeats(gradient: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     """gradient (N, D), order and starts of `Repeats` -> the sum over each distinct row's look-ups (U, D)."""
+    if torch.compiler.is_compiling():
+        traced: Tensor = operators().sum_repeats(gradient, order, starts)
+        return traced
+    return eager_sum_repeats(gradient, order, starts)
+
+
+def eager_sum_repeats(gradient: Tensor, order: Tensor, starts: Tensor) -> Tensor:
+    """`sum_repeats` itself."""
     native = native_for(gradient, order, starts) if gradient.dtype == torch.float32 else None
     if native is None:
         # a bag over the gradient's rows is several times as fast as any scatter that adds

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from autoembed_kernels.native.loader import address, native_for, threads
+from autoembed_kernels.operators import operators
 
 INTEGER, FP16, BF16, FP32 = range(4)
 SEGMENT_DTYPES = {
@@ -110,6 +111,17 @@ def gather_packed(words: Tensor, segments: PackedSegments, segment: Tensor, row:
     Equals the reference to float32 rounding: 3 * 2^-24 * (|c + shift| * |scale| + |offset|). On a CPU with
     the C++ library, raises IndexError where a segment does not exist or a row lies outside the payload.
     """
+    if torch.compiler.is_compiling():
+        from autoembed_kernels.ops.packed import segments_as_arguments
+
+        held = segments_as_arguments(segments)
+        traced: Tensor = operators().gather_packed(words, *held, segment, row)
+        return traced
+    return eager_gather_packed(words, segments, segment, row)
+
+
+def eager_gather_packed(words: Tensor, segments: PackedSegments, segment: Tensor, row: Tensor) -> Tensor:
+    """`gather_packed` itself."""
     segment, row = segment.contiguous(), row.contiguous()
     native = native_for(words, segment, row, *(getattr(segments, name) for name in SEGMENT_TENSORS))
     if native is None:

@@ -24,6 +24,7 @@ from autoembed_kernels.gather_packed import (
     typed_addresses,
 )
 from autoembed_kernels.native.loader import address, checked, native_for, threads
+from autoembed_kernels.operators import operators
 from autoembed_kernels.row_hash import row_hash
 
 ROW_DTYPES = {
@@ -62,6 +63,19 @@ def look_up_packed(
     `columns`: where look-up n mostly reads the field that look-up n - columns read; it only saves time.
     On a CPU with the C++ library, raises IndexError where a row is negative or not below `addresses.rows`.
     """
+    if torch.compiler.is_compiling():
+        from autoembed_kernels.ops.packed import rows_as_arguments, segments_as_arguments
+
+        packed = (*segments_as_arguments(segments), *rows_as_arguments(addresses))
+        traced: Tensor = operators().look_up_packed(words, *packed, rows, columns)
+        return traced
+    return eager_look_up_packed(words, segments, addresses, rows, columns)
+
+
+def eager_look_up_packed(
+    words: Tensor, segments: PackedSegments, addresses: PackedRows, rows: Tensor, columns: int
+) -> Tensor:
+    """`look_up_packed` itself."""
     rows = rows.contiguous()
     held = (
         *(getattr(segments, name) for name in SEGMENT_TENSORS),

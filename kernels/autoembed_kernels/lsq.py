@@ -25,6 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autoembed_kernels.operators import operators
+
 GUARD = 1e-10
 
 
@@ -66,6 +68,9 @@ def fake_quantize(
     steps (S,), grids (S, 3) of `grid_table`, gradient_scales (S,); which (N,) int64 is the row's grid and
     step, None where there is one; offset (D,), None for zero.
     """
+    if torch.compiler.is_compiling():
+        traced: Tensor = operators().fake_quantize(values, steps, offset, grids, gradient_scales, which)
+        return traced
     result: Tensor = _FakeQuantize.apply(  # type: ignore[no-untyped-call]
         values, steps, offset, grids, gradient_scales, which
     )
@@ -86,6 +91,9 @@ def mix_quantized(
     that give it weight and no copy is kept; its gradient is exact where the weight is exactly zero too,
     except for that of the weight itself, which a softmax multiplies by zero anyway.
     """
+    if torch.compiler.is_compiling():
+        traced: Tensor = operators().mix_quantized(values, steps, offset, grids, gradient_scales, mixture)
+        return traced
     result: Tensor = _MixQuantized.apply(  # type: ignore[no-untyped-call]
         values, steps, offset, grids, gradient_scales, mixture
     )
@@ -113,25 +121,44 @@ class _FakeQuantize(torch.autograd.Function):
         which: Tensor | None,
     ) -> Tensor:
         ctx.save_for_backward(values, steps, offset, grids, gradient_scales, which)
-        step, grid = _by_row(steps, grids, which)
-        codes = _units(values, step, grid, offset).round_().clamp_(grid[:, :1], grid[:, 1:2])
-        return _decoded(codes, step, grid, offset)
+        return fake_quantized(values, steps, offset, grids, which)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        values, steps, offset, grids, gradient_scales, which = ctx.saved_tensors
-        step, grid = _by_row(steps, grids, which)
-        units = _units(values, step, grid, offset)
-        codes = units.round().clamp_(grid[:, :1], grid[:, 1:2])
-        d_values, d_row, clipped = _gradients(units, codes, grid, gradient)
-        scale = gradient_scales if which is None else gradient_scales[which]  # (N,) or (1,)
-        d_steps = torch.zeros_like(steps)
-        if which is None:
-            d_steps += (d_row * scale).sum()
-        else:
-            d_steps.index_add_(0, which, d_row * scale)
-        d_offset = None if offset is None else (clipped * scale.unsqueeze(1)).sum(0)
-        return d_values, d_steps * steps.sign(), d_offset, None, None, None
+        return *fake_quantized_gradients(gradient, *ctx.saved_tensors), None, None, None
+
+
+def fake_quantized(
+    values: Tensor, steps: Tensor, offset: Tensor | None, grids: Tensor, which: Tensor | None
+) -> Tensor:
+    """`fake_quantize` without a gradient."""
+    step, grid = _by_row(steps, grids, which)
+    codes = _units(values, step, grid, offset).round_().clamp_(grid[:, :1], grid[:, 1:2])
+    return _decoded(codes, step, grid, offset)
+
+
+def fake_quantized_gradients(
+    gradient: Tensor,
+    values: Tensor,
+    steps: Tensor,
+    offset: Tensor | None,
+    grids: Tensor,
+    gradient_scales: Tensor,
+    which: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """gradient (N, D) of the output -> those of values, steps and offset."""
+    step, grid = _by_row(steps, grids, which)
+    units = _units(values, step, grid, offset)
+    codes = units.round().clamp_(grid[:, :1], grid[:, 1:2])
+    d_values, d_row, clipped = _gradients(units, codes, grid, gradient)
+    scale = gradient_scales if which is None else gradient_scales[which]  # (N,) or (1,)
+    d_steps = torch.zeros_like(steps)
+    if which is None:
+        d_steps += (d_row * scale).sum()
+    else:
+        d_steps.index_add_(0, which, d_row * scale)
+    d_offset = None if offset is None else (clipped * scale.unsqueeze(1)).sum(0)
+    return d_values, d_steps * steps.sign(), d_offset
 
 
 class _MixQuantized(torch.autograd.Function):
@@ -146,38 +173,58 @@ class _MixQuantized(torch.autograd.Function):
         mixture: Tensor,
     ) -> Tensor:
         ctx.save_for_backward(values, steps, offset, grids, gradient_scales, mixture)
-        mixed = torch.zeros_like(values)
-        for p, grid in enumerate(torch.split(grids, 1)):
-            rows, part, weight = _weighed(mixture, p, values)
-            step = steps[p : p + 1].abs().unsqueeze(1) + GUARD
-            codes = _units(part, step, grid, offset).round_().clamp_(grid[:, :1], grid[:, 1:2])
-            decoded = _decoded(codes, step, grid, offset).mul_(weight)
-            mixed = mixed.add_(decoded) if rows is None else mixed.index_add_(0, rows, decoded)
-        return mixed
+        return mixed_quantized(values, steps, offset, grids, mixture)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        values, steps, offset, grids, gradient_scales, mixture = ctx.saved_tensors
-        d_values, d_steps, d_mixture = map(torch.zeros_like, (values, steps, mixture))
-        d_offset = None if offset is None else torch.zeros_like(offset)
-        for p, grid in enumerate(torch.split(grids, 1)):
-            rows, part, weight = _weighed(mixture, p, values)
-            g = gradient if rows is None else gradient.index_select(0, rows)
-            step = steps[p : p + 1].abs().unsqueeze(1) + GUARD
-            units = _units(part, step, grid, offset)
-            codes = units.round().clamp_(grid[:, :1], grid[:, 1:2])
-            d_weight = (_decoded(codes, step, grid, offset) * g).sum(1)
-            d_part, d_row, clipped = _gradients(units, codes, grid, g * weight)
-            if rows is None:
-                d_mixture[:, p] = d_weight
-                d_values += d_part
-            else:
-                d_mixture[rows, p] = d_weight
-                d_values.index_add_(0, rows, d_part)
-            d_steps[p] = d_row.sum() * gradient_scales[p]
-            if d_offset is not None:
-                d_offset += clipped.sum(0) * gradient_scales[p]
-        return d_values, d_steps * steps.sign(), d_offset, None, None, d_mixture
+        d_values, d_steps, d_offset, d_mixture = mixed_quantized_gradients(gradient, *ctx.saved_tensors)
+        return d_values, d_steps, d_offset, None, None, d_mixture
+
+
+def mixed_quantized(
+    values: Tensor, steps: Tensor, offset: Tensor | None, grids: Tensor, mixture: Tensor
+) -> Tensor:
+    """`mix_quantized` without a gradient."""
+    mixed = torch.zeros_like(values)
+    for p, grid in enumerate(torch.split(grids, 1)):
+        rows, part, weight = _weighed(mixture, p, values)
+        step = steps[p : p + 1].abs().unsqueeze(1) + GUARD
+        codes = _units(part, step, grid, offset).round_().clamp_(grid[:, :1], grid[:, 1:2])
+        decoded = _decoded(codes, step, grid, offset).mul_(weight)
+        mixed = mixed.add_(decoded) if rows is None else mixed.index_add_(0, rows, decoded)
+    return mixed
+
+
+def mixed_quantized_gradients(
+    gradient: Tensor,
+    values: Tensor,
+    steps: Tensor,
+    offset: Tensor | None,
+    grids: Tensor,
+    gradient_scales: Tensor,
+    mixture: Tensor,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """gradient (N, D) of the output -> those of values, steps, offset and mixture."""
+    d_values, d_steps, d_mixture = map(torch.zeros_like, (values, steps, mixture))
+    d_offset = None if offset is None else torch.zeros_like(offset)
+    for p, grid in enumerate(torch.split(grids, 1)):
+        rows, part, weight = _weighed(mixture, p, values)
+        g = gradient if rows is None else gradient.index_select(0, rows)
+        step = steps[p : p + 1].abs().unsqueeze(1) + GUARD
+        units = _units(part, step, grid, offset)
+        codes = units.round().clamp_(grid[:, :1], grid[:, 1:2])
+        d_weight = (_decoded(codes, step, grid, offset) * g).sum(1)
+        d_part, d_row, clipped = _gradients(units, codes, grid, g * weight)
+        if rows is None:
+            d_mixture[:, p] = d_weight
+            d_values += d_part
+        else:
+            d_mixture[rows, p] = d_weight
+            d_values.index_add_(0, rows, d_part)
+        d_steps[p] = d_row.sum() * gradient_scales[p]
+        if d_offset is not None:
+            d_offset += clipped.sum(0) * gradient_scales[p]
+    return d_values, d_steps * steps.sign(), d_offset, d_mixture
 
 
 def _weighed(mixture: Tensor, p: int, values: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:

@@ -12,6 +12,8 @@ high half of a 64-bit product is put together from two products of 32 by 16 bits
 import torch
 from torch import Tensor
 
+from autoembed_kernels.operators import operators
+
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _WORD = 0xFFFFFFFF
@@ -34,6 +36,15 @@ def row_words(seed: int, step: int, rows: Tensor, columns: int) -> Tensor:
 
     The key is `seed`; the counter holds column div 4, the two halves of the row, and the step.
     """
+    if torch.compiler.is_compiling():
+        # operators take 64-bit integers with a sign
+        traced: Tensor = operators().row_words((seed + 2**63) % 2**64 - 2**63, step, rows, columns)
+        return traced
+    return eager_row_words(seed, step, rows, columns)
+
+
+def eager_row_words(seed: int, step: int, rows: Tensor, columns: int) -> Tensor:
+    """`row_words` itself."""
     block = torch.arange(-(-columns // 4), device=rows.device)  # (K,)
     row = rows.unsqueeze(1)
     steps = torch.full((1, 1), step & _WORD, dtype=torch.int64, device=rows.device)

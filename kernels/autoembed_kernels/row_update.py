@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from autoembed_kernels.native.loader import address, checked, native_for, threads
+from autoembed_kernels.operators import operators
 
 # native/row_update.cpp numbers them in this order
 _STATE = {
@@ -100,6 +101,23 @@ def row_update(
 
     Raises IndexError on a CPU where a row is out of range; then nothing is changed.
     """
+    if torch.compiler.is_compiling():
+        held = [state[name] for name in optimizer.state_names]
+        settings = (optimizer.name, optimizer.betas, optimizer.eps, optimizer.l2)
+        operators().row_update(*settings, weight, held, rows, gradient, learning_rate)
+    else:
+        eager_row_update(optimizer, weight, state, rows, gradient, learning_rate)
+
+
+def eager_row_update(
+    optimizer: RowOptimizer,
+    weight: Tensor,
+    state: dict[str, Tensor],
+    rows: Tensor,
+    gradient: Tensor,
+    learning_rate: float,
+) -> None:
+    """`row_update` itself."""
     gradient = gradient.contiguous()
     native = native_for(weight, rows, gradient, *state.values()) if _is_float32(weight, gradient) else None
     if native is None:

@@ -17,6 +17,8 @@ import math
 import torch
 from torch import Tensor
 
+from autoembed_kernels.operators import operators
+
 _DROPPED_BITS = {torch.bfloat16: 16, torch.float16: 13}
 _SMALLEST_NORMAL = 2.0**-14
 _SUBNORMAL_SPACING = 2.0**-24
@@ -24,6 +26,14 @@ _SUBNORMAL_SPACING = 2.0**-24
 
 def stochastic_round(values: Tensor, words: Tensor, dtype: torch.dtype) -> Tensor:
     """values float32, words of the same shape, int64 in [0, 2^32) -> `dtype`, float16 or bfloat16."""
+    if torch.compiler.is_compiling():
+        traced: Tensor = operators().stochastic_round(values, words, dtype)
+        return traced
+    return eager_stochastic_round(values, words, dtype)
+
+
+def eager_stochastic_round(values: Tensor, words: Tensor, dtype: torch.dtype) -> Tensor:
+    """`stochastic_round` itself."""
     dropped = (1 << _DROPPED_BITS[dtype]) - 1
     bits = values.contiguous().view(torch.int32)
     # sign and magnitude: adding to the magnitude's bits rounds away from zero
@@ -38,6 +48,14 @@ def stochastic_round(values: Tensor, words: Tensor, dtype: torch.dtype) -> Tenso
 
 def stochastic_codes(values: Tensor, steps: Tensor, words: Tensor, lowest: int, highest: int) -> Tensor:
     """values (N, D) float32, steps (N, 1) > 0, words as above -> codes (N, D) int8 in [lowest, highest]."""
+    if torch.compiler.is_compiling():
+        traced: Tensor = operators().stochastic_codes(values, steps, words, lowest, highest)
+        return traced
+    return eager_stochastic_codes(values, steps, words, lowest, highest)
+
+
+def eager_stochastic_codes(values: Tensor, steps: Tensor, words: Tensor, lowest: int, highest: int) -> Tensor:
+    """`stochastic_codes` itself."""
     codes = (values.double() / steps.double() + words.double() * 2.0**-32).floor()
     return codes.clamp(lowest, highest).to(torch.int8)
 
