@@ -11,6 +11,7 @@ Eight codes take exactly b bytes, so the fast path moves eight codes at a time t
 import torch
 from torch import Tensor
 
+from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.operators import operators
 
 BYTES = tuple(range(8))
@@ -57,6 +58,15 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
 
 def eager_pack_bits(codes: Tensor, bits: int) -> Tensor:
     """`pack_bits` itself."""
+    if triton_for(codes):
+        from autoembed_kernels.gpu.bitpack import triton_pack_bits
+
+        return triton_pack_bits(codes, bits)
+    return torch_pack_bits(codes, bits)
+
+
+def torch_pack_bits(codes: Tensor, bits: int) -> Tensor:
+    """`pack_bits` in torch, on any device."""
     rows, dim = codes.shape
     if bits == 8:
         return codes.to(torch.uint8)
@@ -78,6 +88,15 @@ def unpack_bits(packed: Tensor, dim: int, bits: int) -> Tensor:
 
 def eager_unpack_bits(packed: Tensor, dim: int, bits: int) -> Tensor:
     """`unpack_bits` itself."""
+    if triton_for(packed):
+        from autoembed_kernels.gpu.bitpack import triton_unpack_bits
+
+        return triton_unpack_bits(packed, dim, bits)
+    return torch_unpack_bits(packed, dim, bits)
+
+
+def torch_unpack_bits(packed: Tensor, dim: int, bits: int) -> Tensor:
+    """`unpack_bits` in torch, on any device."""
     rows, width = packed.shape
     if bits == 8:
         return packed[:, :dim]

@@ -11,7 +11,6 @@ Rows are counted over all fields, one field behind the other, and start is ascen
 
 import ctypes
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -23,6 +22,7 @@ from autoembed_kernels.gather_packed import (
     torch_gather_packed,
     typed_addresses,
 )
+from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.native.loader import address, checked, native_for, threads
 from autoembed_kernels.operators import operators
 from autoembed_kernels.row_hash import row_hash
@@ -83,7 +83,7 @@ def eager_look_up_packed(
     )
     native = native_for(words, rows, *held)
     if native is None:
-        if rows.is_cuda and find_spec("triton"):
+        if triton_for(words, rows):
             from autoembed_kernels.gpu.look_up_packed import triton_look_up_packed
 
             return triton_look_up_packed(words, segments, addresses, rows)

@@ -12,6 +12,7 @@ high half of a 64-bit product is put together from two products of 32 by 16 bits
 import torch
 from torch import Tensor
 
+from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.operators import operators
 
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
@@ -45,6 +46,15 @@ def row_words(seed: int, step: int, rows: Tensor, columns: int) -> Tensor:
 
 def eager_row_words(seed: int, step: int, rows: Tensor, columns: int) -> Tensor:
     """`row_words` itself."""
+    if triton_for(rows):
+        from autoembed_kernels.gpu.philox import triton_row_words
+
+        return triton_row_words(seed, step, rows, columns)
+    return torch_row_words(seed, step, rows, columns)
+
+
+def torch_row_words(seed: int, step: int, rows: Tensor, columns: int) -> Tensor:
+    """`row_words` in torch, on any device."""
     block = torch.arange(-(-columns // 4), device=rows.device)  # (K,)
     row = rows.unsqueeze(1)
     steps = torch.full((1, 1), step & _WORD, dtype=torch.int64, device=rows.device)

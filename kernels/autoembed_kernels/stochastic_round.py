@@ -17,6 +17,7 @@ import math
 import torch
 from torch import Tensor
 
+from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.operators import operators
 
 _DROPPED_BITS = {torch.bfloat16: 16, torch.float16: 13}
@@ -34,6 +35,15 @@ def stochastic_round(values: Tensor, words: Tensor, dtype: torch.dtype) -> Tenso
 
 def eager_stochastic_round(values: Tensor, words: Tensor, dtype: torch.dtype) -> Tensor:
     """`stochastic_round` itself."""
+    if triton_for(values, words):
+        from autoembed_kernels.gpu.stochastic_round import triton_stochastic_round
+
+        return triton_stochastic_round(values, words, dtype)
+    return torch_stochastic_round(values, words, dtype)
+
+
+def torch_stochastic_round(values: Tensor, words: Tensor, dtype: torch.dtype) -> Tensor:
+    """`stochastic_round` in torch, on any device."""
     dropped = (1 << _DROPPED_BITS[dtype]) - 1
     bits = values.contiguous().view(torch.int32)
     # sign and magnitude: adding to the magnitude's bits rounds away from zero
@@ -56,6 +66,15 @@ def stochastic_codes(values: Tensor, steps: Tensor, words: Tensor, lowest: int, 
 
 def eager_stochastic_codes(values: Tensor, steps: Tensor, words: Tensor, lowest: int, highest: int) -> Tensor:
     """`stochastic_codes` itself."""
+    if triton_for(values, steps, words):
+        from autoembed_kernels.gpu.stochastic_round import triton_stochastic_codes
+
+        return triton_stochastic_codes(values, steps, words, lowest, highest)
+    return torch_stochastic_codes(values, steps, words, lowest, highest)
+
+
+def torch_stochastic_codes(values: Tensor, steps: Tensor, words: Tensor, lowest: int, highest: int) -> Tensor:
+    """`stochastic_codes` in torch, on any device."""
     codes = (values.double() / steps.double() + words.double() * 2.0**-32).floor()
     return codes.clamp(lowest, highest).to(torch.int8)
 

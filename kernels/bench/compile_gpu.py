@@ -10,6 +10,8 @@ import json
 import re
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,29 +20,66 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from autoembed_kernels.gpu.look_up_packed import VALUES, look_up_kernel
+from autoembed_kernels.gpu import bitpack, look_up_packed, philox, stochastic_round
 
 ARCHITECTURES = (80, 90)
-POINTERS = {
-    **{"words": "*i32", "rows": "*i64", "out": "*fp32", "count": "i32", "segments": "i32", "width": "i32"},
-    **dict.fromkeys(("start", "field_start", "field_segment", "field", "buckets"), "*i64"),
-    **dict.fromkeys(("base", "row_bytes", "dim", "bits", "front", "offset"), "*i64"),
-    **dict.fromkeys(("reads_row_0", "hashed", "kind"), "*u8"),
-    **dict.fromkeys(("shift", "scale", "offsets"), "*fp32"),
-}
-OFF = dict.fromkeys(("ANY_AWAY", "ANY_HASHED", "ROW_SCALES", "ROW_BIASES", "ANY_FLOAT", "ANY_OFFSET"), False)
-VARIANTS = {
-    "codes, one scale per segment": OFF,
-    "codes, scale and bias in the row": {**OFF, "ROW_SCALES": True, "ROW_BIASES": True},
-    "everything in one plan": {**dict.fromkeys(OFF, True), "ROW_BIASES": False, "ROW_SCALES": False},
-}
 
 
-def report(architecture: int, columns: int, variant: dict[str, bool]) -> dict[str, Any]:
-    constants = {"STEPS": 7, "BLOCK": VALUES // columns, "COLUMNS": columns, **variant}
-    signature = {name: POINTERS.get(name, "constexpr") for name in look_up_kernel.arg_names}
-    source = ASTSource(look_up_kernel, signature, constexprs=constants)
-    compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
+@dataclass(frozen=True)
+class Case:
+    """A kernel with the types of its arguments, in their order, and its constants."""
+
+    kernel: Any
+    variant: str
+    types: str
+    constants: dict[str, Any] = field(default_factory=dict)
+    warps: int = 4
+
+
+def look_ups() -> Iterator[Case]:
+    off = dict.fromkeys(
+        ("ANY_AWAY", "ANY_HASHED", "ROW_SCALES", "ROW_BIASES", "ANY_FLOAT", "ANY_OFFSET"), False
+    )
+    variants = {
+        "codes, one scale per segment": off,
+        "codes, scale and bias in the row": {**off, "ROW_SCALES": True, "ROW_BIASES": True},
+        "everything in one plan": {**dict.fromkeys(off, True), "ROW_BIASES": False, "ROW_SCALES": False},
+    }
+    types = "*i32 *i64 *fp32 i32" + " *i64" * 5 + " *u8 *u8" + " *i64" * 4
+    types += " *u8 *i64 *fp32 *fp32 *i64 *fp32 i32 i32"
+    for columns in (16, 64):
+        for name, flags in variants.items():
+            sizes = {"STEPS": 7, "BLOCK": look_up_packed.VALUES // columns, "COLUMNS": columns}
+            yield Case(look_up_packed.look_up_kernel, f"{name}, {columns} columns", types, {**sizes, **flags})
+
+
+def random_numbers() -> Iterator[Case]:
+    for columns in (16, 64):
+        sizes = {"BLOCK": philox.VALUES // columns, "COLUMNS": columns}
+        yield Case(philox.row_words_kernel, f"{columns} columns", "*i64 *i64 *i64 i32 i32", sizes)
+    block = {"BLOCK": stochastic_round.BLOCK}
+    for name, half in (("fp16", True), ("bf16", False)):
+        types = f"*fp32 *i64 *{name} i32"
+        yield Case(stochastic_round.stochastic_round_kernel, name, types, {"HALF": half, **block})
+    types = "*fp32 *fp32 *i64 *i8 i32 i32 fp32 fp32"
+    yield Case(stochastic_round.stochastic_codes_kernel, "int8", types, block)
+
+
+def packing() -> Iterator[Case]:
+    for bits in (3, 8):
+        constants = {"BITS": bits, "BLOCK": bitpack.BLOCK}
+        for kernel in (bitpack.pack_bits_kernel, bitpack.unpack_bits_kernel):
+            yield Case(kernel, f"{bits} bits", "*u8 *u8 i32 i32 i32", constants)
+
+
+def report(case: Case, architecture: int) -> dict[str, Any]:
+    """What the assembler says of the compiled case."""
+    arguments = [name for name in case.kernel.arg_names if name not in case.constants]
+    types = dict(zip(arguments, case.types.split(), strict=True))
+    signature = {name: types.get(name, "constexpr") for name in case.kernel.arg_names}
+    source = ASTSource(case.kernel, signature, constexprs=case.constants)
+    target = GPUTarget("cuda", architecture, 32)
+    compiled = triton.compile(source, target=target, options={"num_warps": case.warps})
     tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
@@ -49,6 +88,9 @@ def report(architecture: int, columns: int, variant: dict[str, bool]) -> dict[st
         text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found = {key: int(value) for key, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", text)}
     return {
+        "kernel": case.kernel.__name__.removesuffix("_kernel"),
+        "variant": case.variant,
+        "sm": architecture,
         "registers": found["REG"],
         "spill_bytes": found["LOCAL"] + found["STACK"],
         "shared_bytes": compiled.metadata.shared,
@@ -57,22 +99,14 @@ def report(architecture: int, columns: int, variant: dict[str, bool]) -> dict[st
 
 
 def main() -> None:
-    kernels = [
-        {
-            "kernel": "look_up_packed",
-            "variant": name,
-            "columns": columns,
-            "sm": sm,
-            **report(sm, columns, flags),
-        }
-        for sm in ARCHITECTURES
-        for columns in (16, 64)
-        for name, flags in VARIANTS.items()
-    ]
-    for entry in kernels:
-        print(entry)
-    content = {"triton": version("triton"), "values_per_program": VALUES, "kernels": kernels}
+    cases = [*look_ups(), *random_numbers(), *packing()]
+    kernels = []
+    for sm in ARCHITECTURES:
+        for case in cases:
+            kernels.append(report(case, sm))
+            print(kernels[-1], flush=True)
     path = Path(__file__).with_suffix(".json")
+    content = {"triton": version("triton"), "kernels": kernels}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if any(entry["spill_bytes"] for entry in kernels):
         raise SystemExit("a kernel spills registers: make its block smaller")

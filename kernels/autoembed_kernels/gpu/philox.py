@@ -1,0 +1,77 @@
+"""Philox4x32-10 on a GPU: the words of `autoembed_kernels.philox`, bit for bit."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+VALUES = 1024  # words of a program
+
+
+@triton.jit
+def philox_block(c0, c1, c2, c3, k0, k1):
+    """Four counters and two keys of uint32 -> four words of uint32."""
+    for _ in tl.static_range(10):
+        product0 = c0.to(tl.uint64) * 0xD2511F53
+        product1 = c2.to(tl.uint64) * 0xCD9E8D57
+        c0 = (product1 >> 32).to(tl.uint32) ^ c1 ^ k0
+        c2 = (product0 >> 32).to(tl.uint32) ^ c3 ^ k1
+        c1 = product1.to(tl.uint32)
+        c3 = product0.to(tl.uint32)
+        k0 = (k0.to(tl.uint64) + 0x9E3779B9).to(tl.uint32)
+        k1 = (k1.to(tl.uint64) + 0xBB67AE85).to(tl.uint32)
+    return c0, c1, c2, c3
+
+
+@triton.jit
+def words_of_rows(seed, step, row, COLUMNS: tl.constexpr):
+    """seed and step int64 scalars, row [R] int64 -> the words of `row_words` [R, COLUMNS] uint32.
+
+    COLUMNS is a power of two from 4 on. A block makes the words of four columns, which are interleaved.
+    """
+    block = tl.arange(0, COLUMNS // 4)[None, :].to(tl.int64) + 0 * row[:, None]  # [R, COLUMNS / 4]
+    low = row[:, None] + 0 * block
+    w0, w1, w2, w3 = philox_block(
+        block.to(tl.uint32),
+        low.to(tl.uint32),
+        (low >> 32).to(tl.uint32),
+        (step + 0 * block).to(tl.uint32),
+        (seed + 0 * block).to(tl.uint32),
+        ((seed >> 32) + 0 * block).to(tl.uint32),
+    )
+    return tl.interleave(tl.interleave(w0, w2), tl.interleave(w1, w3))
+
+
+@triton.jit
+def row_words_kernel(seed_and_step, rows, out, count, width, BLOCK: tl.constexpr, COLUMNS: tl.constexpr):
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    here = place < count
+    row = tl.load(rows + place, mask=here, other=0).to(tl.int64)
+    words = words_of_rows(tl.load(seed_and_step), tl.load(seed_and_step + 1), row, COLUMNS)
+    column = tl.arange(0, COLUMNS)
+    tl.store(out + place[:, None] * width + column[None, :], words.to(tl.int64),
+             mask=here[:, None] & (column[None, :] < width))  # fmt: skip
+
+
+def seed_and_step(seed: int, step: int, device: torch.device) -> Tensor:
+    """(2,) int64 as the kernels read them: in memory, where they can change between plays of a CUDA graph."""
+    return torch.tensor([(seed + 2**63) % 2**64 - 2**63, step], device=device)
+
+
+def padded_columns(width: int) -> int:
+    """The power of two that holds `width` columns and whole blocks of Philox."""
+    return max(4, int(triton.next_power_of_2(width)))
+
+
+def triton_row_words(seed: int, step: int, rows: Tensor, columns: int) -> Tensor:
+    """`row_words`: rows (N,) -> (N, columns) int64."""
+    out = torch.empty(len(rows), columns, dtype=torch.int64, device=rows.device)
+    padded = padded_columns(columns)
+    block = max(1, VALUES // padded)
+    if out.numel():
+        row_words_kernel[(triton.cdiv(len(rows), block),)](
+            *(seed_and_step(seed, step, rows.device), rows.contiguous(), out, len(rows), columns),
+            BLOCK=block,
+            COLUMNS=padded,
+        )
+    return out

@@ -1,0 +1,80 @@
+"""Casts by chance on a GPU: the numbers of `autoembed_kernels.stochastic_round`, bit for bit."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK = 1024  # values of a program
+
+
+@triton.jit
+def to_sixteen_bits(values, words, HALF: tl.constexpr):
+    """values float32, words uint32 of the same shape -> float16 where HALF, else bfloat16."""
+    DROPPED: tl.constexpr = 0x1FFF if HALF else 0xFFFF
+    bits = values.to(tl.uint32, bitcast=True)
+    finite = (bits & 0x7F800000) != 0x7F800000
+    rounded = (bits + (words & DROPPED)) & (0xFFFFFFFF - DROPPED)
+    if HALF:
+        number = tl.where(finite, rounded.to(tl.float32, bitcast=True), values)
+        small = (tl.abs(values) < 2.0**-14) & (values != 0)
+        # exact in float64: a product with a power of two, then one rounded sum, as in torch
+        steps = tl.floor(values.to(tl.float64) * 16777216.0 + words.to(tl.float64) * (2.0**-32))
+        result = tl.where(small, (steps * (2.0**-24)).to(tl.float32), number).to(tl.float16)
+    else:
+        # the upper half is the number, also below the smallest normal one, where casts may flush to zero
+        unchanged = tl.where(values != values, bits | 0x400000, bits)
+        result = (tl.where(finite, rounded, unchanged) >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
+    return result
+
+
+@triton.jit
+def to_codes(values, steps, words, lowest, highest):
+    """values and steps float32, words uint32, of one shape -> whole numbers of steps, float64."""
+    codes = tl.floor(values.to(tl.float64) / steps.to(tl.float64) + words.to(tl.float64) * (2.0**-32))
+    return tl.minimum(tl.maximum(codes, lowest), highest)
+
+
+@triton.jit
+def stochastic_round_kernel(values, words, out, count, HALF: tl.constexpr, BLOCK: tl.constexpr):
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    here = place < count
+    value = tl.load(values + place, mask=here, other=0.0)
+    word = tl.load(words + place, mask=here, other=0).to(tl.uint32)
+    tl.store(out + place, to_sixteen_bits(value, word, HALF), mask=here)
+
+
+@triton.jit
+def stochastic_codes_kernel(values, steps, words, out, count, width, lowest, highest, BLOCK: tl.constexpr):
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    here = place < count
+    value = tl.load(values + place, mask=here, other=0.0)
+    step = tl.load(steps + place // width, mask=here, other=1.0)
+    word = tl.load(words + place, mask=here, other=0).to(tl.uint32)
+    tl.store(out + place, to_codes(value, step, word, lowest, highest).to(tl.int8), mask=here)
+
+
+def triton_stochastic_round(values: Tensor, words: Tensor, dtype: torch.dtype) -> Tensor:
+    """`stochastic_round`: values float32, words int64 of the same shape -> `dtype`."""
+    out = torch.empty(values.shape, dtype=dtype, device=values.device)
+    if out.numel():
+        stochastic_round_kernel[(triton.cdiv(out.numel(), BLOCK),)](
+            *(values.contiguous(), words.contiguous(), out, out.numel()),
+            HALF=dtype is torch.float16,
+            BLOCK=BLOCK,
+        )
+    return out
+
+
+def triton_stochastic_codes(
+    values: Tensor, steps: Tensor, words: Tensor, lowest: int, highest: int
+) -> Tensor:
+    """`stochastic_codes`: values (N, D) float32, steps (N, 1), words (N, D) int64 -> (N, D) int8."""
+    out = torch.empty(values.shape, dtype=torch.int8, device=values.device)
+    if out.numel():
+        stochastic_codes_kernel[(triton.cdiv(out.numel(), BLOCK),)](
+            *(values.contiguous(), steps.contiguous(), words.contiguous(), out),
+            *(out.numel(), values.shape[1], float(lowest), float(highest)),
+            BLOCK=BLOCK,
+        )
+    return out
