@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from autoembed.files import write_file
 
-Role = Literal["reference", "baseline", "search", "repeat"]
+Role = Literal["reference", "baseline", "search", "short", "repeat"]
 State = Literal["complete", "rejected", "failed"]
 
 
@@ -21,6 +21,7 @@ class TrialRecord:
     where other programs stretch the clock, wall seconds on a GPU. `fte` is the cost in full-training
     equivalents: cost over the cost of the reference.
     `packing_difference`: the largest change of a validation probability by packing the trained table.
+    A trial of role "short" was trained for few epochs, to see whether it deserves more; it is no point.
     A rejected trial was refused by the byte model before training; `reason` says why, as for a
     failed one.
     """

@@ -14,7 +14,7 @@ searched in the order written: numbers in their order, so that a sampler sees th
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -108,6 +108,25 @@ def load_space(space: str | Path | Mapping[str, Any], folder: Path | None = None
         )
     path = path if folder is None else folder / path
     return _space(read_yaml(path), str(path))
+
+
+def load_spaces(spaces: Sequence[str | Mapping[str, Any]]) -> Space:
+    """Several spaces as one. Raises ConfigError where two search the same method, naming both."""
+    loaded = [load_space(space) for space in spaces]
+    owner: dict[str, str] = {}
+    for space in loaded:
+        for entry in space.searched:
+            if entry.method in owner:
+                raise ConfigError(
+                    f"search spaces {owner[entry.method]} and {space.source} both search {entry.method}; "
+                    "leave one of them out, or write one space file with the knobs of both"
+                )
+            owner[entry.method] = space.source
+    return Space(
+        " + ".join(space.source for space in loaded),
+        tuple(entry for space in loaded for entry in space.searched),
+        tuple(method for space in loaded for method in space.fixed_settings),
+    )
 
 
 def preset_names() -> tuple[str, ...]:

@@ -1,15 +1,17 @@
 """What a study does next. Knows trials and decisions, no processes and no files.
 
-Order: trials that were interrupted, the full-precision reference, the space's baselines, what the sampler
-proposes, and when all of these have ended, other seeds for the points that an answer could name.
+Order: trials that were interrupted, the full-precision reference, the space's baselines, settings of earlier
+searches, what the sampler proposes, and when all of these have ended, other seeds for the points that an
+answer could name. With `promotion` what the sampler proposes is trained for few epochs, and the best of every
+few in full (successive halving with one step, Jamieson and Talwalkar, arXiv:1502.07943).
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from autoembed.front import Point, make_points, pareto
+from autoembed.front import Objective, Point, make_points, pareto
 from autoembed.methods import make_method, method_parameters
 from autoembed.methods.base import Method, TableSpec
 from autoembed.methods.full_precision import FullPrecision
@@ -20,7 +22,7 @@ from autoembed.search.limits import Limits, candidate_name, rejection, verdict
 from autoembed.search.proposals import Proposal, Proposals
 from autoembed.search.repeats import wanted_repeats
 from autoembed.search.standing import mean_seconds, standing_of
-from autoembed.search.study import StudyConfig
+from autoembed.search.study import JOINT, StudyConfig
 from autoembed.space import Space
 
 EXPLORE_AFTER = 16  # proposals in a row that need no training: the sampler repeats itself, draw at random
@@ -37,21 +39,27 @@ class Rejected:
 
 @dataclass(frozen=True)
 class History:
-    """What earlier sessions left. `assignments` are of all trials, `seconds` the wall time that they took."""
+    """What earlier sessions left. `assignments` are of all trials, `seconds` the wall time that they took.
+
+    Trials below `first` are another search's: the reference and points among them count, nothing else.
+    """
 
     records: tuple[TrialRecord, ...]
     assignments: Mapping[int, Assignment]
     seconds: float
+    first: int = 0
 
     @property
     def interrupted(self) -> list[Assignment]:
         """Assigned and not finished, in order."""
         finished = {record.number for record in self.records}
-        return [entry for number, entry in sorted(self.assignments.items()) if number not in finished]
+        ours = [entry for number, entry in sorted(self.assignments.items()) if number >= self.first]
+        return [entry for entry in ours if entry.number not in finished]
 
     @property
     def next_number(self) -> int:
-        return 1 + max([*self.assignments, *(record.number for record in self.records)], default=-1)
+        numbers = [self.first - 1, *self.assignments, *(record.number for record in self.records)]
+        return 1 + max(numbers)
 
 
 class Agenda:
@@ -65,8 +73,14 @@ class Agenda:
         limits: Limits,
         proposals: Proposals,
         history: History,
+        warm: Sequence[Method] = (),
+        train_rows: int = 0,
     ) -> None:
+        """`warm`: settings to run behind the baselines; `train_rows`: of an epoch, for short trainings."""
         self._config = config
+        self._warm = [method for method in warm if proposals.content_of(method) is not None]
+        self._train_rows = train_rows
+        self._first = history.first
         self._spec = spec
         self._space = space
         self._limits = limits
@@ -132,7 +146,11 @@ class Agenda:
         missing_reference = self.reference is None and not self._under_way("reference")
         left = len(self._interrupted) + self._expected_repeats() + missing_reference
         left += len(self._baselines_left())
-        return left if self._sampling_ended else left + self._trials_left()
+        if self._sampling_ended:
+            return left
+        promotion = self._config.promotion
+        share = 0.0 if promotion is None else promotion.keep / promotion.of
+        return left + round(self._trials_left() * (1 + share))
 
     def standing(self) -> Standing:
         now = time.monotonic()
@@ -156,11 +174,17 @@ class Agenda:
         for method in self._baselines_left():
             content = self._proposals.content_of(method)
             return self._checked(self._assignment(method, "baseline", self._config.seed, content))
+        if self._config.promotion is not None and self.reference is None:
+            return None  # how long a short training is follows from the reference's
+        if (promoted := self._promoted()) is not None:
+            return self._full(promoted)
         if self._may_sample():
             following = self._sampled()
             if following is not None:
                 return following
-        if self._under_way("reference", "baseline", "search"):
+        if (promoted := self._promoted()) is not None:  # sampling may have ended just now
+            return self._full(promoted)
+        if self._under_way("reference", "baseline", "search", "short"):
             return None
         for method, seed in self._wanted_repeats():
             return self._assignment(method, "repeat", seed)
@@ -176,12 +200,57 @@ class Agenda:
                 # told already, or soon: a second time would draw the sampler back to it
                 self._proposals.drop(proposal)
                 continue
-            assignment = self._assignment(proposal.method, "search", self._config.seed, proposal.content)
+            assignment = self._assignment(
+                *(proposal.method, self._sampled_role, self._config.seed, proposal.content),
+                epochs=self._short_epochs(),
+            )
             self._proposals.assign(proposal, assignment.number)
             self._proposed[assignment.number] = proposal
             return self._checked(assignment)
         self._end_sampling(f"{GIVE_UP_AFTER} proposals in a row were beyond the budgets or known before")
         return None
+
+    @property
+    def _sampled_role(self) -> Role:
+        """The role of trials that the sampler proposes."""
+        return "search" if self._config.promotion is None else "short"
+
+    def _short_epochs(self) -> int | None:
+        """Epochs of a short training: a share of those that the reference ran, at least one."""
+        if self._config.promotion is None or self.reference is None:
+            return None
+        epochs = self.reference.samples / max(self._train_rows, 1)
+        return max(1, round(self._config.promotion.share * epochs))
+
+    def _promoted(self) -> TrialRecord | None:
+        """A short training that has earned one in full which has not begun; None where there is none.
+
+        Short trainings are compared in the order of their numbers, `of` at a time, or fewer once there will
+        be no more: those that no other beats in bytes and validation first, then those that only these beat.
+        """
+        promotion = self._config.promotion
+        if promotion is None:
+            return None
+        waiting = {entry.number for entry in self._work("short")}
+        ended = {record.number: record for record in self.records if record.role == "short"}
+        numbers = sorted(waiting | {n for n, record in ended.items() if record.state != "rejected"})
+        rungs = [numbers[at : at + promotion.of] for at in range(0, len(numbers), promotion.of)]
+        seen = {record.candidate for record in self.records if record.role != "short"}
+        seen |= {entry.candidate for entry in self._work() if entry.role != "short"}
+        for rung in rungs:
+            is_full = len(rung) == promotion.of or self._sampling_ended
+            if not is_full or waiting.intersection(rung):
+                continue
+            points = [replace(ended[n], role="search") for n in rung if ended[n].state == "complete"]
+            for candidate in _ranked(points, self._config.objective)[: promotion.keep]:
+                if candidate.candidate not in seen:
+                    return candidate
+        return None
+
+    def _full(self, short: TrialRecord) -> Assignment:
+        """The training in full of what `short` trained for few epochs."""
+        method = make_method(short.method, short.parameters)
+        return self._assignment(method, "search", self._config.seed, self._proposals.content_of(method))
 
     def _checked(self, assignment: Assignment) -> Assignment | Rejected:
         if assignment.role in ("reference", "repeat"):
@@ -191,12 +260,18 @@ class Agenda:
         return Rejected(assignment, reason) if reason else assignment
 
     def _assignment(
-        self, method: Method, role: Role, seed: int, proposal: dict[str, Any] | None = None
+        self,
+        method: Method,
+        role: Role,
+        seed: int,
+        proposal: dict[str, Any] | None = None,
+        epochs: int | None = None,
     ) -> Assignment:
         number = self._next_number
         self._next_number += 1
         return Assignment(
-            number, candidate_name(method), method.name, method_parameters(method), seed, role, proposal
+            *(number, candidate_name(method), method.name, method_parameters(method), seed, role),
+            *(proposal, epochs),
         )
 
     def _tell(self, assignment: Assignment | None, record: TrialRecord) -> None:
@@ -238,14 +313,20 @@ class Agenda:
 
     def _sampled_records(self) -> list[TrialRecord]:
         """Sampled trials that were trained, with or without success, by number."""
-        ended = [r for r in self.records if r.role == "search" and r.state != "rejected"]
+        role = self._sampled_role
+        ended = [r for r in self._ours if r.role == role and r.state != "rejected"]
         return sorted(ended, key=lambda record: record.number)
 
     def _rejections_in_a_row(self) -> int:
         """Sampled candidates rejected since the last one that was trained."""
         trained = [record.number for record in self._sampled_records()]
-        last = max(trained + [entry.number for entry in self._work("search")], default=-1)
-        return sum(record.role == "search" and record.number > last for record in self.records)
+        role = self._sampled_role
+        last = max(trained + [entry.number for entry in self._work(role)], default=-1)
+        return sum(record.role == role and record.number > last for record in self._ours)
+
+    @property
+    def _ours(self) -> list[TrialRecord]:
+        return [record for record in self.records if record.number >= self._first]
 
     def _work(self, *roles: Role) -> list[Assignment]:
         """Assigned and not finished, waiting or running; of these roles, if any are named."""
@@ -260,10 +341,11 @@ class Agenda:
 
     def _baselines_left(self) -> list[Method]:
         seen = self._seen()
-        return [method for method in self._space.baselines() if candidate_name(method) not in seen]
+        first = [*self._space.baselines(), *self._warm]
+        return [method for method in first if candidate_name(method) not in seen]
 
     def _trials_left(self) -> int:
-        begun = len(self._work("search")) + len(self._sampled_records())
+        begun = len(self._work(self._sampled_role)) + len(self._sampled_records())
         return max(self._config.trials - begun, 0)
 
     def _wanted_repeats(self) -> list[tuple[Method, int]]:
@@ -273,7 +355,9 @@ class Agenda:
         wanted = wanted_repeats(
             self._points, tried, config.objective, self._limits.budgets_bytes, config.seed_list
         )
-        return [(make_method(point.method, point.parameters), seed) for point, seed in wanted]
+        # the seeds of a joint search's points are walks, not ours to repeat
+        ours = [(point, seed) for point, seed in wanted if point.method != JOINT]
+        return [(make_method(point.method, point.parameters), seed) for point, seed in ours]
 
     def _expected_repeats(self) -> int:
         """Repeats still to come: those wanted now; while sampling, at least for one point per budget."""
@@ -295,3 +379,17 @@ class Agenda:
     def _elapsed(self) -> float:
         """Wall time of the study over all its sessions."""
         return time.monotonic() - self._started
+
+
+def _ranked(records: Sequence[TrialRecord], objective: Objective) -> list[TrialRecord]:
+    """The front of these trials, then the front of what is left, and so on; each by validation."""
+    left, ranked = list(records), []
+    while left:
+        front = {point.candidate for point in pareto(make_points(left), objective)}
+        layer = [record for record in left if record.candidate in front]
+        better = (
+            (lambda r: -(r.valid_auc or 0.0)) if objective == "auc" else (lambda r: r.valid_logloss or 0.0)
+        )
+        ranked += sorted(layer, key=better)
+        left = [record for record in left if record.candidate not in front]
+    return ranked

@@ -26,13 +26,16 @@ def train_candidate(
     Raises Diverged, ValueError where the validation metrics are no numbers, and whatever the method does.
     """
     config, inputs = _open(run)
+    training = config.training
+    if assignment.epochs is not None:
+        training = training.model_copy(update={"epochs": min(assignment.epochs, training.epochs)})
     trained = train(
         inputs.data,
         inputs.stats,
         make_method(assignment.method, assignment.parameters),
         inputs.spec.profile,
         config.model,
-        config.training,
+        training,
         seed=assignment.seed,
         progress=lambda report: progress(_summary(report)),
     )

@@ -14,6 +14,9 @@ from typing import Any
 
 from autoembed.budget import format_bytes
 from autoembed.config import ConfigError
+from autoembed.front import make_points, pareto
+from autoembed.methods import make_method
+from autoembed.methods.base import Method
 from autoembed.record import TrialRecord, write_json
 from autoembed.search.agenda import Agenda, History, Rejected
 from autoembed.search.events import (
@@ -26,18 +29,16 @@ from autoembed.search.events import (
     TrialProgress,
     TrialStarted,
 )
-from autoembed.search.folder import Assignment, RunFolder
+from autoembed.search.folder import Assignment, RunFolder, read_records
 from autoembed.search.identity import check_identity, environment
 from autoembed.search.inputs import Inputs, prepare_inputs
-from autoembed.search.joint import NAME as JOINT
-from autoembed.search.joint import SPACE as JOINT_SPACE
-from autoembed.search.joint import run_joint
-from autoembed.search.limits import Limits, limits_of
+from autoembed.search.joint import FIRST_SINGLE, run_joint
+from autoembed.search.limits import Limits, candidate_name, limits_of
 from autoembed.search.pool import Done, Failed, Pool, Report
 from autoembed.search.preview import extents
 from autoembed.search.proposals import Proposals
 from autoembed.search.study import StudyConfig, write_config
-from autoembed.space import Space, load_space
+from autoembed.space import Space, load_spaces
 
 TRAINER = "autoembed.search.candidate:train_candidate"
 POLL_SECONDS = 0.5  # how late Ctrl-C or a full second of the clock may be noticed
@@ -60,24 +61,25 @@ def run_study(
     folder = RunFolder(run_dir.resolve())
     tell: Listener = progress or (lambda event: None)
     with folder.locked(), _termination_as_interrupt():
-        joint = config.search_space == JOINT
-        space = JOINT_SPACE if joint else load_space(config.search_space)
+        space = load_spaces(config.single_spaces)
         inputs = prepare_inputs(config, folder.path, tell)
         limits = limits_of(config, inputs.spec)
-        if not joint:
+        if config.single_spaces:
             _require_feasible(space, inputs, limits)
         check_identity(folder, config, inputs.data.fingerprint, space)
         # the folder needs the prepared data from here on, no longer the raw logs
         write_config(config.model_copy(update={"data": str(inputs.data.path)}), folder.config)
         write_json(folder.environment, environment())
-        if joint:
+        if config.is_joint:
             run_joint(config, folder, inputs, limits, tell)
-            return folder.records()
+            if not config.single_spaces:
+                return folder.records()
         assignments = {number: folder.assignment(number) for number in folder.numbers()}
         history = History(
             tuple(folder.records()),
             {number: entry for number, entry in assignments.items() if entry is not None},
             folder.elapsed_seconds(),
+            first=FIRST_SINGLE if config.is_joint else 0,
         )
         folder.log("opened", environment=environment())
         proposals = Proposals(
@@ -88,7 +90,8 @@ def run_study(
             maximize=config.objective == "auc",
             notice=lambda text: _notice(folder, tell, text),
         )
-        agenda = Agenda(config, inputs.spec, space, limits, proposals, history)
+        train_rows = inputs.data.rows("train")
+        agenda = Agenda(config, inputs.spec, space, limits, proposals, history, _warm(config), train_rows)
         tell(
             StudyStarted(
                 str(folder.path),
@@ -216,6 +219,22 @@ def _record(assignment: Assignment, **outcome: Any) -> TrialRecord:
         role=assignment.role,
         **outcome,
     )
+
+
+def _warm(config: StudyConfig) -> list[Method]:
+    """The settings on the validation fronts of earlier searches, in their order, without repeats.
+
+    A method or knob that this version does not know is left out: the earlier search may be older.
+    """
+    found: dict[str, Method] = {}
+    for run in config.warm_start:
+        for point in pareto(make_points(read_records(Path(run))), config.objective):
+            try:
+                method = make_method(point.method, point.parameters)
+            except ConfigError:
+                continue
+            found.setdefault(candidate_name(method), method)
+    return list(found.values())
 
 
 def _require_feasible(space: Space, inputs: Inputs, limits: Limits) -> None:

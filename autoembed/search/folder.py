@@ -27,7 +27,7 @@ from autoembed.record import Role, TrialRecord, read_record, write_json, write_r
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a trial trains: a candidate and a seed.
+    """What a trial trains: a candidate and a seed, for at most `epochs` epochs where that is a number.
 
     `proposal` is what the sampler proposed, its parameters and distributions as JSON; None for a trial
     that no sampler proposed.
@@ -40,6 +40,7 @@ class Assignment:
     seed: int
     role: Role
     proposal: dict[str, Any] | None = None
+    epochs: int | None = None
 
 
 class RunFolder:

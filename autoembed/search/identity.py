@@ -10,10 +10,13 @@ from typing import Any
 from autoembed.config import ConfigError
 from autoembed.record import write_json
 from autoembed.search.folder import RunFolder
-from autoembed.search.study import StudyConfig
+from autoembed.search.study import JOINT, StudyConfig
 from autoembed.space import Space
 
-FREE = ("data", "search_space", "trials", "time_limit", "patience_trials", "seeds", "workers", "sampler")
+FREE = (
+    *("data", "search_space", "trials", "time_limit", "patience_trials", "seeds", "workers", "sampler"),
+    "warm_start",
+)
 PACKAGES = ("autoembed", "torch", "numpy", "optuna", "scipy", "pyarrow", "safetensors", "pydantic")
 
 
@@ -22,9 +25,12 @@ def check_identity(folder: RunFolder, config: StudyConfig, fingerprint: str, spa
 
     Data and search space count by content, not by name; the keys in FREE may change.
     """
-    unused = () if config.search_space == "joint" else ("joint",)
+    unused = [] if config.is_joint else ["joint"]
+    if config.promotion is None:
+        unused.append("promotion")
     content = config.model_dump(mode="json", exclude={*FREE, *unused})
-    identity = _flat({**content, "data": fingerprint, "search_space": space.fingerprint})
+    walks = f"{JOINT} + " if config.is_joint and config.single_spaces else ""
+    identity = _flat({**content, "data": fingerprint, "search_space": walks + space.fingerprint})
     if not folder.identity.exists():
         write_json(folder.identity, identity)
         return

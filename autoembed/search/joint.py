@@ -44,12 +44,13 @@ from autoembed.search.folder import Assignment, RunFolder
 from autoembed.search.inputs import Inputs
 from autoembed.search.limits import Limits, candidate_name
 from autoembed.search.standing import standing_of
-from autoembed.search.study import StudyConfig
+from autoembed.search.study import JOINT, StudyConfig
 from autoembed.space import Space
 from autoembed.training import Progress
 from autoembed.training_config import TrainingConfig
 
-NAME = "joint"
+NAME = JOINT
+FIRST_SINGLE = 10_000  # trials of single methods have numbers from here on where a joint search comes first
 EXPLAINED = "explained.json"  # in a point's trial folder: what every field and group got, and why
 SPACE = Space(NAME, (), ())  # nothing is sampled
 
@@ -60,6 +61,9 @@ class _OutOfTime(Exception):
 
 def run_joint(config: StudyConfig, folder: RunFolder, inputs: Inputs, limits: Limits, tell: Listener) -> None:
     """Walk once per seed; what is finished is kept. The caller holds the folder.
+
+    Other trials of the folder, from FIRST_SINGLE on, are not touched; where single methods are to follow, the
+    end of the study is theirs to tell.
 
     Raises ValueError where a budget is below the smallest plan, Diverged where the trunk diverges. Walks run
     one after another on one thread, which makes them repeat exactly.
@@ -79,7 +83,7 @@ class _Joint:
         self, config: StudyConfig, folder: RunFolder, inputs: Inputs, limits: Limits, tell: Listener
     ) -> None:
         self.config, self.folder, self.inputs, self.limits, self.tell = config, folder, inputs, limits, tell
-        self.records = folder.records()
+        self.records = [record for record in folder.records() if record.number < FIRST_SINGLE]
         self.floor = smallest_bytes(inputs.spec)
         self.budgets = tuple(budget for budget in limits.budgets_bytes if budget >= self.floor)
         if not self.budgets:
@@ -92,7 +96,8 @@ class _Joint:
 
     def run(self) -> None:
         self.folder.log("opened")
-        running = [number for number in self.folder.numbers() if self.folder.record(number) is None]
+        begun = [number for number in self.folder.numbers() if number < FIRST_SINGLE]
+        running = [number for number in begun if self.folder.record(number) is None]
         self.tell(
             StudyStarted(
                 str(self.folder.path),
@@ -120,8 +125,9 @@ class _Joint:
             text = f"the time limit was reached with {left} points left; raise time_limit to go on"
             self.folder.log("notice", text=text)
             self.tell(Notice(text))
-        self.folder.log("ended", trials=len(self.records))
-        self.tell(StudyEnded(len(self.records), self._standing()))
+        if not self.config.single_spaces:
+            self.folder.log("ended", trials=len(self.records))
+            self.tell(StudyEnded(len(self.records), self._standing()))
 
     def _walk(self, first: int, seed: int) -> None:
         """The trunk, trial `first`, and one trial for every budget behind it."""

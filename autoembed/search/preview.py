@@ -12,9 +12,8 @@ from autoembed.methods import make_method, method_parameters
 from autoembed.methods.base import Choice, Domain, Method, TableSpec
 from autoembed.methods.full_precision import FullPrecision
 from autoembed.search.inputs import prepare_inputs
-from autoembed.search.joint import NAME as JOINT
-from autoembed.search.study import StudyConfig
-from autoembed.space import Searched, Space, load_space
+from autoembed.search.study import JOINT, StudyConfig
+from autoembed.space import Searched, Space, load_spaces
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,10 @@ def preview(config: StudyConfig, run: Path) -> list[tuple[str, str, str, str, st
     rows = [
         ("full_precision", "", format_bytes(full_bytes), format_bytes(full_bytes), _met(full_bytes, budgets))
     ]
-    if config.search_space == JOINT:
+    if config.is_joint:
         low = smallest_bytes(spec)
-        return [*rows, (JOINT, "", format_bytes(low), format_bytes(full_bytes), _met(low, budgets))]
-    for extent in extents(load_space(config.search_space), spec):
+        rows.append((JOINT, "", format_bytes(low), format_bytes(full_bytes), _met(low, budgets)))
+    for extent in extents(load_spaces(config.single_spaces), spec):
         if extent.problem:
             rows.append((extent.method, extent.settings, "-", "-", extent.problem))
         else:

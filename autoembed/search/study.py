@@ -5,12 +5,12 @@ docs/study.md explains every key. Relative paths start at the folder of the file
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from autoembed.budget import parse_budget
 from autoembed.config import ConfigError, Section, parse, read_yaml
@@ -24,6 +24,7 @@ _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)\s*d)?\s*(?:(\d+(?:\.\d+)?)\s*h)?\s*(
                        r"\s*(?:(\d+(?:\.\d+)?)\s*s)?")  # fmt: skip
 
 Size = int | str
+JOINT = "joint"  # the search space that is no list of methods
 
 
 class ByteRange(Section):
@@ -39,17 +40,33 @@ class ByteRange(Section):
         return value
 
 
+class Promotion(Section):
+    """Candidates train for `share` of the reference's epochs; of every `of` the best `keep` train in full."""
+
+    share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.34
+    of: Annotated[int, Field(ge=2, le=1000)] = 6
+    keep: Annotated[int, Field(ge=1, le=1000)] = 2
+
+    @model_validator(mode="after")
+    def _keeps_some(self) -> "Promotion":
+        if self.keep >= self.of:
+            raise ValueError(f"keep is {self.keep} of {self.of}, which promotes all; make keep smaller")
+        return self
+
+
 class StudyConfig(Section):
-    """A study. `data` and a `search_space` that is a file are absolute paths after loading."""
+    """A study. `data`, files of `search_space` and `warm_start` are absolute paths after loading."""
 
     data: str
-    search_space: str | dict[str, Any]
+    search_space: str | dict[str, Any] | tuple[str, ...]
     budgets: tuple[Size, ...] = ()
     byte_range: ByteRange | None = None
     profile: str = "packed"
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     joint: JointConfig = JointConfig()
+    promotion: Promotion | None = None
+    warm_start: tuple[str, ...] = ()
     objective: Literal["auc", "logloss"] = "auc"
     trials: Annotated[int, Field(ge=0)] = 30
     time_limit: str | None = None
@@ -58,6 +75,13 @@ class StudyConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     sampler: Literal["tpe", "random", "nsga2"] = "tpe"
+
+    @field_validator("search_space")
+    @classmethod
+    def _names_a_space(cls, value: object) -> object:
+        if value == ():
+            raise ValueError("the list is empty; name at least one search space")
+        return value
 
     @field_validator("profile")
     @classmethod
@@ -79,6 +103,18 @@ class StudyConfig(Section):
         for budget in value:
             parse_budget(budget, 2**62)
         return value
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether the joint search runs, alone or before single methods."""
+        spaces = self.search_space if isinstance(self.search_space, tuple) else (self.search_space,)
+        return JOINT in spaces
+
+    @property
+    def single_spaces(self) -> tuple[str | dict[str, Any], ...]:
+        """The search spaces of single methods: all but the joint one."""
+        spaces = self.search_space if isinstance(self.search_space, tuple) else (self.search_space,)
+        return tuple(space for space in spaces if space != JOINT)
 
     @property
     def time_limit_seconds(self) -> float | None:
@@ -133,8 +169,14 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
             f"{path}: key 'data': there is nothing at {changes['data']}; "
             "name a prepared folder or a data YAML, relative to the study file"
         )
-    if isinstance(config.search_space, str) and is_path(config.search_space):
-        changes["search_space"] = _absolute(path, config.search_space)
+    changes["search_space"] = _spaces(config, lambda space: _absolute(path, space))
+    changes["warm_start"] = tuple(_absolute(path, run) for run in config.warm_start)
+    for run in changes["warm_start"]:
+        if not (Path(run) / "trials").is_dir():
+            raise ConfigError(
+                f"{path}: key 'warm_start': {run} is not the folder of a search; name run folders, "
+                "relative to the study file"
+            )
     if "metric" not in config.training.model_fields_set:
         # epochs are chosen by what the study is about, unless the file says otherwise
         changes["training"] = config.training.model_copy(update={"metric": config.objective})
@@ -155,8 +197,9 @@ def write_config(config: StudyConfig, path: Path) -> None:
     content = config.model_dump(mode="json", exclude_none=True)
     folder = path.resolve().parent
     content["data"] = os.path.relpath(config.data, folder)
-    if isinstance(config.search_space, str) and is_path(config.search_space):
-        content["search_space"] = os.path.relpath(config.search_space, folder)
+    spaces = _spaces(config, lambda space: os.path.relpath(space, folder))
+    content["search_space"] = list(spaces) if isinstance(spaces, tuple) else spaces
+    content["warm_start"] = [os.path.relpath(run, folder) for run in config.warm_start]
     if config.byte_range is not None:
         del content["budgets"]
     write_file(path, [yaml.safe_dump(content, sort_keys=False).encode()])
@@ -186,6 +229,14 @@ def parse_duration(text: object) -> float:
 def is_path(search_space: str) -> bool:
     """Whether a search space is named by its file rather than as a preset."""
     return search_space.endswith((".yaml", ".yml")) or "/" in search_space or os.sep in search_space
+
+
+def _spaces(config: StudyConfig, change: Callable[[str], str]) -> str | dict[str, Any] | tuple[str, ...]:
+    """`search_space` with `change` made to those that are files."""
+    space = config.search_space
+    if isinstance(space, tuple):
+        return tuple(change(name) if is_path(name) else name for name in space)
+    return change(space) if isinstance(space, str) and is_path(space) else space
 
 
 def _absolute(study: Path, entry: str) -> str:

@@ -71,3 +71,16 @@ def test_one_seed_wants_no_repeats() -> None:
 def test_every_wanted_point_gets_all_seeds(seeds: int) -> None:
     for candidate in ("full", "good", "small"):
         assert [seed for name, seed in wanted(RECORDS, seeds) if name == candidate] == [*range(1, seeds)]
+
+
+def test_seeds_go_first_to_points_that_are_not_told_from_a_neighbour() -> None:
+    told_apart = [
+        *(trial(20 + seed, "full", 1000, 0.80 + seed * 1e-5, seed=seed, role="reference") for seed in (0, 1)),
+        *(trial(30 + seed, "small", 100, 0.70 + seed * 1e-5, seed=seed) for seed in (0, 1)),
+        *(trial(40 + seed, "one", 300, 0.750 + seed * 1e-3, seed=seed) for seed in (0, 1)),
+        *(trial(50 + seed, "other", 400, 0.751 + seed * 1e-3, seed=seed) for seed in (0, 1)),
+    ]
+    order = wanted(told_apart, seeds=4)
+    assert {name for name, _ in order[:4]} == {"one", "other"}
+    assert [seed for _, seed in order[:4]] == [2, 2, 3, 3]  # a seed each before the next
+    assert {name for name, _ in order[4:]} == {"full", "small"}
