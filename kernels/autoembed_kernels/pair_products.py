@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.native.loader import address, native_for, threads
 from autoembed_kernels.operators import operators
 
@@ -66,6 +67,11 @@ def products_of(vectors: Tensor, upper: Tensor) -> Tensor:
     native = _native(vectors)
     if native is not None:
         return native_products(native, vectors, vectors.new_empty(len(vectors), len(upper)))
+    if triton_for(vectors):
+        from autoembed_kernels.gpu.pair_products import serves, triton_products
+
+        if serves(vectors):
+            return triton_products(vectors, vectors.new_empty(len(vectors), len(upper)))
     # a contiguous second factor makes the batched product three times as fast on a CPU
     products = torch.bmm(vectors, vectors.transpose(1, 2).contiguous())  # (B, V, V)
     return products.flatten(1).index_select(1, upper)
@@ -80,6 +86,11 @@ def products_gradient(gradient: Tensor, vectors: Tensor, mirrored: Tensor) -> Te
     native = _native(vectors)
     if native is not None:
         return native_gradient(native, gradient, vectors, torch.empty_like(vectors))
+    if triton_for(vectors, gradient):
+        from autoembed_kernels.gpu.pair_products import serves, triton_gradient
+
+        if serves(vectors):
+            return triton_gradient(gradient, vectors, torch.empty_like(vectors))
     size, count, _ = vectors.shape
     full = gradient.index_select(1, mirrored).view(size, count, count)
     full.diagonal(dim1=1, dim2=2).zero_()

@@ -20,7 +20,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from autoembed_kernels.gpu import bitpack, look_up_packed, philox, stochastic_round
+from autoembed_kernels.gpu import bitpack, look_up_packed, pair_products, philox, stochastic_round
 
 ARCHITECTURES = (80, 90)
 
@@ -72,6 +72,18 @@ def packing() -> Iterator[Case]:
             yield Case(kernel, f"{bits} bits", "*u8 *u8 i32 i32 i32", constants)
 
 
+def pairs() -> Iterator[Case]:
+    for vectors, dim in ((27, 16), (27, 64), (64, 128)):
+        rows, columns = pair_products.padded(vectors, dim)
+        sizes = {"VECTORS": rows, "TERMS": pair_products.TERMS}
+        name, warps = f"{vectors} vectors of {dim}", pair_products.warps
+        kernel = pair_products.pair_products_kernel
+        yield Case(kernel, name, "*fp32 *fp32 i32 i32 i32", sizes, warps(rows, rows))
+        kernel = pair_products.pair_gradient_kernel
+        sizes = {**sizes, "COLUMNS": columns}
+        yield Case(kernel, name, "*fp32 *fp32 *fp32 i32 i32 i32", sizes, warps(rows, columns))
+
+
 def report(case: Case, architecture: int) -> dict[str, Any]:
     """What the assembler says of the compiled case."""
     arguments = [name for name in case.kernel.arg_names if name not in case.constants]
@@ -99,7 +111,7 @@ def report(case: Case, architecture: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    cases = [*look_ups(), *random_numbers(), *packing()]
+    cases = [*look_ups(), *random_numbers(), *packing(), *pairs()]
     kernels = []
     for sm in ARCHITECTURES:
         for case in cases:
