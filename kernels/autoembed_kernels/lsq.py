@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.operators import operators
 
 GUARD = 1e-10
@@ -132,6 +133,17 @@ def fake_quantized(
     values: Tensor, steps: Tensor, offset: Tensor | None, grids: Tensor, which: Tensor | None
 ) -> Tensor:
     """`fake_quantize` without a gradient."""
+    if _triton_serves(values, steps, offset, grids, which):
+        from autoembed_kernels.gpu.lsq import triton_fake_quantized
+
+        return triton_fake_quantized(values, steps, offset, grids, which)
+    return torch_fake_quantized(values, steps, offset, grids, which)
+
+
+def torch_fake_quantized(
+    values: Tensor, steps: Tensor, offset: Tensor | None, grids: Tensor, which: Tensor | None
+) -> Tensor:
+    """`fake_quantized` in torch, on any device."""
     step, grid = _by_row(steps, grids, which)
     codes = _units(values, step, grid, offset).round_().clamp_(grid[:, :1], grid[:, 1:2])
     return _decoded(codes, step, grid, offset)
@@ -147,6 +159,23 @@ def fake_quantized_gradients(
     which: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """gradient (N, D) of the output -> those of values, steps and offset."""
+    if _triton_serves(values, steps, offset, grids, which):
+        from autoembed_kernels.gpu.lsq import triton_fake_quantized_gradients
+
+        return triton_fake_quantized_gradients(gradient, values, steps, offset, grids, gradient_scales, which)
+    return torch_fake_quantized_gradients(gradient, values, steps, offset, grids, gradient_scales, which)
+
+
+def torch_fake_quantized_gradients(
+    gradient: Tensor,
+    values: Tensor,
+    steps: Tensor,
+    offset: Tensor | None,
+    grids: Tensor,
+    gradient_scales: Tensor,
+    which: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`fake_quantized_gradients` in torch, on any device."""
     step, grid = _by_row(steps, grids, which)
     units = _units(values, step, grid, offset)
     codes = units.round().clamp_(grid[:, :1], grid[:, 1:2])
@@ -185,6 +214,17 @@ def mixed_quantized(
     values: Tensor, steps: Tensor, offset: Tensor | None, grids: Tensor, mixture: Tensor
 ) -> Tensor:
     """`mix_quantized` without a gradient."""
+    if _triton_serves(values, steps, offset, grids, mixture):
+        from autoembed_kernels.gpu.lsq import triton_mixed_quantized
+
+        return triton_mixed_quantized(values, steps, offset, grids, mixture)
+    return torch_mixed_quantized(values, steps, offset, grids, mixture)
+
+
+def torch_mixed_quantized(
+    values: Tensor, steps: Tensor, offset: Tensor | None, grids: Tensor, mixture: Tensor
+) -> Tensor:
+    """`mixed_quantized` in torch, on any device."""
     mixed = torch.zeros_like(values)
     for p, grid in enumerate(torch.split(grids, 1)):
         rows, part, weight = _weighed(mixture, p, values)
@@ -205,6 +245,25 @@ def mixed_quantized_gradients(
     mixture: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """gradient (N, D) of the output -> those of values, steps, offset and mixture."""
+    if _triton_serves(values, steps, offset, grids, mixture):
+        from autoembed_kernels.gpu.lsq import triton_mixed_quantized_gradients
+
+        return triton_mixed_quantized_gradients(
+            gradient, values, steps, offset, grids, gradient_scales, mixture
+        )
+    return torch_mixed_quantized_gradients(gradient, values, steps, offset, grids, gradient_scales, mixture)
+
+
+def torch_mixed_quantized_gradients(
+    gradient: Tensor,
+    values: Tensor,
+    steps: Tensor,
+    offset: Tensor | None,
+    grids: Tensor,
+    gradient_scales: Tensor,
+    mixture: Tensor,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """`mixed_quantized_gradients` in torch, on any device."""
     d_values, d_steps, d_mixture = map(torch.zeros_like, (values, steps, mixture))
     d_offset = None if offset is None else torch.zeros_like(offset)
     for p, grid in enumerate(torch.split(grids, 1)):
@@ -225,6 +284,10 @@ def mixed_quantized_gradients(
         if d_offset is not None:
             d_offset += clipped.sum(0) * gradient_scales[p]
     return d_values, d_steps * steps.sign(), d_offset, d_mixture
+
+
+def _triton_serves(values: Tensor, *others: Tensor | None) -> bool:
+    return values.dtype == torch.float32 and triton_for(values, *others)
 
 
 def _weighed(mixture: Tensor, p: int, values: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:

@@ -20,7 +20,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from autoembed_kernels.gpu import bitpack, look_up_packed, pair_products, philox, stochastic_round
+from autoembed_kernels.gpu import bitpack, look_up_packed, lsq, pair_products, philox, stochastic_round
 
 ARCHITECTURES = (80, 90)
 
@@ -84,6 +84,28 @@ def pairs() -> Iterator[Case]:
         yield Case(kernel, name, "*fp32 *fp32 *fp32 i32 i32 i32", sizes, warps(rows, columns))
 
 
+def quantization() -> Iterator[Case]:
+    for dim in (16, 64):
+        block, columns = lsq.block_and_columns(dim)
+        tile = {"HAS_OFFSET": True, "BLOCK": block, "COLUMNS": columns}
+        of_rows = {"HAS_WHICH": True, **tile}
+        name = f"a step for each row, {dim} columns"
+        yield Case(lsq.fake_quantize_kernel, name, "*fp32 *fp32 *fp32 *fp32 *i64 *fp32 i32 i32", of_rows)
+        types = "*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *i64 *fp32 *fp32 *fp32 i32 i32"
+        yield Case(lsq.fake_quantize_gradient_kernel, name, types, of_rows)
+        # no row numbers and no offset
+        alone = {"HAS_WHICH": False, **tile, "HAS_OFFSET": False, "which": None, "offset": None}
+        name = f"one step, {dim} columns"
+        yield Case(lsq.fake_quantize_kernel, name, "*fp32 " * 4 + "i32 i32", alone)
+        alone = {**alone, "d_offsets": None}
+        yield Case(lsq.fake_quantize_gradient_kernel, name, "*fp32 " * 7 + "i32 i32", alone)
+        mixed = {"WIDTHS": 6, **tile}
+        name = f"6 widths, {dim} columns"
+        yield Case(lsq.mix_quantized_kernel, name, "*fp32 " * 6 + "i32 i32", mixed)
+        types = "*fp32 " * 10 + "i32 i32 *fp32"
+        yield Case(lsq.mix_quantized_gradient_kernel, name, types, mixed)
+
+
 def report(case: Case, architecture: int) -> dict[str, Any]:
     """What the assembler says of the compiled case."""
     arguments = [name for name in case.kernel.arg_names if name not in case.constants]
@@ -111,7 +133,7 @@ def report(case: Case, architecture: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    cases = [*look_ups(), *random_numbers(), *packing(), *pairs()]
+    cases = [*look_ups(), *random_numbers(), *packing(), *pairs(), *quantization()]
     kernels = []
     for sm in ARCHITECTURES:
         for case in cases:
