@@ -242,12 +242,25 @@ def export(
     knee: Annotated[bool, typer.Option("--knee", help="The knee of the front.")] = False,
     max_auc_drop: Annotated[float | None, typer.Option(help="Smallest model within this AUC drop.")] = None,
     trial: Annotated[int | None, typer.Option(help="This trial.")] = None,
+    retrain: Annotated[
+        float | None,
+        typer.Option(
+            help="Train the plan of a joint search anew, for so many trainings; export the better model."
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a compressed model, reload it, and check size and predictions against the candidate."""
     from autoembed.run import export_pick, pick_trial
 
     pick = pick_trial(run, budget=budget, knee=knee, max_auc_drop=max_auc_drop, trial=trial)
+    if retrain is not None:
+        from autoembed.search.retrain import retrain_trial
+
+        polished = retrain_trial(run, pick.trial, retrain)
+        console.print(polished.verdict)
+        if polished.pays:
+            pick = pick_trial(run, trial=polished.record.number)
     verified = export_pick(run, pick, out, overwrite=overwrite)
     from autoembed.report.export import print_export
 

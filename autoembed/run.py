@@ -14,7 +14,7 @@ from autoembed.record import TrialRecord
 from autoembed.runtime import ArtifactError
 from autoembed.search.folder import RunFolder, read_records
 from autoembed.search.inputs import open_inputs
-from autoembed.search.joint import EXPLAINED
+from autoembed.search.joint_trials import EXPLAINED
 from autoembed.search.limits import limits_of
 from autoembed.search.study import StudyConfig, read_config
 

@@ -30,6 +30,14 @@ class JointConfig(Section):
         float, Field(ge=0.0, le=10.0, description="fine-tuning's penalty on rows, of the trunk's")
     ] = 0.3
     dropout: Annotated[bool, Field(description="whether fine-tuning keeps the network's dropout")] = True
+    recipes: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=100,
+            description="walks of the first seed, each with other settings of fine-tuning",
+        ),
+    ] = 1
     tolerance: Annotated[
         float,
         Field(ge=0.0, le=0.1, description="valid AUC below the trunk's up to which no fine-tuning is spent"),

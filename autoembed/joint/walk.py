@@ -94,6 +94,43 @@ def walk(
     return points
 
 
+def retrain(
+    data: Relabelled,
+    spec: TableSpec,
+    trunk: Trunk,
+    fields: Fields,
+    budget: int,
+    config: JointConfig,
+    trainings: float,
+    *,
+    seed: int,
+    device: torch.device | str | None = None,
+) -> Point:
+    """Train the plan `fields` anew from the trunk's weights, at the trunk's rates, for `trainings` trainings.
+
+    The polish of one point: what the walk would have given with all its steps spent on this budget alone.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    started = time.perf_counter(), time.process_time()
+    walker = _Walker(data, spec, trunk, config.model_copy(update={"rate": 1.0}), device)
+    forked = [device] if device.type == "cuda" else []
+    with denormals_are_zero(), torch.random.fork_rng(devices=forked):
+        seeds = torch.Generator().manual_seed(seed)
+        torch.manual_seed(draw_seed(seeds))
+        network = copy.deepcopy(trunk.network).to(device)
+        weights = Weights(trunk.rows.to(device))
+        table = table_under(spec, fields, weights, walker.training.row_optimizer).to(device)
+        untuned = walker.measure(table.pack(), network, "valid")
+        steps = round(trainings * trunk.ledger.steps)
+        walker.fine_tune(table, network, steps, seeds)
+        network.eval()
+        packed = table.pack()
+        valid, test = (walker.measure(packed, network, split) for split in ("valid", "test"))
+    seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
+    size = fields_bytes(spec, fields)
+    return Point(budget, size, packed, network, valid, test, untuned, True, steps, seconds, cpu_seconds)
+
+
 def shares(ratios: Sequence[float]) -> list[float]:
     """The part of the fine-tuning steps that each budget gets, by its compression ratio; they sum to 1.
 
@@ -129,21 +166,21 @@ class _Walker:
             raise ValueError(f"a plan of {size:,} bytes was made for a budget of {budgets[0]:,} bytes")
         table = table_under(self.spec, fields, weights, self.training.row_optimizer).to(self.device)
         packed = table.pack()
-        untuned = valid = self._measure(packed, network, "valid")
+        untuned = valid = self.measure(packed, network, "valid")
         share = shares([self.full_bytes / budget for budget in budgets])[0]
         steps = 0 if self._is_enough(untuned) else round(standing.steps_left * share)
         kept = False
         if steps:
             tuned = copy.deepcopy(network)
-            self._fine_tune(table, tuned, steps, seeds)
+            self.fine_tune(table, tuned, steps, seeds)
             tuned.eval()
             packed_tuned = table.pack()
-            valid_tuned = self._measure(packed_tuned, tuned, "valid")
+            valid_tuned = self.measure(packed_tuned, tuned, "valid")
             kept = valid_tuned.better_than(untuned, self.training.metric)
             if kept:
                 packed, network, valid = packed_tuned, tuned, valid_tuned
                 weights = weights_of(table)
-        test = self._measure(packed, network, "test")
+        test = self.measure(packed, network, "test")
         seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
         point = Point(
             *(budgets[0], size, packed, network, valid, test, untuned, kept, steps, seconds, cpu_seconds)
@@ -154,7 +191,7 @@ class _Walker:
         """Whether no fine-tuning is needed: no worse than the trunk but for the tolerance."""
         return valid.auc >= self.trunk.valid.auc - self.config.tolerance
 
-    def _fine_tune(
+    def fine_tune(
         self, table: FixedPlanTable, network: nn.Module, steps: int, seeds: torch.Generator
     ) -> None:
         fine_tune(
@@ -174,7 +211,7 @@ class _Walker:
             self._taught = taught(self.data, logits, self.config.teacher)
         return self._taught
 
-    def _measure(self, packed: Packed, network: nn.Module, split: str) -> Metrics:
+    def measure(self, packed: Packed, network: nn.Module, split: str) -> Metrics:
         embeddings = PackedTable(packed, self.spec.stats.first_rows).to(self.device)
         batches = self.data.batches(split, EVALUATION_BATCH)
         return evaluate(network, embeddings, batches, self.data.labels(split), self.device)

@@ -31,6 +31,18 @@ def stored_plan(profile: Profile, fields: Fields) -> Plan:
     )
 
 
+def numbered_fields(plan: Plan) -> Fields:
+    """The field plans of a stored plan, with every integer segment's learned step numbered in plan order."""
+    fields, scale = [], 0
+    for field in plan.fields:
+        segments = []
+        for s in field.segments:
+            segments.append(dataclasses.replace(s, scale=scale if s.is_integer else None, offset=None))
+            scale += s.is_integer
+        fields.append(dataclasses.replace(field, segments=tuple(segments)))
+    return tuple(fields)
+
+
 def fields_bytes(spec: TableSpec, fields: Fields) -> int:
     """Bytes of the exported tables file under these field plans."""
     return plan_bytes(stored_plan(spec.profile, fields)).total

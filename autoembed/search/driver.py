@@ -32,7 +32,8 @@ from autoembed.search.events import (
 from autoembed.search.folder import Assignment, RunFolder, read_records
 from autoembed.search.identity import check_identity, environment
 from autoembed.search.inputs import Inputs, prepare_inputs
-from autoembed.search.joint import FIRST_SINGLE, run_joint
+from autoembed.search.joint import run_joint
+from autoembed.search.joint_trials import FIRST_SINGLE
 from autoembed.search.limits import Limits, candidate_name, limits_of
 from autoembed.search.pool import Done, Failed, Pool, Report
 from autoembed.search.preview import extents

@@ -6,30 +6,32 @@ that the front, the plots, the picks and the export read it as any other. A walk
 its last finished point.
 
     RUN/trials/NNNN/         the trunk, then the points, seed after seed; numbers are fixed by the study
-    RUN/walks/SEED/          where the walk stands, what the trunk was trained with, and what explains points
+        4000 ...             short trainings that tuned a trunk, which cost and are no points
+        5000 ...             points of other recipes, walked with the first seed (`joint: {recipes: 5}`)
+        7000 ...             points trained anew (`autoembed export --retrain`)
+    RUN/walks/SEED/          where the walk stands, what the trunk was trained with
+    RUN/walks/SEED/recipe-N/ the same of the Nth recipe, and recipe.json once its walk has ended
 """
 
 import json
 import time
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from autoembed.export.candidate import load_candidate, save_candidate
 from autoembed.front import make_points
 from autoembed.joint.explain import explained
 from autoembed.joint.planner import JointPlanner, rotated, smallest_bytes
 from autoembed.joint.table import Weights, table_under
 from autoembed.joint.trunk import Trunk, train_trunk
 from autoembed.joint.walk import Point, walk
-from autoembed.ledger import Ledger
 from autoembed.methods.full_precision import FullPrecision
 from autoembed.methods.plans import uniform_fields
-from autoembed.metrics import Metrics
-from autoembed.packed import Packed, PackedTable
-from autoembed.plan import plan_bytes
+from autoembed.packed import Packed
 from autoembed.record import Role, TrialRecord, write_json
 from autoembed.search.events import (
     Listener,
@@ -42,21 +44,31 @@ from autoembed.search.events import (
 )
 from autoembed.search.folder import Assignment, RunFolder
 from autoembed.search.inputs import Inputs
+from autoembed.search.joint_trials import (
+    EXPLAINED,
+    FIRST_SINGLE,
+    RECIPES,
+    TUNING,
+    TUNING_OF_A_SEED,
+    joint_name,
+    keep_trial,
+    measured_point,
+    read_trunk,
+    trunk_file,
+)
 from autoembed.search.limits import Limits, candidate_name
+from autoembed.search.recipes import DOMAINS, Walked, best_recipe, falls_behind, next_recipe
 from autoembed.search.standing import standing_of
 from autoembed.search.study import JOINT, StudyConfig
-from autoembed.space import Space
 from autoembed.training import Progress
-from autoembed.training_config import TrainingConfig
-
-NAME = JOINT
-FIRST_SINGLE = 10_000  # trials of single methods have numbers from here on where a joint search comes first
-EXPLAINED = "explained.json"  # in a point's trial folder: what every field and group got, and why
-SPACE = Space(NAME, (), ())  # nothing is sampled
 
 
 class _OutOfTime(Exception):
     """The time limit was reached between two points."""
+
+
+class _FellBehind(Exception):
+    """A recipe's walk is not worth its smaller budgets."""
 
 
 def run_joint(config: StudyConfig, folder: RunFolder, inputs: Inputs, limits: Limits, tell: Listener) -> None:
@@ -92,6 +104,7 @@ class _Joint:
                 f"{self.floor:,} bytes; raise a budget to at least that"
             )
         self.per_seed = 1 + len(self.budgets)
+        self.recipe: dict[str, Any] = {}  # what seeds behind the first walk with
         self.started = time.monotonic() - folder.elapsed_seconds()
 
     def run(self) -> None:
@@ -119,9 +132,13 @@ class _Joint:
             self.tell(Notice(text))
         try:
             for place, seed in enumerate(self.config.seed_list):
-                self._walk(place * self.per_seed, seed)
+                first = place * self.per_seed
+                trunk = cache(partial(self._trunk, first, seed))  # made or read when first needed
+                self._walk(range(first + 1, first + self.per_seed), seed, trunk, self.recipe if place else {})
+                if place == 0:
+                    self.recipe = self._best_recipe(seed, trunk)
         except _OutOfTime:
-            left = len(self.config.seed_list) * self.per_seed - len(self.records)
+            left = self._left()
             text = f"the time limit was reached with {left} points left; raise time_limit to go on"
             self.folder.log("notice", text=text)
             self.tell(Notice(text))
@@ -129,48 +146,97 @@ class _Joint:
             self.folder.log("ended", trials=len(self.records))
             self.tell(StudyEnded(len(self.records), self._standing()))
 
-    def _walk(self, first: int, seed: int) -> None:
-        """The trunk, trial `first`, and one trial for every budget behind it."""
+    def _walk(
+        self,
+        numbers: Sequence[int],
+        seed: int,
+        make_trunk: Callable[[], Trunk],
+        recipe: dict[str, Any],
+        folder: Path | None = None,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        """One trial of `numbers` for every budget. `ended` is called behind each, and may end the walk."""
         done = {record.number for record in self.records}
-        if all(first + number in done for number in range(self.per_seed)):
+        if done.issuperset(numbers):
             return
-        trunk = self._trunk(first, seed)
+        trunk = make_trunk()
         planner = JointPlanner(self.inputs.data, self.inputs.spec, trunk, seed)
-        folder = self.folder.path / "walks" / str(seed)
+        assign = {
+            number: self._point_assignment(number, seed, budget, recipe)
+            for number, budget in zip(numbers, self.budgets, strict=True)
+        }
 
         def saw(point: Point) -> None:
-            number = first + 1 + self.budgets.index(point.budget_bytes)
+            number = numbers[self.budgets.index(point.budget_bytes)]
             if number not in {record.number for record in self.records}:
                 if planner.last is not None:
                     self.folder.trial(number).mkdir(parents=True, exist_ok=True)
                     write_json(
                         self.folder.trial(number) / EXPLAINED, explained(planner.last, self.inputs.spec)
                     )
-                self._point(number, seed, point)
-            if number + 1 < first + self.per_seed:
+                self._point(assign[number], point)
+            ended()
+            if number != numbers[-1]:
                 self._check_time()
-                self._start(number + 1, seed)
+                self._start(assign[number + 1])
 
         self._check_time()
-        unfinished = [n for n in range(first + 1, first + self.per_seed) if n not in done]
-        self._start(unfinished[0], seed)
+        self._start(assign[next(number for number in numbers if number not in done)])
         points = walk(
             *(self.inputs.data, self.inputs.spec, self.config.model, trunk, self.budgets),
-            *(planner, self.config.joint),
+            *(planner, self.config.joint.model_copy(update=recipe)),
             seed=seed,
             progress=saw,
-            checkpoint=folder,
+            checkpoint=folder or self.folder.path / "walks" / str(seed),
         )
         for point in points:  # those whose records a crash came before
-            number = first + 1 + self.budgets.index(point.budget_bytes)
+            number = numbers[self.budgets.index(point.budget_bytes)]
             if number not in {record.number for record in self.records}:
-                self._point(number, seed, point)
+                self._point(assign[number], point)
+
+    def _best_recipe(self, seed: int, trunk: Callable[[], Trunk]) -> dict[str, Any]:
+        """Walk with as many recipes as the study asks for; the parameters of the best, {} for the user's."""
+        joint, count = self.config.joint, len(self.budgets)
+        usual = {name: getattr(joint, name) for name in DOMAINS}
+        walked = [self._walked(usual, range(1, 1 + count))]
+        for recipe in range(1, joint.recipes):
+            numbers = range(RECIPES + (recipe - 1) * count, RECIPES + recipe * count)
+            folder = self.folder.path / "walks" / str(seed) / f"recipe-{recipe}"
+            result = folder / "recipe.json"
+            if result.is_file():
+                facts = json.loads(result.read_text(encoding="utf-8"))
+                walked.append(self._walked(facts["parameters"], numbers, facts["stopped"]))
+                continue
+            parameters = next_recipe(walked, seed)
+
+            def ended(parameters: dict[str, Any] = parameters, numbers: Sequence[int] = numbers) -> None:
+                if falls_behind(walked, self._walked(parameters, numbers), seed):
+                    raise _FellBehind
+
+            stopped = False
+            try:
+                self._walk(numbers, seed, trunk, parameters, folder, ended)
+            except _FellBehind:
+                stopped = True
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(result, {"parameters": parameters, "stopped": stopped})
+            walked.append(self._walked(parameters, numbers, stopped))
+        best = best_recipe(walked)
+        return dict(walked[best].parameters) if best else {}
+
+    def _walked(self, parameters: dict[str, Any], numbers: Sequence[int], stopped: bool = False) -> Walked:
+        """What the records tell of a recipe's walk so far."""
+        found = {record.number: record for record in self.records}
+        ended = [found[number] for number in numbers if number in found]
+        worth = {"auc": lambda r: r.valid_auc, "logloss": lambda r: -r.valid_logloss}[self.config.objective]
+        values, spent = tuple(map(worth, ended)), tuple(record.steps > 0 for record in ended)
+        return Walked(parameters, values, spent, stopped)
 
     def _trunk(self, number: int, seed: int) -> Trunk:
         """Trained, or read back where an earlier call trained it, in the basis that the walk uses."""
-        path = self.folder.path / "walks" / str(seed) / "trunk.json"
+        path = trunk_file(self.folder, seed)
         if self.folder.record(number) is None or not path.is_file():
-            self._start(number, seed)
+            self._start(self._trunk_assignment(number, seed))
             tune = self.config.joint.tune
             trunk = train_trunk(
                 *(self.inputs.data, self.inputs.stats, self.config.model, self.config.training),
@@ -181,20 +247,7 @@ class _Joint:
             trunk = rotated(trunk, self.inputs.data, self.inputs.spec, seed)
             self._keep_trunk(number, seed, trunk, path)
             return trunk
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        packed, network = load_candidate(self.folder.trial(number), self.config.model, self.inputs.data)
-        table = PackedTable(packed)
-        rows = torch.cat([table.decode(field) for field in range(len(packed.plan.fields))])
-        return Trunk(
-            rows,
-            network,
-            TrainingConfig(**facts["training"]),
-            Metrics(**facts["valid"]),
-            Metrics(**facts["test"]),
-            Ledger(**facts["ledger"]),
-            (),
-            (),
-        )
+        return read_trunk(self.config, self.folder, self.inputs, seed, number)
 
     def _keep_trunk(self, number: int, seed: int, trunk: Trunk, path: Path) -> None:
         spec = self.inputs.spec
@@ -218,15 +271,12 @@ class _Joint:
                 ],
             },
         )
-        packed = table.pack()
-        # tuning belongs to what the front costs, the training of the reference is the unit of cost
-        extra = sum(tried.cpu_seconds for tried in trunk.tuning)
+        self._keep_tuning(number, seed, trunk)
         ledger = trunk.ledger
         on_cpu = not torch.cuda.is_available()
         self._end(
-            number,
-            seed,
-            packed,
+            self._trunk_assignment(number, seed),
+            table.pack(),
             trunk.network,
             valid=trunk.valid,
             test=trunk.test,
@@ -235,88 +285,52 @@ class _Joint:
             samples=ledger.samples,
             steps=ledger.steps,
             peak_table_bytes=ledger.peak_table_bytes,
-            reason=f"{extra:.1f} processor seconds of tuning came before" if extra else "",
         )
 
-    def _point(self, number: int, seed: int, point: Point) -> None:
-        on_cpu = not torch.cuda.is_available()
-        rows = self.inputs.stats.rows * self.config.model.dim * 4
-        self._end(
-            number,
-            seed,
-            point.packed,
-            point.network,
-            valid=point.valid,
-            test=point.test,
-            seconds=point.seconds,
-            cost_seconds=point.cpu_seconds if on_cpu else point.seconds,
-            samples=point.steps * self.config.training.batch_size,
-            steps=point.steps,
-            # latent rows and the two moments of their optimizer, and the sensitivities
-            peak_table_bytes=4 * rows,
-            reason="fine-tuned" if point.fine_tuned else "as packed from its larger neighbour",
-        )
+    def _keep_tuning(self, number: int, seed: int, trunk: Trunk) -> None:
+        """A record of every short training, so that it counts in the cost of the front."""
+        first = TUNING + number // self.per_seed * TUNING_OF_A_SEED
+        for place, tried in enumerate(trunk.tuning):
+            names = ("learning_rate", "table_learning_rate", "l2_rows")
+            settings = {name: getattr(tried.training, name) for name in names} | {"epochs": tried.epochs}
+            name = f"full_precision({', '.join(f'{key}={value}' for key, value in settings.items())})"
+            record = TrialRecord(
+                *(first + place, name, "full_precision", settings, seed, "short"),
+                "failed" if tried.valid is None else "complete",
+                valid_auc=None if tried.valid is None else tried.valid.auc,
+                valid_logloss=None if tried.valid is None else tried.valid.logloss,
+                seconds=tried.cpu_seconds,
+                cost_seconds=tried.cpu_seconds,
+                samples=tried.steps * tried.training.batch_size,
+                steps=tried.steps,
+                reason="diverged" if tried.valid is None else "",
+            )
+            self.folder.trial(record.number).mkdir(parents=True, exist_ok=True)
+            self.folder.finish(record)
 
-    def _start(self, number: int, seed: int) -> None:
-        assignment = self._assignment(number, seed)
+    def _point(self, assignment: Assignment, point: Point) -> None:
+        reason = "fine-tuned" if point.fine_tuned else "as packed from its larger neighbour"
+        measured = measured_point(self.config, self.inputs, point)
+        self._end(assignment, point.packed, point.network, **measured, reason=reason)
+
+    def _start(self, assignment: Assignment) -> None:
         self.folder.assign(assignment)
+        number, seed = assignment.number, assignment.seed
         self.folder.log("started", number=number, candidate=assignment.candidate, seed=seed)
-        self.tell(
-            TrialStarted(number, assignment.candidate, assignment.method, assignment.seed, assignment.role)
-        )
+        self.tell(TrialStarted(number, assignment.candidate, assignment.method, seed, assignment.role))
 
-    def _assignment(self, number: int, seed: int) -> Assignment:
-        place = number % self.per_seed
-        is_first = number < self.per_seed
-        if place == 0:
-            role: Role = "reference" if is_first else "repeat"
-            return Assignment(number, candidate_name(FullPrecision()), "full_precision", {}, seed, role)
-        budget = self.budgets[place - 1]
-        role = "search" if is_first else "repeat"
-        return Assignment(number, f"{NAME}(budget={budget})", NAME, {"budget": budget}, seed, role)
+    def _trunk_assignment(self, number: int, seed: int) -> Assignment:
+        role: Role = "repeat" if number else "reference"
+        return Assignment(number, candidate_name(FullPrecision()), "full_precision", {}, seed, role)
 
-    def _end(
-        self,
-        number: int,
-        seed: int,
-        packed: Packed,
-        network: torch.nn.Module,
-        *,
-        valid: Metrics,
-        test: Metrics,
-        **measured: Any,
-    ) -> None:
-        """Files first, then the record: with it the trial is finished."""
-        folder = self.folder.trial(number)
-        if not (folder / "assignment.json").exists():
-            self.folder.assign(self._assignment(number, seed))
-        save_candidate(folder, packed, network)
-        size = plan_bytes(packed.plan)
-        entry = self._assignment(number, seed)
-        kept = packed.plan.kept_rows
-        record = TrialRecord(
-            number=number,
-            candidate=entry.candidate,
-            method=entry.method,
-            parameters=entry.parameters,
-            seed=seed,
-            role=entry.role,
-            state="complete",
-            bytes={**asdict(size), "total": size.total},
-            vocabulary_bytes=sum(
-                self.inputs.data.vocabulary(field).truncated(rows).nbytes for field, rows in enumerate(kept)
-            ),
-            valid_auc=valid.auc,
-            valid_logloss=valid.logloss,
-            test_auc=test.auc,
-            test_logloss=test.logloss,
-            **measured,
-        )
-        reference = next((r for r in self.records if r.role == "reference"), record)
-        record = replace(record, fte=record.cost / reference.cost if reference.cost else None)
-        self.folder.finish(record)
+    def _point_assignment(self, number: int, seed: int, budget: int, recipe: dict[str, Any]) -> Assignment:
+        role: Role = "search" if seed == self.config.seed else "repeat"
+        parameters = {"budget": budget, **recipe}
+        return Assignment(number, joint_name(parameters), JOINT, parameters, seed, role)
+
+    def _end(self, assignment: Assignment, packed: Packed, network: torch.nn.Module, **measured: Any) -> None:
+        record = keep_trial(self.folder, self.inputs, self.records, assignment, packed, network, **measured)
         self.records.append(record)
-        self.folder.log("complete", number=number, reason=record.reason)
         self.tell(TrialEnded(record, self._standing()))
 
     def _progress(self, number: int, report: Progress) -> None:
@@ -334,8 +348,17 @@ class _Joint:
             raise _OutOfTime
 
     def _standing(self) -> Any:
-        left = len(self.config.seed_list) * self.per_seed - len(self.records)
         return standing_of(
-            *(self.records, make_points(self.records), [], left, 1),
+            *(self.records, make_points(self.records), [], self._left(), 1),
             *(self.limits.budgets_bytes, self.config.objective),
         )
+
+    def _left(self) -> int:
+        """Trials that have not ended, as if no recipe were stopped early."""
+        wanted = set(range(len(self.config.seed_list) * self.per_seed))
+        recipes = self.config.joint.recipes - 1
+        wanted |= set(range(RECIPES, RECIPES + recipes * len(self.budgets)))
+        for ended in self.folder.path.glob("walks/*/recipe-*/recipe.json"):
+            at = RECIPES + (int(ended.parent.name.split("-")[1]) - 1) * len(self.budgets)
+            wanted -= set(range(at, at + len(self.budgets)))
+        return len(wanted - {record.number for record in self.records})

@@ -1,5 +1,6 @@
 """`search_space: joint` as an ordinary search: records, front, export; killed between points, it goes on."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from autoembed.search.driver import run_study
 from autoembed.search.events import Event, Notice, TrialEnded
 from autoembed.search.folder import RunFolder
 from autoembed.search.inputs import open_inputs
+from autoembed.search.joint_trials import RECIPES, RETRAINED, TUNING
 from autoembed.search.preview import preview
+from autoembed.search.retrain import retrain_trial
 from autoembed.search.study import StudyConfig
 
 
@@ -114,3 +117,68 @@ def test_a_time_limit_keeps_what_is_finished_and_says_what_is_left(clicks: Path,
     assert [record.method for record in records] == ["full_precision"]
     assert any("2 points left; raise time_limit" in text for text in notices)
     assert len(run_study(config.model_copy(update={"time_limit": None}), tmp_path / "run")) == 3
+
+
+def test_a_plan_trained_anew_is_kept_beside_the_walked_one_and_judged(clicks: Path, tmp_path: Path) -> None:
+    config = joint_study(clicks, seeds=2)
+    run = tmp_path / "run"
+    walked = run_study(config, run)
+    found = retrain_trial(run, 5, trainings=2.0)
+    assert found.walked == walked[5] and found.record.seed == found.walked.seed == 1
+    assert found.record.number == RETRAINED and found.record.total_bytes == walked[5].total_bytes
+    assert found.record.steps == 2 * walked[3].steps and found.record.fte and found.record.fte > 0
+    assert f"{found.gain:+.5f}" in found.verdict and ("does not pay" in found.verdict) == (not found.pays)
+    again = retrain_trial(run, 5, trainings=2.0)
+    assert again.record == found.record
+    assert retrain_trial(run, 2, trainings=0.5).record.number == RETRAINED + 1
+    content, _ = explain_trial(run, RETRAINED)
+    assert content["budget_bytes"] == walked[5].parameters["budget"]
+    verified = export_pick(run, pick_trial(run, trial=RETRAINED), tmp_path / "model")
+    assert verified.largest_difference <= 1e-5
+    assert len(run_study(config, run)) == len(walked) + 2  # the search itself is finished
+    for trial, trainings in ((0, 1.0), (RETRAINED, 1.0)):
+        with pytest.raises(ValueError, match=f"trial {trial} is no walked point.*here 1, 2, 4, 5$"):
+            retrain_trial(run, trial, trainings)
+    with pytest.raises(ValueError, match="above 0"):
+        retrain_trial(run, 1, 0.0)
+
+
+def test_other_recipes_are_walked_once_and_the_best_goes_to_the_other_seeds(
+    clicks: Path, tmp_path: Path
+) -> None:
+    base = joint_study(clicks)
+    config = base.model_copy(update={"joint": base.joint.model_copy(update={"recipes": 3})})
+    run = tmp_path / "run"
+    ended: list[int] = []
+
+    def stop(event: Event) -> None:
+        if isinstance(event, TrialEnded):
+            ended.append(event.record.number)
+            if event.record.number == RECIPES:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(config, run, progress=stop)
+    records = run_study(config, run)
+    tried = [record for record in records if RECIPES <= record.number < RETRAINED]
+    assert tried and {record.role for record in tried} == {"search"} and {r.seed for r in tried} == {0}
+    assert all(set(r.parameters) == {"budget", "rate", "l2", "teacher", "step_rate"} for r in tried)
+    recipes = {json.dumps(list(r.parameters.values())[1:]) for r in tried}
+    assert len(recipes) == 2
+    repeats = [record for record in records if record.seed == 1 and record.method == "joint"]
+    known = {record.candidate for record in records if record.seed == 0}
+    assert len(repeats) == 2 and {record.candidate for record in repeats} <= known
+    assert run_study(config, run) == records
+
+
+def test_short_trainings_that_tuned_the_trunk_cost_and_are_no_points(clicks: Path, tmp_path: Path) -> None:
+    base = joint_study(clicks, seeds=1)
+    config = base.model_copy(update={"joint": base.joint.model_copy(update={"tune": 3.0, "fine_tune": 0.0})})
+    records = run_study(config, tmp_path / "run")
+    short = [record for record in records if record.role == "short"]
+    assert len(short) >= 2 and all(TUNING <= record.number < RECIPES and record.seconds for record in short)
+    front = run_front(tmp_path / "run")
+    assert {p.method for p in front.points} == {"full_precision", "joint"} and len(front.points) == 3
+    assert front.cost.fte is not None
+    assert front.cost.fte > sum(p.fte for p in front.points if p.fte is not None)
+    assert run_study(config, tmp_path / "run") == records

@@ -12,7 +12,7 @@ from autoembed.run import run_front
 from autoembed.search.driver import run_study
 from autoembed.search.events import Event, StudyEnded, TrialEnded
 from autoembed.search.folder import RunFolder
-from autoembed.search.joint import FIRST_SINGLE
+from autoembed.search.joint_trials import FIRST_SINGLE
 
 FAKE = "search_trainers:train"
 

@@ -1,0 +1,115 @@
+"""Trials of a joint search in its run folder: their numbers, names and records."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoembed.export.candidate import load_candidate, save_candidate
+from autoembed.joint.point import Point
+from autoembed.joint.trunk import Trunk
+from autoembed.ledger import Ledger
+from autoembed.metrics import Metrics
+from autoembed.packed import Packed, PackedTable
+from autoembed.plan import plan_bytes
+from autoembed.record import TrialRecord
+from autoembed.search.folder import Assignment, RunFolder
+from autoembed.search.inputs import Inputs
+from autoembed.search.study import JOINT, StudyConfig
+from autoembed.training_config import TrainingConfig
+
+FIRST_SINGLE = 10_000  # trials of single methods have numbers from here on where a joint search comes first
+TUNING, TUNING_OF_A_SEED = 4_000, 20  # short trainings of the first seed begin there; so many a seed
+RECIPES = 5_000
+RETRAINED = 7_000
+EXPLAINED = "explained.json"  # in a point's trial folder: what every field and group got, and why
+
+
+def joint_name(parameters: dict[str, Any]) -> str:
+    """`joint(budget=65536, rate=0.1)`: a point by its budget and what its recipe changes."""
+    return f"{JOINT}({', '.join(f'{name}={value}' for name, value in parameters.items())})"
+
+
+def keep_trial(
+    folder: RunFolder,
+    inputs: Inputs,
+    records: Sequence[TrialRecord],
+    assignment: Assignment,
+    packed: Packed,
+    network: torch.nn.Module,
+    *,
+    valid: Metrics,
+    test: Metrics,
+    **measured: Any,
+) -> TrialRecord:
+    """Files first, then the record: with it the trial is finished. `records` are those before it."""
+    path = folder.trial(assignment.number)
+    if not (path / "assignment.json").exists():
+        folder.assign(assignment)
+    save_candidate(path, packed, network)
+    size = plan_bytes(packed.plan)
+    record = TrialRecord(
+        number=assignment.number,
+        candidate=assignment.candidate,
+        method=assignment.method,
+        parameters=assignment.parameters,
+        seed=assignment.seed,
+        role=assignment.role,
+        state="complete",
+        bytes={**asdict(size), "total": size.total},
+        vocabulary_bytes=sum(
+            inputs.data.vocabulary(field).truncated(rows).nbytes
+            for field, rows in enumerate(packed.plan.kept_rows)
+        ),
+        valid_auc=valid.auc,
+        valid_logloss=valid.logloss,
+        test_auc=test.auc,
+        test_logloss=test.logloss,
+        **measured,
+    )
+    reference = next((r for r in records if r.role == "reference"), record)
+    record = replace(record, fte=record.cost / reference.cost if reference.cost else None)
+    folder.finish(record)
+    folder.log("complete", number=record.number, reason=record.reason)
+    return record
+
+
+def measured_point(config: StudyConfig, inputs: Inputs, point: Point) -> dict[str, Any]:
+    """What a record tells of a point, beside its files."""
+    on_cpu = not torch.cuda.is_available()
+    return {
+        "valid": point.valid,
+        "test": point.test,
+        "seconds": point.seconds,
+        "cost_seconds": point.cpu_seconds if on_cpu else point.seconds,
+        "samples": point.steps * config.training.batch_size,
+        "steps": point.steps,
+        # latent rows and the two moments of their optimizer, and the sensitivities
+        "peak_table_bytes": 4 * inputs.stats.rows * config.model.dim * 4,
+    }
+
+
+def trunk_file(folder: RunFolder, seed: int) -> Path:
+    """What the trunk of a seed was trained with; its rows and network are in its trial."""
+    return folder.path / "walks" / str(seed) / "trunk.json"
+
+
+def read_trunk(config: StudyConfig, folder: RunFolder, inputs: Inputs, seed: int, number: int) -> Trunk:
+    """The trunk of a seed, kept as trial `number`, without its history."""
+    facts = json.loads(trunk_file(folder, seed).read_text(encoding="utf-8"))
+    packed, network = load_candidate(folder.trial(number), config.model, inputs.data)
+    table = PackedTable(packed)
+    rows = torch.cat([table.decode(field) for field in range(len(packed.plan.fields))])
+    return Trunk(
+        rows,
+        network,
+        TrainingConfig(**facts["training"]),
+        Metrics(**facts["valid"]),
+        Metrics(**facts["test"]),
+        Ledger(**facts["ledger"]),
+        (),
+        (),
+    )
