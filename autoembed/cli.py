@@ -225,13 +225,20 @@ def plot(
     run: RunFolder,
     out: Annotated[Path | None, typer.Option(help="PNG or SVG file [both, in the run folder].")] = None,
 ) -> None:
-    """Draw accuracy against bytes: front, budgets, baselines, error bars, the full-precision line."""
-    from autoembed.report.front import plot_front
+    """Draw accuracy against bytes, and for a joint search what the bytes of every budget went to."""
+    from autoembed.report.front import plot_front, plot_plans
+    from autoembed.run import walked_plans
 
     record = _front_record(run)
-    for path in [out] if out is not None else [run / "front.png", run / "front.svg"]:
+    paths = [out] if out is not None else [run / "front.png", run / "front.svg"]
+    for path in paths:
         plot_front(record, path)
         console.print(f"drew {path}")
+    if (plans := walked_plans(run)) and record.reference is not None:
+        for path in paths:
+            beside = path.with_name(f"{path.stem}_plans{path.suffix}")
+            plot_plans(plans, record.reference.bytes, beside)
+            console.print(f"drew {beside}")
 
 
 @app.command()

@@ -65,6 +65,15 @@ def explain_trial(run: Path, trial: int) -> tuple[dict[str, Any], int]:
     return content, limits_of(config, open_inputs(config, run).spec).full_bytes
 
 
+def walked_plans(run: Path) -> list[dict[str, Any]]:
+    """What explains the points of the first seed's walk with the study's own recipe, largest budget first."""
+    seed = read_config(run).seed
+    records = [r for r in read_records(run) if r.seed == seed and set(r.parameters) == {"budget"}]
+    files = [RunFolder(run).trial(record.number) / EXPLAINED for record in records]
+    plans = [json.loads(path.read_text(encoding="utf-8")) for path in files if path.is_file()]
+    return sorted(plans, key=lambda plan: -int(plan["budget_bytes"]))
+
+
 def export_pick(run: Path, pick: Pick, out: Path, *, overwrite: bool = False) -> Verified:
     """Write the picked trial as an artifact, reload it, and check size and predictions on the test split.
 

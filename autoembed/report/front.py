@@ -1,9 +1,9 @@
 """The front for people: terminal tables, Markdown tables and a picture, all from one FrontRecord."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -142,12 +142,25 @@ def plot_front(
     `error_bars`: 95 % t-intervals over seeds, or their range. Raises ValueError for other suffixes, and
     where no trial has the metric of `split`.
     """
-    if path.suffix.lower() not in (".png", ".svg"):
-        raise ValueError(f"{path}: a picture's name must end in .png or .svg")
+    _check_suffix(path)
     # matplotlib takes half a second to import; a table should not wait for it
     from autoembed.report.front_plot import draw_front, save
 
     save(draw_front(record, split=split, error_bars=error_bars, title=title), path)
+
+
+def plot_plans(plans: Sequence[Mapping[str, Any]], full_bytes: int, path: Path) -> None:
+    """Draw what the bytes of a joint search's plans went to, to a PNG or SVG file (explain_plot.py)."""
+    _check_suffix(path)
+    from autoembed.report.explain_plot import draw_plans
+    from autoembed.report.front_plot import save
+
+    save(draw_plans(plans, full_bytes), path)
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise ValueError(f"{path}: a picture's name must end in .png or .svg")
 
 
 def _is_shown(record: FrontRecord, point: Point) -> bool:

@@ -43,7 +43,7 @@ def draw_front(
     points = [point for point in record.points if name in point.metrics]
     if not points:
         raise ValueError(f"no complete trial has a {split} {record.objective}; there is nothing to draw")
-    with _style():
+    with styled():
         figure = Figure(figsize=(8.0, 5.0), layout="constrained")
         axes = figure.add_subplot()
         picture = _Picture(record, points, axes, split, error_bars)
@@ -56,12 +56,12 @@ def draw_front(
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG (200 dots per inch) or an SVG, by the suffix of `path`."""
-    with _style():
+    with styled():
         metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
         figure.savefig(path, dpi=200, metadata=metadata)
 
 
-def _style() -> AbstractContextManager[None]:
+def styled() -> AbstractContextManager[None]:
     return matplotlib.rc_context({"font.size": FONT_SIZE, "axes.linewidth": 0.8, "svg.hashsalt": SALT})
 
 
