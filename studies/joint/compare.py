@@ -1,0 +1,157 @@
+"""The joint search against single methods, from results.csv: paired differences, hypervolumes, equal loss.
+
+    python studies/joint/compare.py            Markdown on standard output
+
+Losses are of test AUC, against the full-precision model of the same seed. At every budget each method shows
+what its validation picked; pairs are of seeds that both have. `interval` is a 95 % t-interval over pairs.
+"""
+
+import csv
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoembed.statistics import Interval, mean_interval, paired_interval
+
+HERE = Path(__file__).parent
+DECADES, HEIGHT = 3.0, 0.01  # the box of hypervolumes, as in autoembed.front
+WITHIN = 0.0005
+
+
+@dataclass(frozen=True)
+class Pick:
+    """What one method shows for one budget with one seed."""
+
+    bytes: int
+    valid: float
+    loss: float
+
+
+Picks = Mapping[str, Mapping[int, Mapping[int, Pick]]]  # by method, budget, seed
+
+
+def main() -> None:
+    for data, (full, picks) in read().items():
+        print(f"## {data}\n")
+        print_budgets(full, picks)
+        print_hypervolumes(full, picks)
+        print_equal_loss(full, picks)
+
+
+def read() -> dict[str, tuple[int, Picks]]:
+    """By data set: bytes of full precision, and the picks."""
+    with (HERE / "results.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    found: dict[str, tuple[int, Picks]] = {}
+    for data in dict.fromkeys(row["data"] for row in rows):
+        mine = [row for row in rows if row["data"] == data]
+        full = {int(r["seed"]): r for r in mine if r["method"] == "full_precision"}
+        picks: dict[str, dict[int, dict[int, Pick]]] = defaultdict(lambda: defaultdict(dict))
+        for row in mine:
+            seed = int(row["seed"])
+            if row["method"] != "full_precision" and seed in full:
+                loss = float(full[seed]["test_auc"]) - float(row["test_auc"])
+                pick = Pick(int(row["total_bytes"]), float(row["valid_auc"]), loss)
+                picks[row["method"]][int(row["budget_bytes"])][seed] = pick
+        found[data] = int(next(iter(full.values()))["total_bytes"]), picks
+    return found
+
+
+def print_budgets(full: int, picks: Picks) -> None:
+    print("| budget | joint | best single method by validation | joint better by, paired | pairs |")
+    print("| --- | --- | --- | --- | --- |")
+    for budget in sorted(picks["joint"], reverse=True):
+        joint = picks["joint"][budget]
+        singles = {m: p[budget] for m, p in picks.items() if m != "joint" and budget in p}
+        line = f"| 1/{full / budget:.3g} | {text(mean_interval([p.loss for p in joint.values()]))} |"
+        if singles:
+            best = max(singles, key=lambda m: mean([p.valid for p in singles[m].values()]))
+            both = sorted(joint.keys() & singles[best].keys())
+            losses = [singles[best][s].loss for s in both]
+            gain = paired_interval(losses, [joint[s].loss for s in both])
+            print(f"{line} {best} {mean(losses):.4f} | {text(gain)} | {len(both)} |")
+        else:
+            print(f"{line} none fits | | |")
+    print()
+
+
+def print_hypervolumes(full: int, picks: Picks) -> None:
+    """Of the picks, seed by seed; `all single methods` takes at each budget the best by validation."""
+    print("| method | hypervolume on test | joint more by, paired |")
+    print("| --- | --- | --- |")
+    joint = {seed: hypervolume(full, picks["joint"], seed) for seed in seeds(picks["joint"])}
+    together: dict[int, dict[int, Pick]] = defaultdict(dict)
+    for method, budgets in picks.items():
+        for budget, by_seed in budgets.items() if method != "joint" else ():
+            for seed, pick in by_seed.items():
+                if seed not in together[budget] or pick.valid > together[budget][seed].valid:
+                    together[budget][seed] = pick
+    singles = {m: p for m, p in sorted(picks.items()) if m != "joint"}
+    print(f"| joint | {text(mean_interval(list(joint.values())))} | |")
+    for method, budgets in {**singles, **({"all single methods": together} if singles else {})}.items():
+        # a seed that only some budgets have would make a front of holes
+        whole = [s for s in seeds(budgets) if sum(s in b for b in budgets.values()) * 2 > len(budgets)]
+        volumes = {seed: hypervolume(full, budgets, seed) for seed in whole if seed in joint}
+        if volumes:
+            gain = paired_interval([joint[s] for s in volumes], list(volumes.values()))
+            print(f"| {method} | {text(mean_interval(list(volumes.values())))} | {text(gain)} |")
+    print()
+
+
+def print_equal_loss(full: int, picks: Picks) -> None:
+    """The smallest model within WITHIN, and bytes of the joint front at the losses of MPE's points."""
+    front = [(p.bytes, p.loss) for p in averages(picks["joint"])]
+    inside = [size for size, loss in front if loss <= WITHIN]
+    if inside:
+        print(f"Smallest joint model within {WITHIN} of full precision: {full / min(inside):.1f}x.")
+    for pick in sorted(set(averages(picks.get("mpe", {}))), key=lambda p: -p.bytes):
+        as_good = [size for size, loss in front if loss <= pick.loss]
+        if as_good:
+            print(
+                f"MPE at {full / pick.bytes:.1f}x loses {pick.loss:.4f}: the joint front is "
+                f"{pick.bytes / min(as_good):.2f}x smaller at that loss."
+            )
+    print()
+
+
+def averages(budgets: Mapping[int, Mapping[int, Pick]]) -> list[Pick]:
+    return [
+        Pick(
+            max(p.bytes for p in by_seed.values()),
+            mean([p.valid for p in by_seed.values()]),
+            mean([p.loss for p in by_seed.values()]),
+        )
+        for by_seed in budgets.values()
+    ]
+
+
+def hypervolume(full: int, budgets: Mapping[int, Mapping[int, Pick]], seed: int) -> float:
+    """Area in (log10 bytes, loss of test AUC) that the picks of a seed dominate, over the box."""
+    points = [by_seed[seed] for by_seed in budgets.values() if seed in by_seed]
+    gains = [(math.log10(full / p.bytes), HEIGHT - p.loss) for p in points]
+    area = covered = 0.0
+    for width, height in sorted(gains, reverse=True):
+        if width > 0 and height > covered:
+            area += width * (height - covered)
+            covered = height
+    return area / (DECADES * HEIGHT)
+
+
+def seeds(budgets: Mapping[int, Mapping[int, Pick]]) -> list[int]:
+    return sorted({seed for by_seed in budgets.values() for seed in by_seed})
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def text(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return f"{interval.mean:.4f}"
+    return f"{interval.mean:.4f} +- {(interval.high - interval.low) / 2:.4f}"
+
+
+if __name__ == "__main__":
+    main()
