@@ -20,10 +20,11 @@ from torch import Tensor
 from autoembed.budget import Footprint
 from autoembed.lookup import Lookup
 from autoembed.methods.base import Choice, Method, Table, TableSpec, knob
-from autoembed.methods.low_rows import LowRows, row_steps, to_codes
+from autoembed.methods.low_rows import LowRows
 from autoembed.packed import Packed, SegmentRows, pack
 from autoembed.plan import FieldPlan, Plan, Segment, own, plan_bytes
 from autoembed_kernels.dedupe import repeat
+from autoembed_kernels.low_row_update import row_steps, to_codes
 from autoembed_kernels.row_update import RowOptimizer
 
 _DTYPES = {"int8": torch.int8, "fp16": torch.float16, "bf16": torch.bfloat16}

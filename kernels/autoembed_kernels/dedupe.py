@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
+from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.native.loader import address, checked, native_for, threads
 from autoembed_kernels.operators import operators
 
@@ -154,12 +155,15 @@ def sum_repeats(gradient: Tensor, order: Tensor, starts: Tensor) -> Tensor:
 def eager_sum_repeats(gradient: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     """`sum_repeats` itself."""
     native = native_for(gradient, order, starts) if gradient.dtype == torch.float32 else None
-    if native is None:
-        # a bag over the gradient's rows is several times as fast as any scatter that adds
-        return embedding_bag(order, gradient, starts, mode="sum")
-    return native_sum_repeats(
-        native, gradient, order, starts, gradient.new_empty(len(starts), gradient.shape[1])
-    )
+    if native is not None:
+        out = gradient.new_empty(len(starts), gradient.shape[1])
+        return native_sum_repeats(native, gradient, order, starts, out)
+    if gradient.dtype == torch.float32 and triton_for(gradient, order, starts):
+        from autoembed_kernels.gpu.dedupe import triton_sum_repeats
+
+        return triton_sum_repeats(gradient.contiguous(), order, starts)
+    # a bag over the gradient's rows is several times as fast as any scatter that adds
+    return embedding_bag(order, gradient, starts, mode="sum")
 
 
 def native_sum_repeats(library: CDLL, gradient: Tensor, order: Tensor, starts: Tensor, out: Tensor) -> Tensor:

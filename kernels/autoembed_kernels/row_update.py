@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.native.loader import address, checked, native_for, threads
 from autoembed_kernels.operators import operators
 
@@ -119,11 +120,16 @@ def eager_row_update(
 ) -> None:
     """`row_update` itself."""
     gradient = gradient.contiguous()
-    native = native_for(weight, rows, gradient, *state.values()) if _is_float32(weight, gradient) else None
-    if native is None:
-        torch_row_update(optimizer, weight, state, rows, gradient, learning_rate)
-    else:
+    is_float32 = _is_float32(weight, gradient)
+    native = native_for(weight, rows, gradient, *state.values()) if is_float32 else None
+    if native is not None:
         native_row_update(native, optimizer, weight, state, rows, gradient, learning_rate)
+    elif is_float32 and weight.is_contiguous() and triton_for(weight, rows, gradient):
+        from autoembed_kernels.gpu.row_update import triton_row_update
+
+        triton_row_update(optimizer, weight, state, rows, gradient, learning_rate)
+    else:
+        torch_row_update(optimizer, weight, state, rows, gradient, learning_rate)
 
 
 def _is_float32(*tensors: Tensor) -> bool:

@@ -20,7 +20,17 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from autoembed_kernels.gpu import bitpack, look_up_packed, lsq, pair_products, philox, stochastic_round
+from autoembed_kernels.gpu import (
+    bitpack,
+    dedupe,
+    look_up_packed,
+    lsq,
+    pair_products,
+    philox,
+    row_update,
+    stochastic_round,
+)
+from autoembed_kernels.row_update import OPTIMIZERS
 
 ARCHITECTURES = (80, 90)
 
@@ -106,6 +116,30 @@ def quantization() -> Iterator[Case]:
         yield Case(lsq.mix_quantized_gradient_kernel, name, types, mixed)
 
 
+def updates() -> Iterator[Case]:
+    for dim in (16, 64):
+        sizes = {"CHUNK": dedupe.CHUNK, "COLUMNS": dim}
+        types = "*fp32 *i64 *i64 *fp32 i32 i32 i32"
+        warps = max(1, min(8, dedupe.CHUNK * dim // 512))
+        yield Case(dedupe.chunk_sums_kernel, f"{dim} columns", types, sizes, warps)
+        sizes = {"BLOCK": dedupe.VALUES // dim, "COLUMNS": dim}
+        types = "*fp32 *i64 *i64 *fp32 *fp32 i32 i32 i32"
+        yield Case(dedupe.sum_repeats_kernel, f"{dim} columns", types, sizes)
+        for optimizer in OPTIMIZERS if dim == 16 else ("rowwise_adagrad",):
+            for stored, name in enumerate(("fp32", "fp16", "bf16", "i8")):
+                types = {
+                    **{"weight": f"*{name}", "rows": "*i64", "gradient": "*fp32", "moment": "*fp32"},
+                    **{"square": "*fp32", "touches": "*i32", "steps": "*fp16", "numbers": "*fp64"},
+                    **{"chance": "*i64", "order": "*i64", "starts": "*i64", "chunk_sums": "*fp32"},
+                    **dict.fromkeys(("distinct", "lookups", "dim"), "i32"),
+                }
+                sizes = {"BLOCK": row_update.VALUES // dim, "COLUMNS": dim}
+                flags = {"STORED": stored, "CHANCE": stored > 0, "REPEATED": True}
+                constants = {"OPTIMIZER": OPTIMIZERS.index(optimizer), **flags, **sizes}
+                variant = f"{optimizer}, {name}{' by chance' * (stored > 0)}, {dim} columns"
+                yield Case(row_update.row_update_kernel, variant, " ".join(types.values()), constants)
+
+
 def report(case: Case, architecture: int) -> dict[str, Any]:
     """What the assembler says of the compiled case."""
     arguments = [name for name in case.kernel.arg_names if name not in case.constants]
@@ -133,7 +167,7 @@ def report(case: Case, architecture: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    cases = [*look_ups(), *random_numbers(), *packing(), *pairs(), *quantization()]
+    cases = [*look_ups(), *random_numbers(), *packing(), *pairs(), *quantization(), *updates()]
     kernels = []
     for sm in ARCHITECTURES:
         for case in cases:

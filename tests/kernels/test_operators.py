@@ -15,6 +15,7 @@ from autoembed_kernels.bitpack import pack_bits, unpack_bits
 from autoembed_kernels.dedupe import dedupe, repeat, sum_repeats, take_rows
 from autoembed_kernels.gather_packed import gather_packed
 from autoembed_kernels.look_up_packed import look_up_packed
+from autoembed_kernels.low_row_update import low_row_update, low_row_values
 from autoembed_kernels.lsq import Grid, fake_quantize, grid_table, mix_quantized
 from autoembed_kernels.ops.packed import rows_as_arguments, segments_as_arguments
 from autoembed_kernels.pair_products import pair_places, pair_products
@@ -71,6 +72,14 @@ def updated(name: str) -> tuple[object, ...]:
     return name, [0.9, 0.999], 1e-8, 0.1, weight, state, torch.tensor([1, 4]), drawn(2, 3, seed=1), 0.05
 
 
+def low_updated(dtype: torch.dtype) -> tuple[object, ...]:
+    weight = (drawn(10, 3) * 10).to(dtype)
+    steps = torch.full((10,), 0.125, dtype=torch.float16) if dtype is torch.int8 else None
+    rows = torch.tensor([1, 4])
+    held = ("adagrad", [0.9, 0.999], 1e-8, 0.1, weight, steps, [torch.zeros(10, 3)], rows)
+    return *held, low_row_values(weight, steps, rows), drawn(2, 3, seed=1), 0.05, [7, 3]
+
+
 def arguments() -> dict[str, list[tuple[object, ...]]]:
     """Operator -> calls of it."""
     values = drawn(4, 3)
@@ -90,6 +99,7 @@ def arguments() -> dict[str, list[tuple[object, ...]]]:
         "sum_repeats": [(drawn(7, 3), order, starts)],
         "repeat": [(leaf(4, 3), inverse, order, starts)],
         "row_update": [updated(name) for name in OPTIMIZERS],
+        "low_row_update": [low_updated(torch.float16), low_updated(torch.int8)],
         "gather_packed": [(packed.words, *held, torch.tensor([0, 1, 3]), torch.tensor([1, 6, 10]))],
         "look_up_packed": [(packed.words, *held, *served, torch.arange(51), 1)],
         "pack_bits": [(torch.arange(12, dtype=torch.uint8).view(2, 6) % 8, bits) for bits in (3, 8)],
@@ -156,6 +166,19 @@ def test_a_compiled_step_on_repeated_rows_equals_an_eager_one() -> None:
 
     zeros = torch.zeros(10, 3)
     compare(step, drawn(10, 3), zeros, zeros, torch.zeros(10, dtype=torch.int32), drawn(7, 3, seed=5))
+
+
+def test_a_compiled_step_on_rows_of_eight_bits_equals_an_eager_one() -> None:
+    def step(weight: Tensor, steps: Tensor, gradient: Tensor) -> Tensor:
+        rows = torch.tensor([1, 4])
+        values = low_row_values(weight, steps, rows)
+        low_row_update(
+            *(RowOptimizer("sgd"), weight, steps, {}, rows, values.clone(), gradient, 0.05), (2**63 + 1, 3)
+        )
+        return values
+
+    weight = torch.arange(-15, 15, dtype=torch.int8).view(10, 3)
+    compare(step, weight, torch.full((10,), 0.125, dtype=torch.float16), drawn(2, 3, seed=1))
 
 
 def test_the_gradient_of_repeats_is_summed_in_a_compiled_graph() -> None:

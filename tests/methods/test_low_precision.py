@@ -4,9 +4,10 @@ from methods.settings import all_rows, batch, spec
 
 from autoembed.methods.full_precision import FullPrecision
 from autoembed.methods.low_precision import LowPrecision, LowPrecisionTable
-from autoembed.methods.low_rows import LowRows, row_steps
+from autoembed.methods.low_rows import LowRows
 from autoembed.packed import PackedTable
 from autoembed.plan import PROFILES, plan_bytes
+from autoembed_kernels.low_row_update import row_steps, write_low_rows
 from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, row_update
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -152,7 +153,7 @@ def test_small_steps_stall_in_eight_bits_too_unless_rounded_by_chance() -> None:
         # the first column is 127 steps of 1 / 128 and is not pushed, so that the step of the row stays
         ones = torch.full((264, 8), 0.5)
         ones[:, 0] = 127 / 128
-        made.rows._write(rows, ones)
+        write_low_rows(made.rows.weight, made.rows.steps, rows, ones, None)
         assert (made.rows.weight[:, 0] == 127).all()
         before = made.rows.read(rows)
         for _ in range(200):

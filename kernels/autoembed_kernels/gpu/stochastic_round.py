@@ -29,6 +29,15 @@ def to_sixteen_bits(values, words, HALF: tl.constexpr):
 
 
 @triton.jit
+def to_nearest_bfloat16(values):
+    """values float32 -> bfloat16, halves to the even one; the interpreter's own cast cuts bits off."""
+    bits = values.to(tl.uint32, bitcast=True)
+    rounded = bits + 0x7FFF + ((bits >> 16) & 1)
+    kept = tl.where(values != values, bits | 0x400000, rounded)
+    return (kept >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
+
+
+@triton.jit
 def to_codes(values, steps, words, lowest, highest):
     """values and steps float32, words uint32, of one shape -> whole numbers of steps, float64."""
     codes = tl.floor(values.to(tl.float64) / steps.to(tl.float64) + words.to(tl.float64) * (2.0**-32))

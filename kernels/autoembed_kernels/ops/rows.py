@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from autoembed_kernels.dedupe import eager_dedupe, eager_sum_repeats, eager_take_rows
+from autoembed_kernels.low_row_update import eager_low_row_update
 from autoembed_kernels.row_update import RowOptimizer, eager_row_update
 
 
@@ -117,5 +118,54 @@ def _(
     rows: Tensor,
     gradient: Tensor,
     learning_rate: float,
+) -> None:
+    return None
+
+
+@torch.library.custom_op(
+    "autoembed::low_row_update",
+    mutates_args=("weight", "steps", "state"),
+    schema=(
+        "(str name, float[] betas, float eps, float l2, Tensor(a!) weight, Tensor(b!)? steps, "
+        "Tensor(c!)[] state, Tensor rows, Tensor values, Tensor gradient, float learning_rate, int[] chance) "
+        "-> ()"
+    ),
+)
+def low_row_update(
+    name: str,
+    betas: Sequence[float],
+    eps: float,
+    l2: float,
+    weight: Tensor,
+    steps: Tensor | None,
+    state: Sequence[Tensor],
+    rows: Tensor,
+    values: Tensor,
+    gradient: Tensor,
+    learning_rate: float,
+    chance: Sequence[int],
+) -> None:
+    """state: in the order of the optimizer's `state_names`; chance: seed and update, or nothing."""
+    optimizer = RowOptimizer(name, (betas[0], betas[1]), eps, l2)
+    held = dict(zip(optimizer.state_names, state, strict=True))
+    # a copy: an operator may change only what it says
+    stored = (optimizer, weight, steps, held, rows, values.clone(), gradient, learning_rate)
+    eager_low_row_update(*stored, (chance[0], chance[1]) if chance else None)
+
+
+@low_row_update.register_fake
+def _(
+    name: str,
+    betas: Sequence[float],
+    eps: float,
+    l2: float,
+    weight: Tensor,
+    steps: Tensor | None,
+    state: Sequence[Tensor],
+    rows: Tensor,
+    values: Tensor,
+    gradient: Tensor,
+    learning_rate: float,
+    chance: Sequence[int],
 ) -> None:
     return None

@@ -1,0 +1,164 @@
+"""Row updates on a GPU in one kernel: repeated gradients summed, optimizer, cast, state. See `row_update`.
+
+A program serves BLOCK distinct rows and all columns; their gradients, moments and new values stay in
+registers between being read and written once. Rows may be stored as float32, float16, bfloat16 or int8 codes
+with a step each (`low_row_update`), cast by chance with the words of `row_words` or to the nearest.
+
+Numbers that change from step to step (rate, seed, number of the update) lie in memory, where they can change
+between plays of a CUDA graph.
+"""
+
+import math
+from functools import lru_cache
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from autoembed_kernels.dedupe import Repeats
+from autoembed_kernels.gpu.dedupe import chunk_sums, repeated_sum, span_of
+from autoembed_kernels.gpu.philox import padded_columns, seed_and_step, words_of_rows
+from autoembed_kernels.gpu.stochastic_round import to_codes, to_nearest_bfloat16, to_sixteen_bits
+from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer
+
+VALUES = 256  # of a program: twice as many spill on sm_80
+_ADAM, _ADAGRAD, _ROWWISE = (
+    tl.constexpr(OPTIMIZERS.index(name)) for name in ("adam", "adagrad", "rowwise_adagrad")
+)
+STORED = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.int8: 3}
+_FP16, _BF16, _INT8 = tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
+
+
+@triton.jit
+def _row_steps(values):
+    """`row_steps` of values (BLOCK, COLUMNS) whose unused columns are zero -> (BLOCK,)."""
+    largest = tl.max(tl.abs(values), axis=1)
+    steps = tl.maximum((largest.to(tl.float64) / 127.0).to(tl.float32), 2.0**-14)
+    return ((steps.to(tl.uint32, bitcast=True) + 0xFFFF) & 0xFFFF0000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def row_update_kernel(
+    weight, rows, gradient, moment, square, touches, steps, numbers, chance, order, starts, chunk_sums,
+    distinct, lookups, dim,
+    OPTIMIZER: tl.constexpr, STORED: tl.constexpr, CHANCE: tl.constexpr, REPEATED: tl.constexpr,
+    BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    u = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    column = tl.arange(0, COLUMNS)[None, :]
+    if REPEATED:
+        start, stop = span_of(starts, u, distinct, lookups)
+        g = repeated_sum(gradient, order, chunk_sums, start, stop, dim, BLOCK, COLUMNS)
+        here = start < stop  # places behind the last distinct row have no look-up
+    else:
+        here = u < distinct
+        g = tl.load(gradient + u[:, None] * dim + column, mask=here[:, None] & (column < dim), other=0.0)
+    live = here[:, None] & (column < dim)
+    row = tl.load(rows + u, mask=here, other=0)
+    at = row[:, None] * dim + column
+    old = tl.load(weight + at, mask=live, other=0.0).to(tl.float32)
+    if STORED == _INT8:
+        old = old * tl.load(steps + row, mask=here, other=0.0).to(tl.float32)[:, None]
+
+    rate = tl.load(numbers).to(tl.float32)
+    eps = tl.load(numbers + 1).to(tl.float32)
+    g = tl.where(live, g + tl.load(numbers + 2).to(tl.float32) * old, 0.0)
+    if OPTIMIZER == _ADAM:
+        kept1, kept2 = tl.load(numbers + 3), tl.load(numbers + 4)
+        t = tl.load(touches + row, mask=here, other=0) + 1
+        m = tl.load(moment + at, mask=live, other=0.0)
+        m += (1.0 - kept1).to(tl.float32) * (g - m)
+        v = tl.load(square + at, mask=live, other=0.0) * kept2.to(tl.float32)
+        v += (1.0 - kept2).to(tl.float32) * g * g
+        tl.store(touches + row, t, mask=here)
+        tl.store(moment + at, m, mask=live)
+        tl.store(square + at, v, mask=live)
+        # in float64, where 1 - beta^t keeps its digits after the first step, too
+        one_less1 = (1.0 - tl.exp(t.to(tl.float64) * tl.load(numbers + 5))).to(tl.float32)
+        one_less2 = (1.0 - tl.exp(t.to(tl.float64) * tl.load(numbers + 6))).to(tl.float32)
+        root = tl.sqrt_rn(v / one_less2[:, None]) + eps
+        change = m / root / one_less1[:, None]
+    elif OPTIMIZER == _ADAGRAD:
+        total = tl.load(square + at, mask=live, other=0.0) + g * g
+        tl.store(square + at, total, mask=live)
+        change = g / (tl.sqrt_rn(total) + eps)
+    elif OPTIMIZER == _ROWWISE:
+        total = tl.load(square + row, mask=here, other=0.0) + tl.sum(g * g, axis=1) / dim
+        tl.store(square + row, total, mask=here)
+        change = g / (tl.sqrt_rn(total) + eps)[:, None]
+    else:
+        change = g
+    new = tl.where(live, old - rate * change, 0.0)
+
+    if STORED == _INT8:
+        step = _row_steps(new)
+        tl.store(steps + row, step.to(tl.float16), mask=here)
+    if CHANCE:
+        words = words_of_rows(tl.load(chance), tl.load(chance + 1), row, COLUMNS)
+        if STORED == _INT8:
+            stored = to_codes(new, step[:, None] + 0.0 * new, words, -127.0, 127.0).to(tl.int8)
+        else:
+            stored = to_sixteen_bits(new, words, STORED == _FP16)
+    elif STORED == _INT8:
+        # adding 1.5 2^23 leaves no bits for a fraction
+        codes = (tl.div_rn(new, step[:, None] + 0.0 * new) + 12582912.0) - 12582912.0
+        stored = tl.minimum(tl.maximum(codes, -127.0), 127.0).to(tl.int8)
+    elif STORED == _FP16:
+        stored = new.to(tl.float16)
+    elif STORED == _BF16:
+        stored = to_nearest_bfloat16(new)
+    else:
+        stored = new
+    tl.store(weight + at, stored, mask=live)
+
+
+@lru_cache(maxsize=64)
+def numbers_of(optimizer: RowOptimizer, learning_rate: float, device: torch.device) -> Tensor:
+    """rate, eps, l2, both betas and their logarithms as the kernel reads them, (7,) float64."""
+    logs = [math.log(beta) if beta > 0 else -math.inf for beta in optimizer.betas]
+    held = [learning_rate, optimizer.eps, optimizer.l2, *optimizer.betas, *logs]
+    return torch.tensor(held, dtype=torch.float64, device=device)
+
+
+def triton_row_update(
+    optimizer: RowOptimizer,
+    weight: Tensor,
+    state: dict[str, Tensor],
+    rows: Tensor,
+    gradient: Tensor,
+    learning_rate: float | Tensor,
+    *,
+    repeats: Repeats | None = None,
+    steps: Tensor | None = None,
+    chance: tuple[int, int] | Tensor | None = None,
+) -> None:
+    """`row_update`, and `low_row_update` of a weight that is not float32; no check of the rows.
+
+    gradient: (U, D) of the distinct rows, or with `repeats` (N, D) of the look-ups. learning_rate may be
+    `numbers_of` and chance `seed_and_step` where a CUDA graph is to read them anew.
+    """
+    if rows.numel() == 0:
+        return
+    gradient = gradient.contiguous()
+    numbers = learning_rate
+    if not isinstance(numbers, Tensor):
+        numbers = numbers_of(optimizer, numbers, weight.device)
+    if chance is not None and not isinstance(chance, Tensor):
+        chance = seed_and_step(*chance, weight.device)
+    columns = padded_columns(weight.shape[1])
+    block = max(1, VALUES // columns)
+    spans: tuple[Tensor | None, ...] = (None, None, None)
+    if repeats is not None:
+        spans = (repeats.order, repeats.starts, chunk_sums(gradient, repeats.order, repeats.starts))
+    row_update_kernel[(triton.cdiv(len(rows), block),)](
+        *(weight, rows, gradient, state.get("moment"), state.get("square", state.get("square_sum"))),
+        *(state.get("touches"), steps, numbers, chance, *spans),
+        *(len(rows), len(gradient), weight.shape[1]),
+        OPTIMIZER=OPTIMIZERS.index(optimizer.name),
+        STORED=STORED[weight.dtype],
+        CHANCE=chance is not None,
+        REPEATED=repeats is not None,
+        BLOCK=block,
+        COLUMNS=columns,
+    )

@@ -1,0 +1,128 @@
+"""One optimizer step on rows stored in 16 or 8 bits: read as float32, updated and cast back.
+
+A row of 8 bits is codes c of -127 .. 127 and a step s of its own: the value is c s, with s = max |w| / 127 of
+the updated row, rounded up to 8 significant bits and at least 2^-14, so that float16 holds s exactly (and
+128 s, too).
+
+    w' = `row_update` of w = c s in float32,      s' = step of w',      c' = cast(w' / s')
+
+Casts go to the nearest, or up or down by chance: with (seed, update) the word that casts column j of row r is
+word j of `row_words(seed, update, r)`.
+"""
+
+import torch
+from torch import Tensor
+
+from autoembed_kernels.gpu.present import triton_for
+from autoembed_kernels.operators import operators
+from autoembed_kernels.philox import row_words
+from autoembed_kernels.row_update import RowOptimizer, row_update
+from autoembed_kernels.stochastic_round import stochastic_codes, stochastic_round
+
+LARGEST_CODE = 127
+
+
+def low_row_update(
+    optimizer: RowOptimizer,
+    weight: Tensor,
+    steps: Tensor | None,
+    state: dict[str, Tensor],
+    rows: Tensor,
+    values: Tensor,
+    gradient: Tensor,
+    learning_rate: float,
+    chance: tuple[int, int] | None,
+) -> None:
+    """Update weight (R, D) float16, bfloat16 or int8 and its float32 state at distinct rows (U,), in place.
+
+    steps (R,) float16 of int8 rows, else None. values (U, D) are `low_row_values` of the rows and may be
+    overwritten; gradient (U, D) float32. chance: seed and number of the update; None casts to the nearest.
+    """
+    if torch.compiler.is_compiling():
+        held = [state[name] for name in optimizer.state_names]
+        settings = (optimizer.name, optimizer.betas, optimizer.eps, optimizer.l2)
+        # operators take 64-bit integers with a sign
+        words = [] if chance is None else [(chance[0] + 2**63) % 2**64 - 2**63, chance[1]]
+        operators().low_row_update(
+            *settings, weight, steps, held, rows, values, gradient, learning_rate, words
+        )
+    else:
+        eager_low_row_update(optimizer, weight, steps, state, rows, values, gradient, learning_rate, chance)
+
+
+def eager_low_row_update(
+    optimizer: RowOptimizer,
+    weight: Tensor,
+    steps: Tensor | None,
+    state: dict[str, Tensor],
+    rows: Tensor,
+    values: Tensor,
+    gradient: Tensor,
+    learning_rate: float,
+    chance: tuple[int, int] | None,
+) -> None:
+    """`low_row_update` itself."""
+    if weight.is_contiguous() and triton_for(weight, rows, gradient):
+        from autoembed_kernels.gpu.row_update import triton_row_update
+
+        held = (optimizer, weight, state, rows, gradient, learning_rate)
+        triton_row_update(*held, steps=steps, chance=chance)
+    else:
+        torch_low_row_update(optimizer, weight, steps, state, rows, values, gradient, learning_rate, chance)
+
+
+def low_row_values(weight: Tensor, steps: Tensor | None, rows: Tensor) -> Tensor:
+    """The values (U, D) float32 of rows (U,)."""
+    values = weight.index_select(0, rows).float()
+    return values if steps is None else values * steps[rows].float().unsqueeze(1)
+
+
+def torch_low_row_update(
+    optimizer: RowOptimizer,
+    weight: Tensor,
+    steps: Tensor | None,
+    state: dict[str, Tensor],
+    rows: Tensor,
+    values: Tensor,
+    gradient: Tensor,
+    learning_rate: float,
+    chance: tuple[int, int] | None,
+) -> None:
+    """`low_row_update` on any device: float32 copies of the rows and their state, updated and put back."""
+    chosen = {name: state[name].index_select(0, rows) for name in optimizer.state_names}
+    places = torch.arange(len(rows), device=rows.device)
+    row_update(optimizer, values, chosen, places, gradient, learning_rate)
+    for name, moved in chosen.items():
+        state[name].index_copy_(0, rows, moved)
+    write_low_rows(weight, steps, rows, values, chance)
+
+
+def write_low_rows(
+    weight: Tensor, steps: Tensor | None, rows: Tensor, values: Tensor, chance: tuple[int, int] | None
+) -> None:
+    """Store values (U, D) float32 in distinct rows (U,)."""
+    words = None if chance is None else row_words(*chance, rows, values.shape[1])
+    if steps is not None:
+        found = row_steps(values)
+        steps.index_copy_(0, rows, found.squeeze(1).half())
+        stored = to_codes(values, found, words)
+    elif words is None:
+        stored = values.to(weight.dtype)
+    else:
+        stored = stochastic_round(values, words, weight.dtype)
+    weight.index_copy_(0, rows, stored)
+
+
+def row_steps(values: Tensor) -> Tensor:
+    """values (N, D) -> the step of every row (N, 1) float32, which float16 and bfloat16 hold exactly."""
+    # in float64, where 127 s / 127 is s again: a row that does not move keeps its step
+    steps = (values.abs().amax(1, keepdim=True).double() / LARGEST_CODE).float().clamp(min=2.0**-14)
+    # up, not to the nearest: no code may exceed the largest
+    return ((steps.view(torch.int32) + 0xFFFF) & ~0xFFFF).view(torch.float32)
+
+
+def to_codes(values: Tensor, steps: Tensor, words: Tensor | None) -> Tensor:
+    """values (N, D) -> int8 codes by chance, or to the nearest without words."""
+    if words is not None:
+        return stochastic_codes(values, steps, words, -LARGEST_CODE, LARGEST_CODE)
+    return (values / steps).round().clamp(-LARGEST_CODE, LARGEST_CODE).to(torch.int8)
