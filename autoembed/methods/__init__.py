@@ -16,6 +16,7 @@ from autoembed.methods.hashing import Hashing
 from autoembed.methods.low_precision import LowPrecision
 from autoembed.methods.mixed_dimension import MixedDimension
 from autoembed.methods.mpe import Mpe
+from autoembed.methods.mpe_budget import MpeBudget
 from autoembed.methods.quotient_remainder import QuotientRemainder
 from autoembed.methods.robe import Robe
 from autoembed.methods.uniform import Uniform
@@ -35,6 +36,7 @@ METHODS: dict[str, type[Method]] = {
         Fiited,
         MixedDimension,
         Mpe,
+        MpeBudget,
     )
 }
 

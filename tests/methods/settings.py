@@ -42,6 +42,8 @@ SETTINGS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("mixed_dimension", {"alpha": 0.0, "keep": 0.4, "blocks": "group", "bits": 16}),
     ("mpe", {"groups": 16, "penalty": 1e-4}),
     ("mpe", {"groups": 7, "penalty": 1e-2, "tau": 0.02}),
+    ("mpe_budget", {"groups": 16, "ratio": 0.2}),
+    ("mpe_budget", {"groups": 40, "ratio": 0.45}),
 )
 
 # what must not shrink the file when it grows, everything else being equal

@@ -1,0 +1,82 @@
+"""MPE under a budget: it holds whatever was learned, and the multiplier drives the bytes to it."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from methods.settings import batch, spec
+
+from autoembed.methods import make_method
+from autoembed.methods.full_precision import FullPrecision
+from autoembed.methods.mpe_budget import MpeBudgetTable
+from autoembed.plan import plan_bytes
+from autoembed_kernels.row_update import RowOptimizer
+
+
+def table(ratio: float = 0.3, groups: int = 16) -> MpeBudgetTable:
+    method = make_method("mpe_budget", {"ratio": ratio, "groups": groups})
+    made = method.table(spec(), torch.Generator().manual_seed(1), RowOptimizer("adam"))
+    assert isinstance(made, MpeBudgetTable)
+    return made
+
+
+@given(st.integers(0, 10_000), st.floats(0.15, 0.5), st.integers(1, 40), st.floats(0.01, 100.0))
+@settings(deadline=None, max_examples=40)
+def test_the_budget_holds_whatever_the_mixture_says(
+    seed: int, ratio: float, groups: int, spread: float
+) -> None:
+    made = table(ratio, groups)
+    with torch.no_grad():
+        made.gamma.copy_(
+            torch.randn(made.gamma.shape, generator=torch.Generator().manual_seed(seed)) * spread
+        )
+    made.settle()
+    assert plan_bytes(made.plan()).total <= made.budget
+
+
+def test_with_room_for_all_it_chooses_as_mpe_does() -> None:
+    made = table(ratio=0.5, groups=4)
+    assert set(made.chosen_bits().tolist()) == {6}
+
+
+def test_the_least_wanted_bytes_go_first() -> None:
+    made = table(ratio=0.16, groups=4)
+    with torch.no_grad():
+        made.gamma[:, -1] = 1.0  # every group wants 6 bits, but for the rarest, which wants none
+        made.gamma[0] = 0.0
+        made.gamma[0, 0] = 1.0
+    bits = made.chosen_bits()
+    assert bits[0] == 0 and bits.max() == 6
+
+
+def test_the_multiplier_drives_the_expected_bytes_to_the_budget() -> None:
+    made = table(ratio=0.15, groups=8)
+    optimizer = torch.optim.Adam(made.parameters(), lr=1e-2)
+    first = made.excess().item()
+    assert first > 0.1
+    for step in range(1, 1501):
+        optimizer.zero_grad()
+        loss = (made(batch(32, step)) * 1e-3).square().mean() + made.penalty()
+        loss.backward()
+        optimizer.step()
+        made.after_step(step)
+    assert made.multiplier > 0 and made.excess().item() < 0.05
+
+
+def test_expected_bytes_are_those_of_the_rows() -> None:
+    made = table(ratio=0.3, groups=8)
+    with torch.no_grad():
+        made.gamma.zero_()[:, 2] = 50.0
+    bits = np.full(made.groups.count, int(made.bits[2]))
+    packed = plan_bytes(made.plan())
+    room = made.budget - packed.total + packed.payload
+    assert bits[0] == 2
+    assert (made.excess().item() + 1) * room == pytest.approx(packed.payload, rel=0.1)
+
+
+def test_a_budget_below_the_empty_file_is_refused_with_the_number() -> None:
+    method = make_method("mpe_budget", {"ratio": 0.001})
+    assert FullPrecision().footprint(spec()).high_bytes * 0.001 < 100
+    with pytest.raises(ValueError, match="without a row the file takes"):
+        method.footprint(spec())
