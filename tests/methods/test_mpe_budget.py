@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from methods.settings import batch, spec
+from methods.settings import spec
 
 from autoembed.methods import make_method
 from autoembed.methods.full_precision import FullPrecision
@@ -50,20 +50,20 @@ def test_the_least_wanted_bytes_go_first() -> None:
     assert bits[0] == 0 and bits.max() == 6
 
 
-def test_the_multiplier_drives_the_expected_bytes_to_the_budget() -> None:
+def test_the_multiplier_finds_the_price_that_a_task_pays_for_bytes() -> None:
     made = table(ratio=0.2, groups=8)
-    with torch.no_grad():
-        made.gamma[:, -1] = 0.3  # nearly all of the mixture at 6 bits
-    optimizer = torch.optim.Adam(made.parameters(), lr=1e-2)
-    first = made.excess().item()
-    assert first > 0.1
-    for step in range(1, 1501):
+    gamma = [made.gamma]
+    optimizer = torch.optim.Adam(gamma, lr=2e-3)
+    for step in range(1, 3001):
         optimizer.zero_grad()
-        loss = (made(batch(32, step)) * 1e-3).square().mean() + made.penalty()
-        loss.backward()
+        worth = (made.mixture() @ made.bits * made.share).sum()  # one more budget of bytes saves 0.3
+        penalty = made.penalty()
+        assert penalty is not None
+        (penalty - 0.3 * worth).backward()
         optimizer.step()
         made.after_step(step)
-    assert made.multiplier > 0 and made.excess().item() < 0.05
+    assert made.multiplier == pytest.approx(0.3, rel=0.2)
+    assert abs(made.excess().item()) < 0.05
 
 
 def test_expected_bytes_are_those_of_the_rows() -> None:
