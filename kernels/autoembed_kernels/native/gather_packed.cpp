@@ -235,7 +235,7 @@ class Finder {
     Finder(const PackedRows& rows, int64_t segments, int64_t columns)
         : rows_(rows), segments_(segments), hints_(columns) {}
 
-    INLINE int64_t operator()(int64_t row) {
+    INLINE int64_t operator()(int64_t row) const {
         FieldRange& field = hints_[column_];
         if (++column_ == hints_.size()) column_ = 0;
         if (row < field.start || row >= field.stop) field = range_of(row);
@@ -263,8 +263,9 @@ class Finder {
 
     const PackedRows& rows_;
     int64_t segments_;
-    std::vector<FieldRange> hints_;
-    size_t column_ = 0;
+    // kept by a const operator: a mutable lambda with attributes is written differently for GCC and Clang
+    mutable std::vector<FieldRange> hints_;
+    mutable size_t column_ = 0;
 };
 
 }  // namespace
@@ -290,7 +291,7 @@ EXPORT int64_t autoembed_look_up_packed(const uint8_t* payload, int64_t bytes, c
     const std::vector<Segment> segments = read_segments(*packed);
     const PackedRows& a = *addresses;
     return gather_all(count, packed->width, out, threads, [&]() INLINE_LAMBDA {
-        return [&, find = Finder(a, packed->count, columns)](int64_t n, Place& place) mutable INLINE_LAMBDA {
+        return [&, find = Finder(a, packed->count, columns)](int64_t n, Place& place) INLINE_LAMBDA {
             int64_t row = rows[n];
             if (static_cast<uint64_t>(row) >= static_cast<uint64_t>(a.rows)) return false;
             int64_t s = find(row);
