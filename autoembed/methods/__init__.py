@@ -7,6 +7,7 @@ from typing import Any
 
 from autoembed.config import ConfigError
 from autoembed.methods.base import Float, Method
+from autoembed.methods.cached_low_precision import CachedLowPrecision
 from autoembed.methods.cafe_offline import CafeOffline
 from autoembed.methods.fiited import Fiited
 from autoembed.methods.fp16 import Fp16
@@ -27,6 +28,7 @@ METHODS: dict[str, type[Method]] = {
         FullPrecision,
         Fp16,
         LowPrecision,
+        CachedLowPrecision,
         Uniform,
         FrequencyCut,
         Hashing,

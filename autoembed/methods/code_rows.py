@@ -1,0 +1,53 @@
+"""Rows held as integer codes of 4 or 8 bits with a step each, packed while they train; no float32 copy.
+
+A row of b bits is codes c of -(2^(b-1) - 1) .. 2^(b-1) - 1 and a step s of its own: the value is c s, with s
+= max |w| / (2^(b-1) - 1) of the row as it was written, rounded up to 8 significant bits and at least 2^-14,
+so that a packed row holds s exactly in half precision, and FBGEMM's bias, 2^(b-1) s, too. Codes are rounded
+by chance, by words of (seed, number of the write, row, column) alone.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from autoembed_kernels.bitpack import pack_bits, packed_row_bytes, unpack_bits
+from autoembed_kernels.philox import row_words
+from autoembed_kernels.stochastic_round import stochastic_codes
+
+
+class CodeRows(nn.Module):
+    """weight (R, ceil(D b / 8)) uint8: packed codes; steps (R,) float16."""
+
+    weight: Tensor
+    steps: Tensor
+
+    def __init__(self, rows: int, dim: int, bits: int, seed: int) -> None:
+        super().__init__()
+        self.dim, self.bits, self.seed = dim, bits, seed
+        self.largest = (1 << (bits - 1)) - 1
+        self.writes = 0
+        self.register_buffer("weight", torch.zeros(rows, packed_row_bytes(dim, bits), dtype=torch.uint8))
+        self.register_buffer("steps", torch.ones(rows, dtype=torch.float16))
+
+    def read(self, rows: Tensor) -> Tensor:
+        """The values (N, D) float32 of rows (N,)."""
+        packed = self.weight.index_select(0, rows)
+        codes = unpack_bits(packed, self.dim, self.bits).float() - (1 << (self.bits - 1))
+        return codes * self.steps[rows].float().unsqueeze(1)
+
+    @torch.no_grad()
+    def write(self, rows: Tensor, values: Tensor) -> None:
+        """Store values (N, D) float32 in distinct rows (N,), up or down by chance."""
+        steps = self.row_steps(values)
+        words = row_words(self.seed, self.writes, rows, self.dim)
+        codes = stochastic_codes(values, steps, words, -self.largest, self.largest)
+        packed = pack_bits((codes.int() + (1 << (self.bits - 1))).to(torch.uint8), self.bits)
+        self.weight.index_copy_(0, rows, packed)
+        self.steps.index_copy_(0, rows, steps.squeeze(1).half())
+        self.writes += 1
+
+    def row_steps(self, values: Tensor) -> Tensor:
+        """values (N, D) -> the step of every row (N, 1) float32, which float16 and bfloat16 hold exactly."""
+        # in float64, where 127 s / 127 is s again: a row that does not move keeps its step
+        exact = (values.abs().amax(1, keepdim=True).double() / self.largest).float().clamp(min=2.0**-14)
+        # up, not to the nearest: no code may exceed the largest
+        return ((exact.view(torch.int32) + 0xFFFF) & ~0xFFFF).view(torch.float32)

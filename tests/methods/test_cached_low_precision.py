@@ -1,0 +1,111 @@
+"""Codes with a cache: reads are always the latest values, flushing keeps expectations, hot rows are exact."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from methods.settings import all_rows, batch, spec, stats
+
+from autoembed.methods import make_method
+from autoembed.methods.cached_low_precision import CachedTable
+from autoembed.methods.code_rows import CodeRows
+from autoembed.packed import PackedTable
+from autoembed_kernels.row_update import RowOptimizer
+
+PROFILE = "packed-row-scale"
+
+
+def table(**parameters: object) -> CachedTable:
+    made = make_method("cached_low_precision", parameters).table(
+        spec(PROFILE), torch.Generator().manual_seed(2), RowOptimizer("sgd")
+    )
+    assert isinstance(made, CachedTable)
+    return made
+
+
+@given(bits=st.sampled_from([4, 8]), dim=st.integers(1, 9), rows=st.integers(1, 20), seed=st.integers(0, 999))
+@settings(deadline=None, max_examples=40)
+def test_codes_keep_rows_within_a_step_and_unmoved_rows_as_they_are(
+    bits: int, dim: int, rows: int, seed: int
+) -> None:
+    held = CodeRows(rows, dim, bits, seed)
+    values = torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed))
+    values[0] = 0.0
+    every = torch.arange(rows)
+    held.write(every, values)
+    read = held.read(every)
+    steps = held.steps.float().unsqueeze(1)
+    assert ((read - values).abs() <= steps * (1 + 1e-6)).all() and not read[0].any()
+    held.write(every, read)
+    # a row that was rounded to its largest code keeps its step, and with it all of its codes
+    same = read.abs().amax(1) >= held.largest * steps.squeeze(1) * (1 - 1e-6)
+    assert torch.equal(held.read(every)[same], read[same])
+
+
+def test_rounding_by_chance_has_the_value_as_its_mean() -> None:
+    value = torch.tensor([[0.013, 1.0, -0.41, 0.77]])
+    held = CodeRows(1, 4, 4, seed=5)
+    reads = []
+    for _ in range(3000):
+        held.write(torch.zeros(1, dtype=torch.int64), value)
+        reads.append(held.read(torch.zeros(1, dtype=torch.int64)))
+    mean = torch.cat(reads).mean(0)
+    error = float(held.steps[0]) / 2 / 3000**0.5
+    assert ((mean - value[0]).abs() < 4 * error).all()
+
+
+@pytest.mark.parametrize("placement", ["lru", "lfu"])
+def test_a_row_in_the_cache_trains_in_float32_until_it_leaves(placement: str) -> None:
+    made = table(bits=4, cache=1.0, placement=placement)
+    example = batch(64, seed=1)
+    with torch.enable_grad():
+        before = made(example)
+        before.sum().backward()
+    made.update(1e-5)  # far below half a step of 4 bits
+    assert made.cache is not None
+    rows, slots = made.cache.rows()
+    moved = made.cached[slots] - made.codes.read(rows)
+    assert (moved != 0).any(1).float().mean() > 0.9 and float(moved.abs().max()) < 1e-3
+    values = {row: made.cached[slot].clone() for row, slot in zip(rows.tolist(), slots.tolist(), strict=True)}
+    steps = made.codes.steps
+    made.flush()
+    assert len(made.cache.rows()[0]) == 0
+    for row, value in list(values.items())[:20]:
+        read = made.codes.read(torch.tensor([row]))[0]
+        assert ((read - value).abs() <= float(steps[row]) * (1 + 1e-3)).all()
+
+
+def test_evaluation_changes_nothing() -> None:
+    made = table(cache=0.05)
+    made(batch(64, seed=1)).sum().backward()
+    made.update(0.1)
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    with torch.no_grad():
+        first = made(all_rows())
+    assert all(torch.equal(before[name], value) for name, value in made.state_dict().items())
+    with torch.no_grad():
+        assert torch.equal(made(all_rows()), first)
+
+
+def test_the_most_frequent_rows_are_exact_under_rank() -> None:
+    made = table(bits=4, cache=0.1, placement="rank")
+    hot = made.hot.tolist()
+    assert sum(hot) == round(0.1 * stats().rows)
+    counts = stats().fields[0].counts
+    assert hot[0] > 5 and counts[1:].tolist() == sorted(counts[1:].tolist(), reverse=True)
+    plan = made.plan()
+    assert plan.fields[0].segments[0].precision == "fp32" and plan.fields[0].segments[0].stop == hot[0]
+    assert made.resident is not None
+    reader = PackedTable(made.pack(), stats().first_rows)
+    torch.testing.assert_close(reader.decode(0)[: hot[0]], made.resident.weight[: hot[0]], atol=0, rtol=0)
+
+
+def test_training_holds_fewer_bytes_the_fewer_bits_and_slots() -> None:
+    sizes = [table(bits=bits, cache=cache).training_bytes for bits in (4, 8) for cache in (0.01, 0.3)]
+    full = 4 * 8 * stats().rows
+    assert sizes[0] < sizes[1] and sizes[2] < sizes[3] and sizes[0] < sizes[2] and sizes[0] < full
+
+
+def test_a_profile_without_scales_in_the_rows_is_refused() -> None:
+    with pytest.raises(ValueError, match="'packed' cannot store a scale in each row"):
+        make_method("cached_low_precision", {}).footprint(spec("packed"))
