@@ -2,8 +2,11 @@
 
 import importlib.util
 import json
+import os
+import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
@@ -35,6 +38,21 @@ print(json.dumps({
     "kernels": autoembed_kernels.__file__,
     "presets": names,
     "readable": all(load_space(name).baselines() or load_space(name).searched for name in names),
+}))
+"""
+
+# a sum of repeated rows through its public door, and which library served it
+KERNEL_PROBE = """
+import json, torch
+from autoembed_kernels.dedupe import dedupe, repeat
+from autoembed_kernels.native.loader import library
+unique, repeats = dedupe(torch.tensor([3, 1, 3]), 4)
+values = torch.zeros(2, 8, requires_grad=True)
+repeat(values, repeats).sum().backward()
+print(json.dumps({
+    "unique": unique.tolist(),
+    "gradient": values.grad[:, 0].tolist(),
+    "library": library() and library()._name,
 }))
 """
 
@@ -101,6 +119,87 @@ def test_an_installed_wheel_works_from_anywhere(wheel, tmp_path):
     assert seen["kernels"] == str(target / "autoembed_kernels" / "__init__.py")
     assert set(seen["presets"]) == {path.stem for path in (ROOT / "search_spaces").glob("*.yaml")}
     assert seen["readable"]
+
+
+def compiled(wheel: Path) -> list[str]:
+    return [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".so")]
+
+
+def needs_compiled(wheel: Path) -> None:
+    if not compiled(wheel):
+        pytest.skip("no C++ compiler was there when the wheel was built, or this is not Linux x86-64")
+
+
+def test_a_wheel_brings_a_library_for_every_level_and_says_so_in_its_tag(wheel):
+    needs_compiled(wheel)
+    levels = {f"x86-64-v{number}{threads}" for number in (2, 3, 4) for threads in ("", "-openmp")}
+    assert {Path(name).stem for name in compiled(wheel)} == levels
+    assert wheel.name.split("-")[2:4] == ["py3", "none"]
+    assert wheel.stem.endswith("_x86_64") and "manylinux" in wheel.stem
+
+
+@pytest.fixture(scope="module")
+def environment(wheel, tmp_path_factory) -> Path:
+    """A virtual environment with the wheel, and this one's libraries behind it."""
+    folder = tmp_path_factory.mktemp("environment") / "venv"
+    venv.create(folder, with_pip=False, symlinks=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    install(wheel, packages)
+    # folders that a .pth file names are searched, but the .pth files inside are not read
+    (packages / "libraries.pth").write_text("\n".join(LIBRARIES) + "\n")
+    return folder
+
+
+def kernels_in(environment: Path, cache: Path) -> tuple[dict[str, object], str]:
+    """What the kernels' probe prints in an environment without a compiler, and what it says on stderr."""
+    variables = {"PATH": str(environment / "bin"), "XDG_CACHE_HOME": str(cache), "HOME": str(cache)}
+    done = subprocess.run(
+        [environment / "bin" / "python", "-c", KERNEL_PROBE],
+        env={**variables, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), done.stderr
+
+
+def test_an_installed_wheel_needs_no_compiler(wheel, environment, tmp_path):
+    needs_compiled(wheel)
+    seen, said = kernels_in(environment, tmp_path)
+    assert (seen["unique"], seen["gradient"]) == ([1, 3], [1.0, 2.0])
+    library = Path(str(seen["library"]))
+    assert library.parent.name == "built" and library.is_relative_to(environment)
+    assert said == "" and not (tmp_path / "autoembed").exists(), "nothing is built"
+
+
+@pytest.fixture
+def without_libraries(environment, tmp_path) -> Path:
+    """The environment while its compiled kernels are away."""
+    (packages,) = environment.glob("lib/python*/site-packages")
+    built = packages / "autoembed_kernels" / "native" / "built"
+    if built.exists():
+        shutil.move(built, tmp_path / "kept")
+    yield environment
+    shutil.rmtree(built, ignore_errors=True)
+    if (tmp_path / "kept").exists():
+        shutil.move(tmp_path / "kept", built)
+
+
+def test_without_compiled_kernels_and_a_compiler_torch_serves_and_says_so_once(without_libraries, tmp_path):
+    seen, said = kernels_in(without_libraries, tmp_path)
+    assert seen == {"unique": [1, 3], "gradient": [1.0, 2.0], "library": None}
+    assert said.count("run on torch alone") == said.count("no C++ compiler found") == 1
+
+
+def test_a_library_that_cannot_be_loaded_is_named_and_torch_serves(wheel, without_libraries, tmp_path):
+    needs_compiled(wheel)
+    (packages,) = without_libraries.glob("lib/python*/site-packages")
+    for name in compiled(wheel):
+        (packages / name).parent.mkdir(exist_ok=True)
+        (packages / name).write_bytes(b"not a library")
+    seen, said = kernels_in(without_libraries, tmp_path)
+    assert seen["library"] is None and seen["gradient"] == [1.0, 2.0]
+    assert said.count("the library that was installed cannot be loaded") == 1
 
 
 def test_an_editable_install_reads_the_checkout(tmp_path):

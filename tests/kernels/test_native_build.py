@@ -207,6 +207,23 @@ def test_a_source_that_does_not_compile_is_reported_with_the_compilers_words(
         build.build("x86-64", openmp=False)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("other", ["aarch64-linux-gnu-g++", "clang++"])
+def test_another_architecture_and_another_compiler_take_the_sources(
+    other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which(other) is None:
+        pytest.skip(f"{other} is not installed")
+    monkeypatch.setenv("CXX", other)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    build.compiler.cache_clear()
+    try:
+        target = "aarch64" if other.startswith("aarch64") else "x86-64"
+        assert build.build(target, openmp=False).read_bytes().startswith(b"\x7fELF")
+    finally:
+        build.compiler.cache_clear()
+
+
 def test_two_python_threads_may_call_at_once() -> None:
     from concurrent.futures import ThreadPoolExecutor
 

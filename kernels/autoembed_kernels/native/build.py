@@ -1,5 +1,7 @@
 """Compile the C++ sources of this folder into one shared library for this processor, and keep it.
 
+A wheel for Linux x86-64 brings libraries for all levels in the folder `built`, made by hatch_build.py.
+
 The library lies in the user's cache ($XDG_CACHE_HOME or ~/.cache, folder `autoembed`), named by a hash of
 all that it depends on: sources, compiler, flags. It is built aside and moved into place, so that processes
 that build at once each find a whole library. Neither Python's nor torch's headers are needed.
@@ -50,6 +52,11 @@ def cache_folder() -> Path:
     """Where libraries are kept."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "autoembed"
+
+
+def shipped(target_level: str, openmp: bool) -> Path:
+    """Where a wheel has the library for a level, if it has one."""
+    return SOURCES / "built" / f"{target_level}{'-openmp' if openmp else ''}.so"
 
 
 @cache

@@ -1,6 +1,6 @@
-"""The C++ library of this folder, built at first use and loaded once in each process.
+"""The C++ library of this folder, shipped in a wheel or built at first use, loaded once in each process.
 
-Without a compiler, or where AUTOEMBED_NATIVE=0 says so, there is none, and every operation uses torch.
+Without either, or where AUTOEMBED_NATIVE=0 says so, there is none, and every operation uses torch.
 Kernels are called through ctypes, which lets other Python threads run meanwhile. They use as many threads
 as torch does, of the same OpenMP pool; a forked child uses one, because threads do not survive a fork.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from autoembed_kernels.native.build import BuildError, build, level, processor_flags
+from autoembed_kernels.native.build import BuildError, build, level, processor_flags, shipped
 
 _LOG = logging.getLogger(__name__)
 _LOCK = threading.Lock()
@@ -91,12 +91,19 @@ def shares_openmp() -> bool:
 
 
 def _load() -> ctypes.CDLL | None:
+    wanted = (level(processor_flags(), platform.machine()), shares_openmp())
+    failed = ""
+    if shipped(*wanted).exists():
+        try:
+            return opened(shipped(*wanted))
+        except OSError as error:  # an older C library than the wheel was made for
+            failed = f"; the library that was installed cannot be loaded: {error}"
     try:
-        path = build(level(processor_flags(), platform.machine()), shares_openmp())
-        return opened(path)
+        return opened(build(*wanted))
     except (BuildError, OSError) as error:
         _LOG.warning(
-            "look-ups and updates of embedding rows run on torch alone, several times slower: %s", error
+            "look-ups and updates of embedding rows run on torch alone, several times slower: %s%s",
+            *(error, failed),
         )
         return None
 
