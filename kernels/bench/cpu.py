@@ -96,10 +96,10 @@ def batches() -> list[Tensor]:
     return [torch.from_numpy(np.minimum(sizes**u, sizes - 1).astype(np.int64)) for u in drawn]
 
 
-def packed_table(precisions: dict[str, float], dim: int) -> PackedTable:
+def packed_table(precisions: dict[str, float], dim: int, rows_of_fields: Sequence[int] = ROWS) -> PackedTable:
     """Random rows of all fields, each cut into segments of these precisions."""
     fields = []
-    for number, rows in enumerate(ROWS):
+    for number, rows in enumerate(rows_of_fields):
         stops = [max(1, round(share * rows)) if share < 1 else rows for share in precisions.values()]
         starts = [0, *stops[:-1]]
         segments = tuple(
