@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -200,6 +201,28 @@ def test_a_library_that_cannot_be_loaded_is_named_and_torch_serves(wheel, withou
     seen, said = kernels_in(without_libraries, tmp_path)
     assert seen["library"] is None and seen["gradient"] == [1.0, 2.0]
     assert said.count("the library that was installed cannot be loaded") == 1
+
+
+def test_a_source_archive_without_a_compiler_gives_a_wheel_for_any_platform(tmp_path):
+    pack = f"from hatchling.build import build_sdist; print(build_sdist({str(tmp_path)!r}))"
+    name = run(sys.executable, "-c", pack, cwd=ROOT).split()[-1]
+    with tarfile.open(tmp_path / name) as archive:
+        archive.extractall(tmp_path, filter="data")
+    source = tmp_path / name.removesuffix(".tar.gz")
+    build = f"from hatchling.build import build_wheel; print(build_wheel({str(tmp_path)!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", build],
+        cwd=source,
+        env={"PATH": "", "HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(LIBRARIES)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    made = tmp_path / done.stdout.split()[-1]
+    assert made.name.endswith("-py3-none-any.whl") and not compiled(made)
+    held = set(zipfile.ZipFile(made).namelist())
+    assert source_files(ROOT / "kernels" / "autoembed_kernels", "native/*.cpp") <= held
+    assert f"autoembed/search_spaces/{next((ROOT / 'search_spaces').glob('*.yaml')).name}" in held
 
 
 def test_an_editable_install_reads_the_checkout(tmp_path):

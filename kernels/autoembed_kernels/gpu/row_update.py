@@ -55,7 +55,7 @@ def row_update_kernel(
         here = u < distinct
         g = tl.load(gradient + u[:, None] * dim + column, mask=here[:, None] & (column < dim), other=0.0)
     live = here[:, None] & (column < dim)
-    row = tl.load(rows + u, mask=here, other=0)
+    row = tl.load(rows + u, mask=here, other=0).to(tl.int64)
     at = row[:, None] * dim + column
     old = tl.load(weight + at, mask=live, other=0.0).to(tl.float32)
     if STORED == _INT8:
