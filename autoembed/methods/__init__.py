@@ -7,8 +7,10 @@ from typing import Any
 
 from autoembed.config import ConfigError
 from autoembed.methods.base import Float, Method
+from autoembed.methods.bebr import Bebr
 from autoembed.methods.cached_low_precision import CachedLowPrecision
 from autoembed.methods.cafe_offline import CafeOffline
+from autoembed.methods.dqrm import Dqrm
 from autoembed.methods.fiited import Fiited
 from autoembed.methods.fp16 import Fp16
 from autoembed.methods.frequency_cut import FrequencyCut
@@ -30,6 +32,8 @@ METHODS: dict[str, type[Method]] = {
         LowPrecision,
         CachedLowPrecision,
         Uniform,
+        Bebr,
+        Dqrm,
         FrequencyCut,
         Hashing,
         CafeOffline,

@@ -67,12 +67,18 @@ def stored_segment(start: int, stop: int, dim: int, bits: int, step: int, stored
     return Segment(start, stop, sharing, rows, dim, f"int{bits}", mid_rise=bits <= 2, scale=step)
 
 
-def uniform_fields(spec: TableSpec, bits: int) -> Fields:
-    """Every field as one segment of `bits`, with a step of its own where that means codes."""
-    return tuple(
-        FieldPlan(field.name, field.rows, spec.dim, (stored_segment(0, field.rows, spec.dim, bits, number),))
-        for number, field in enumerate(spec.stats.fields)
-    )
+def uniform_fields(spec: TableSpec, bits: int, *, signs: bool = False) -> Fields:
+    """Every field as one segment of `bits`, with a step of its own where that means codes.
+
+    signs: codes of any width on the mid-rise grid, which has no zero.
+    """
+    fields = []
+    for number, field in enumerate(spec.stats.fields):
+        segment = stored_segment(0, field.rows, spec.dim, bits, number)
+        if signs and segment.is_integer:
+            segment = dataclasses.replace(segment, mid_rise=True)
+        fields.append(FieldPlan(field.name, field.rows, spec.dim, (segment,)))
+    return tuple(fields)
 
 
 def placed_segments(fields: Fields) -> Iterator[PlacedSegment]:

@@ -1,0 +1,61 @@
+"""Recurrent binarization: a value is a sum of signs, each half as heavy as the one before.
+
+Gan et al., "Binary embedding-based retrieval at Tencent", arXiv:2302.08714 (BEBR). A value is
+scale (b_0 + b_1 / 2 + b_2 / 4 + ...), b_t the sign of what the signs before leave.
+
+With scales that halve, as there, b signs reach the 2^b odd multiples of half a step, and the recursion ends
+at the nearest of them: it is the mid-rise grid with a step of scale 2^(2 - b), stored in b-bit codes without
+a format of its own. Free scales for every sign would fit skewed values better and would need one; they are
+not built.
+
+Departs from BEBR: no projection and no normalisation, the scale is a learned step per field, gradients pass
+straight through (LSQ), and retrieval by bits is not what a recommender's look-ups do.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from autoembed.budget import Footprint
+from autoembed.methods.base import Choice, Method, Table, TableSpec, knob
+from autoembed.methods.fixed_plan import fresh_table
+from autoembed.methods.plans import Fields, fixed_footprint, uniform_fields
+from autoembed_kernels.row_update import RowOptimizer
+
+
+@dataclass(frozen=True)
+class Bebr(Method):
+    """`bits` signs for every value."""
+
+    bits: int = knob(2, Choice((1, 2, 3, 4)), "signs of every value")
+
+    name: ClassVar[str] = "bebr"
+    summary: ClassVar[str] = "values as 1 to 4 signs, each half as heavy as the one before"
+    source: ClassVar[str] = "BEBR, arXiv:2302.08714"
+    levers: ClassVar[tuple[str, ...]] = ("precision",)
+
+    def footprint(self, spec: TableSpec) -> Footprint:
+        return fixed_footprint(spec, self.fields(spec))
+
+    def table(self, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer) -> Table:
+        return fresh_table(spec, self.fields(spec), generator, optimizer)
+
+    def fields(self, spec: TableSpec) -> Fields:
+        """Raises ValueError where the profile keeps a half-precision bias that 4 signs do not fit."""
+        if self.bits > 2 and spec.profile.row_scale_bytes == 4:
+            raise ValueError(
+                f"profile {spec.profile.name!r} cannot store the bias of {self.bits} signs exactly; "
+                "take 1 or 2 bits, or a packed profile"
+            )
+        return uniform_fields(spec, self.bits, signs=True)
+
+
+def binarized(values: Tensor, scale: float, bits: int) -> Tensor:
+    """The recursion, sign by sign: what the codes of the grid must equal."""
+    total = torch.zeros_like(values)
+    for _ in range(bits):
+        total = total + torch.where(values >= total, scale, -scale)
+        scale /= 2
+    return total
