@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.native.loader import address, native_for, threads
 from autoembed_kernels.operators import operators
 
@@ -124,6 +125,10 @@ def eager_gather_packed(words: Tensor, segments: PackedSegments, segment: Tensor
     """`gather_packed` itself."""
     segment, row = segment.contiguous(), row.contiguous()
     native = native_for(words, segment, row, *(getattr(segments, name) for name in SEGMENT_TENSORS))
+    if native is None and triton_for(words, segment, row):
+        from autoembed_kernels.gpu.gather_packed import triton_gather_packed
+
+        return triton_gather_packed(words, segments, segment, row)
     if native is None:
         return torch_gather_packed(words, segments, segment, row)
     return native_gather_packed(native, words, segments, segment, row, torch.empty(len(row), segments.width))

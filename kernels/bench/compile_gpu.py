@@ -23,6 +23,7 @@ from triton.compiler import ASTSource
 from autoembed_kernels.gpu import (
     bitpack,
     dedupe,
+    gather_packed,
     look_up_packed,
     lsq,
     pair_products,
@@ -59,8 +60,13 @@ def look_ups() -> Iterator[Case]:
     types += " *u8 *i64 *fp32 *fp32 *i64 *fp32 i32 i32"
     for columns in (16, 64):
         for name, flags in variants.items():
-            sizes = {"STEPS": 7, "BLOCK": look_up_packed.VALUES // columns, "COLUMNS": columns}
-            yield Case(look_up_packed.look_up_kernel, f"{name}, {columns} columns", types, {**sizes, **flags})
+            variant = f"{name}, {columns} columns"
+            sizes = {"BLOCK": gather_packed.VALUES // columns, "COLUMNS": columns}
+            steps = {"STEPS": 7, **sizes, **flags}
+            yield Case(look_up_packed.look_up_kernel, variant, types, steps)
+            of_segments = {key: flag for key, flag in flags.items() if key not in ("ANY_AWAY", "ANY_HASHED")}
+            gather_types = "*i32 *i64 *i64 *fp32 i32" + " *i64" * 4 + " *u8 *i64 *fp32 *fp32 *i64 *fp32 i32"
+            yield Case(gather_packed.gather_kernel, variant, gather_types, {**sizes, **of_segments})
 
 
 def random_numbers() -> Iterator[Case]:

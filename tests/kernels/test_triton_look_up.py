@@ -11,14 +11,15 @@ from random_plans import packed_with_rows, plans
 
 from autoembed.packed import PackedTable
 from autoembed.plan import PROFILES, FieldPlan, Plan, Segment, Sharing, own
-from autoembed_kernels.gather_packed import SEGMENT_TENSORS
-from autoembed_kernels.look_up_packed import ROW_TENSORS, torch_look_up_packed
+from autoembed_kernels.gather_packed import SEGMENT_TENSORS, torch_gather_packed
+from autoembed_kernels.look_up_packed import ROW_TENSORS, stored_rows, torch_look_up_packed
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
     os.environ.setdefault("TRITON_INTERPRET", "1")
 pytest.importorskip("triton", reason="Triton is not installed")
 
+from autoembed_kernels.gpu.gather_packed import triton_gather_packed  # noqa: E402
 from autoembed_kernels.gpu.look_up_packed import triton_look_up_packed  # noqa: E402
 
 
@@ -39,6 +40,10 @@ def compare(plan: Plan, seed: int, dtype: torch.dtype = torch.int64, lookups: in
     assert found.shape == expected.shape and found.dtype == torch.float32
     # a compiler may fuse the product and the sum, which torch rounds one after the other
     torch.testing.assert_close(found, expected, rtol=2e-6, atol=1e-6, equal_nan=True)
+    _, segment, stored = stored_rows(addresses, rows)
+    gathered = triton_gather_packed(table.words, layout, segment, stored)
+    expected = torch_gather_packed(table.words, layout, segment, stored)
+    torch.testing.assert_close(gathered, expected, rtol=2e-6, atol=1e-6, equal_nan=True)
 
 
 @given(plans(single_rows=True), st.integers(0, 2**32))
