@@ -45,6 +45,7 @@ def test_every_preset_loads_and_samples_settings_that_exist(name: str) -> None:
 
 # methods that are searched in a space of their own alone
 NOT_IN_DEFAULT = {
+    "alpt",
     "bebr",
     "cached_low_precision",
     "cafe_offline",

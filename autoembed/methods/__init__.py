@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from autoembed.config import ConfigError
+from autoembed.methods.alpt import Alpt
 from autoembed.methods.base import Float, Method
 from autoembed.methods.bebr import Bebr
 from autoembed.methods.cached_low_precision import CachedLowPrecision
@@ -30,6 +31,7 @@ METHODS: dict[str, type[Method]] = {
         FullPrecision,
         Fp16,
         LowPrecision,
+        Alpt,
         CachedLowPrecision,
         Uniform,
         Bebr,

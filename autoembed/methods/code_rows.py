@@ -15,18 +15,20 @@ from autoembed_kernels.stochastic_round import stochastic_codes
 
 
 class CodeRows(nn.Module):
-    """weight (R, ceil(D b / 8)) uint8: packed codes; steps (R,) float16."""
+    """weight (R, ceil(D b / 8)) uint8: packed codes; steps (R,) float16, or `step_dtype`."""
 
     weight: Tensor
     steps: Tensor
 
-    def __init__(self, rows: int, dim: int, bits: int, seed: int) -> None:
+    def __init__(
+        self, rows: int, dim: int, bits: int, seed: int, step_dtype: torch.dtype = torch.float16
+    ) -> None:
         super().__init__()
         self.dim, self.bits, self.seed = dim, bits, seed
         self.largest = (1 << (bits - 1)) - 1
         self.writes = 0
         self.register_buffer("weight", torch.zeros(rows, packed_row_bytes(dim, bits), dtype=torch.uint8))
-        self.register_buffer("steps", torch.ones(rows, dtype=torch.float16))
+        self.register_buffer("steps", torch.ones(rows, dtype=step_dtype))
 
     def read(self, rows: Tensor) -> Tensor:
         """The values (N, D) float32 of rows (N,)."""
@@ -35,14 +37,17 @@ class CodeRows(nn.Module):
         return codes * self.steps[rows].float().unsqueeze(1)
 
     @torch.no_grad()
-    def write(self, rows: Tensor, values: Tensor) -> None:
-        """Store values (N, D) float32 in distinct rows (N,), up or down by chance."""
-        steps = self.row_steps(values)
+    def write(self, rows: Tensor, values: Tensor, steps: Tensor | None = None) -> None:
+        """Store values (N, D) float32 in distinct rows (N,), up or down by chance.
+
+        With `steps` (N, 1) given, what lies beyond the codes is clipped.
+        """
+        steps = self.row_steps(values) if steps is None else steps
         words = row_words(self.seed, self.writes, rows, self.dim)
         codes = stochastic_codes(values, steps, words, -self.largest, self.largest)
         packed = pack_bits((codes.int() + (1 << (self.bits - 1))).to(torch.uint8), self.bits)
         self.weight.index_copy_(0, rows, packed)
-        self.steps.index_copy_(0, rows, steps.squeeze(1).half())
+        self.steps.index_copy_(0, rows, steps.squeeze(1).to(self.steps.dtype))
         self.writes += 1
 
     def row_steps(self, values: Tensor) -> Tensor:

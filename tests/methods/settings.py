@@ -21,6 +21,8 @@ SETTINGS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("cached_low_precision", {}),
     ("cached_low_precision", {"bits": 4, "cache": 0.08, "placement": "lfu"}),
     ("cached_low_precision", {"bits": 4, "cache": 0.05, "placement": "rank"}),
+    ("alpt", {}),
+    ("alpt", {"bits": 4, "step_rate": 0.1}),
     ("uniform", {"bits": 8}),
     ("uniform", {"bits": 4}),
     ("uniform", {"bits": 3}),
