@@ -4,13 +4,14 @@ import torch
 from torch import nn
 
 from autoembed.models.config import ModelConfig as ModelConfig
+from autoembed.models.dcn import DCN
 from autoembed.models.dcnv2 import DCNv2
 from autoembed.models.deepfm import DeepFM
 from autoembed.models.dlrm import DLRM
 from autoembed.models.dnn import DNN
 from autoembed.models.ipnn import IPNN
 
-NETWORKS = {"dlrm": DLRM, "dnn": DNN, "dcnv2": DCNv2, "deepfm": DeepFM, "ipnn": IPNN}
+NETWORKS = {"dlrm": DLRM, "dnn": DNN, "dcn": DCN, "dcnv2": DCNv2, "deepfm": DeepFM, "ipnn": IPNN}
 
 
 def build_network(config: ModelConfig, fields: int, dense: int, generator: torch.Generator) -> nn.Module:

@@ -47,7 +47,7 @@ def test_rotated_rows_under_the_rotated_network_give_the_same_logits(name, dense
         )
 
 
-@pytest.mark.parametrize(("name", "dense"), [("dcnv2", 0), ("dlrm", 2)])
+@pytest.mark.parametrize(("name", "dense"), [("dcn", 0), ("dcnv2", 0), ("dlrm", 2)])
 def test_networks_that_cannot_absorb_it_say_so_and_stay_as_they_are(name, dense):
     found = network(name, dense)
     before = copy.deepcopy(found.state_dict())

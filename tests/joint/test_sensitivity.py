@@ -53,7 +53,7 @@ def looped(net: torch.nn.Module, weight: torch.Tensor, whole: Batch) -> tuple[to
     return second, grams
 
 
-@pytest.mark.parametrize("name", ["dlrm", "dnn", "dcnv2", "deepfm", "ipnn"])
+@pytest.mark.parametrize("name", ["dlrm", "dnn", "dcn", "dcnv2", "deepfm", "ipnn"])
 @pytest.mark.parametrize("pooling", [None, "sum", "mean"])
 def test_one_pass_equals_one_backward_pass_per_example(name, pooling):
     net, whole = network(name, batch_norm=True), batch(pooling)

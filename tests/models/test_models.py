@@ -13,6 +13,8 @@ SETTINGS = [
     ModelConfig(name="dlrm", dim=4, hidden=(8,), concat_embeddings=False),
     ModelConfig(name="dnn", dim=4, hidden=(8, 5), dropout=0.3, batch_norm=True),
     ModelConfig(name="dnn", dim=3, hidden=()),
+    ModelConfig(name="dcn", dim=4, hidden=(8,), cross_layers=2, batch_norm=True),
+    ModelConfig(name="dcn", dim=3, hidden=()),
     ModelConfig(name="dcnv2", dim=4, hidden=(8,), cross_layers=2),
     ModelConfig(name="dcnv2", dim=3, hidden=()),
     ModelConfig(name="deepfm", dim=4, hidden=(8,)),
@@ -100,6 +102,21 @@ def test_dlrm_has_no_bottom_tower_without_dense_columns() -> None:
     config = ModelConfig(name="dlrm", dim=4, hidden=(8,))
     names = [name for name, _ in build_network(config, 3, 0, _generator(0)).named_parameters()]
     assert names and not any(name.startswith("bottom") for name in names)
+
+
+def test_dcn_crosses_by_hand() -> None:
+    network = build_network(ModelConfig(name="dcn", dim=2, hidden=(), cross_layers=1), 1, 0, _generator(0))
+    values = {
+        "cross.0.weight": [3.0, 1.0],
+        "cross.0.bias": [0.5, -1.0],
+        "out.weight": [[1.0, 10.0, 0.0, 0.0]],
+    }
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(torch.tensor(values.get(name, [0.0])))
+    # w . x = 5: x + 5 x + b = (6.5, 11) for x = (1, 2)
+    logits = network(torch.zeros(1, 0), torch.tensor([[[1.0, 2.0]]]))
+    torch.testing.assert_close(logits, torch.tensor([6.5 + 110.0]))
 
 
 def test_deepfm_second_order_is_the_sum_of_pair_products() -> None:
