@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
+from autoembed_kernels.checked_rows import check_rows
 from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.native.loader import address, checked, native_for, threads
 from autoembed_kernels.operators import operators
@@ -64,7 +65,10 @@ def dedupe(rows: Tensor, bound: int) -> tuple[Tensor, Repeats]:
 def eager_dedupe(rows: Tensor, bound: int) -> tuple[Tensor, Repeats]:
     """`dedupe` itself."""
     native = native_for(rows) if rows.dtype == torch.int64 and max(bound, len(rows)) <= UINT32 else None
-    return torch_dedupe(rows, bound) if native is None else native_dedupe(native, rows, bound)
+    if native is not None:
+        return native_dedupe(native, rows, bound)
+    check_rows(rows, bound)
+    return torch_dedupe(rows, bound)
 
 
 def native_dedupe(library: CDLL, rows: Tensor, bound: int) -> tuple[Tensor, Repeats]:
@@ -130,6 +134,7 @@ def eager_take_rows(table: Tensor, rows: Tensor) -> Tensor:
     """`take_rows` itself."""
     native = native_for(table, rows) if table.dtype == torch.float32 and table.dim() == 2 else None
     if native is None:
+        check_rows(rows, len(table))
         return table.index_select(0, rows)
     out = table.new_empty(len(rows), table.shape[1])
     return native_take_rows(native, table, rows, out)

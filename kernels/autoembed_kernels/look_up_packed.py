@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from autoembed_kernels.checked_rows import check_rows
 from autoembed_kernels.gather_packed import (
     SEGMENT_TENSORS,
     NativeSegments,
@@ -83,6 +84,7 @@ def eager_look_up_packed(
     )
     native = native_for(words, rows, *held)
     if native is None:
+        check_rows(rows, addresses.rows)
         if triton_for(words, rows):
             from autoembed_kernels.gpu.look_up_packed import triton_look_up_packed
 

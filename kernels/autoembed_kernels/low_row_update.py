@@ -13,6 +13,7 @@ word j of `row_words(seed, update, r)`.
 import torch
 from torch import Tensor
 
+from autoembed_kernels.checked_rows import check_rows
 from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.operators import operators
 from autoembed_kernels.philox import row_words
@@ -62,6 +63,7 @@ def eager_low_row_update(
     chance: tuple[int, int] | None,
 ) -> None:
     """`low_row_update` itself."""
+    check_rows(rows, len(weight))
     if weight.is_contiguous() and triton_for(weight, rows, gradient):
         from autoembed_kernels.gpu.row_update import triton_row_update
 

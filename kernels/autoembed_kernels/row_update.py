@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from autoembed_kernels.checked_rows import check_rows
 from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.native.loader import address, checked, native_for, threads
 from autoembed_kernels.operators import operators
@@ -124,7 +125,9 @@ def eager_row_update(
     native = native_for(weight, rows, gradient, *state.values()) if is_float32 else None
     if native is not None:
         native_row_update(native, optimizer, weight, state, rows, gradient, learning_rate)
-    elif is_float32 and weight.is_contiguous() and triton_for(weight, rows, gradient):
+        return
+    check_rows(rows, len(weight))
+    if is_float32 and weight.is_contiguous() and triton_for(weight, rows, gradient):
         from autoembed_kernels.gpu.row_update import triton_row_update
 
         triton_row_update(optimizer, weight, state, rows, gradient, learning_rate)
