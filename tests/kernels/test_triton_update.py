@@ -106,6 +106,16 @@ def test_other_rows_and_their_state_stay_untouched() -> None:
         assert all(not state[key][~changed].any() for key in state)
 
 
+def test_rows_of_32_bits_are_updated_like_rows_of_64() -> None:
+    changed = []
+    for dtype in (torch.int32, torch.int64):
+        weight = torch.zeros(HEIGHT, 3, device=DEVICE)
+        rows = torch.tensor([5, HEIGHT - 1], dtype=dtype, device=DEVICE)
+        triton_row_update(RowOptimizer("sgd"), weight, {}, rows, torch.ones(2, 3, device=DEVICE), 0.5)
+        changed.append(weight)
+    assert torch.equal(*changed) and changed[0].sum() == -3.0
+
+
 def coarse(generator: torch.Generator, *shape: int) -> Tensor:
     """Multiples of 1/64 below 1: sums and products of them are exact in float32."""
     return (torch.randint(-63, 64, shape, generator=generator) / 64).to(DEVICE)
