@@ -6,6 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from autoembed_kernels.bitpack import packed_row_bytes
+from autoembed_kernels.gpu.present import launches
 
 BLOCK = 1024  # values of a program
 
@@ -42,6 +43,7 @@ def unpack_bits_kernel(packed, out, count, width, dim, BITS: tl.constexpr, BLOCK
     tl.store(out + place, (code & ((1 << BITS) - 1)).to(tl.uint8), mask=here)
 
 
+@launches
 def triton_pack_bits(codes: Tensor, bits: int) -> Tensor:
     """`pack_bits`: codes (R, D) -> (R, ceil(D * bits / 8)) uint8."""
     rows, dim = codes.shape
@@ -53,6 +55,7 @@ def triton_pack_bits(codes: Tensor, bits: int) -> Tensor:
     return out
 
 
+@launches
 def triton_unpack_bits(packed: Tensor, dim: int, bits: int) -> Tensor:
     """`unpack_bits`: packed (R, ceil(D * bits / 8)) uint8 -> codes (R, D) uint8."""
     out = torch.empty(len(packed), dim, dtype=torch.uint8, device=packed.device)

@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from autoembed_kernels.gpu.present import launches
+
 CHUNK = 64
 VALUES = 512  # of a program that sums rows
 _CHUNK = tl.constexpr(CHUNK)
@@ -103,6 +105,7 @@ def chunk_sums(gradient: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     return out
 
 
+@launches
 def triton_sum_repeats(gradient: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     """`sum_repeats`: gradient (N, D) float32, contiguous -> (U, D)."""
     lookups, dim = gradient.shape

@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from autoembed_kernels.gather_packed import BF16, FP16, FP32, INTEGER, PackedSegments
+from autoembed_kernels.gpu.present import launches
 
 VALUES = 512  # of a program: more of them spill or leave few programs on a multiprocessor
 _INTEGER, _FP16, _BF16, _FP32 = (tl.constexpr(kind) for kind in (INTEGER, FP16, BF16, FP32))
@@ -117,6 +118,7 @@ def segment_flags(segments: PackedSegments) -> dict[str, bool]:
     }
 
 
+@launches
 def triton_gather_packed(words: Tensor, segments: PackedSegments, segment: Tensor, row: Tensor) -> Tensor:
     """`gather_packed` without a check: segment and row (N,) int64, contiguous -> (N, W) float32."""
     count, width = len(row), segments.width

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from autoembed_kernels.gather_packed import PackedSegments
 from autoembed_kernels.gpu.gather_packed import decoded, segment_arguments, segment_flags, tile
+from autoembed_kernels.gpu.present import launches
 from autoembed_kernels.look_up_packed import PackedRows
 
 
@@ -65,6 +66,7 @@ def look_up_kernel(
              mask=here[:, None] & (column[None, :] < width))  # fmt: skip
 
 
+@launches
 def triton_look_up_packed(
     words: Tensor, segments: PackedSegments, addresses: PackedRows, rows: Tensor
 ) -> Tensor:

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from autoembed_kernels.gpu.present import launches
 from autoembed_kernels.lsq import GUARD
 
 VALUES = 512  # of a program: twice as many spill
@@ -156,6 +157,7 @@ def block_and_columns(dim: int) -> tuple[int, int]:
     return max(1, VALUES // columns), columns
 
 
+@launches
 def triton_fake_quantized(
     values: Tensor, steps: Tensor, offset: Tensor | None, grids: Tensor, which: Tensor | None
 ) -> Tensor:
@@ -174,6 +176,7 @@ def triton_fake_quantized(
     return out
 
 
+@launches
 def triton_fake_quantized_gradients(
     gradient: Tensor,
     values: Tensor,
@@ -207,6 +210,7 @@ def triton_fake_quantized_gradients(
     return d_values, d_steps * steps.sign(), None if d_offsets is None else d_offsets.sum(0)
 
 
+@launches
 def triton_mixed_quantized(
     values: Tensor, steps: Tensor, offset: Tensor | None, grids: Tensor, mixture: Tensor
 ) -> Tensor:
@@ -225,6 +229,7 @@ def triton_mixed_quantized(
     return out
 
 
+@launches
 def triton_mixed_quantized_gradients(
     gradient: Tensor,
     values: Tensor,

@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from autoembed_kernels.gpu.present import launches
+
 WIDEST = 64  # vectors of an example, above which its products need more registers than there are
 MOST_VALUES = 8192  # of an example's vectors, padded
 TERMS = 16  # of a sum that are held at a time: the compiler keeps both factors of a product in registers
@@ -71,6 +73,7 @@ def warps(rows: int, columns: int) -> int:
     return max(1, min(8, rows * columns // 512))
 
 
+@launches
 def triton_products(vectors: Tensor, out: Tensor) -> Tensor:
     """vectors (B, V, D) contiguous into out (B, pairs)."""
     examples, count, dim = vectors.shape
@@ -85,6 +88,7 @@ def triton_products(vectors: Tensor, out: Tensor) -> Tensor:
     return out
 
 
+@launches
 def triton_gradient(gradient: Tensor, vectors: Tensor, out: Tensor) -> Tensor:
     """gradient (B, pairs) and vectors (B, V, D), contiguous, into out (B, V, D)."""
     examples, count, dim = vectors.shape

@@ -5,6 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from autoembed_kernels.gpu.present import launches
+
 VALUES = 1024  # words of a program
 
 
@@ -63,6 +65,7 @@ def padded_columns(width: int) -> int:
     return max(4, int(triton.next_power_of_2(width)))
 
 
+@launches
 def triton_row_words(seed: int, step: int, rows: Tensor, columns: int) -> Tensor:
     """`row_words`: rows (N,) -> (N, columns) int64."""
     out = torch.empty(len(rows), columns, dtype=torch.int64, device=rows.device)

@@ -19,6 +19,7 @@ from torch import Tensor
 from autoembed_kernels.dedupe import Repeats
 from autoembed_kernels.gpu.dedupe import chunk_sums, repeated_sum, span_of
 from autoembed_kernels.gpu.philox import padded_columns, seed_and_step, words_of_rows
+from autoembed_kernels.gpu.present import launches
 from autoembed_kernels.gpu.stochastic_round import to_codes, to_nearest_bfloat16, to_sixteen_bits
 from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer
 
@@ -121,6 +122,7 @@ def numbers_of(optimizer: RowOptimizer, learning_rate: float, device: torch.devi
     return torch.tensor(held, dtype=torch.float64, device=device)
 
 
+@launches
 def triton_row_update(
     optimizer: RowOptimizer,
     weight: Tensor,

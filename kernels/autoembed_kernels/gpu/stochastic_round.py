@@ -5,6 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from autoembed_kernels.gpu.present import launches
+
 BLOCK = 1024  # values of a program
 
 
@@ -63,6 +65,7 @@ def stochastic_codes_kernel(values, steps, words, out, count, width, lowest, hig
     tl.store(out + place, to_codes(value, step, word, lowest, highest).to(tl.int8), mask=here)
 
 
+@launches
 def triton_stochastic_round(values: Tensor, words: Tensor, dtype: torch.dtype) -> Tensor:
     """`stochastic_round`: values float32, words int64 of the same shape -> `dtype`."""
     out = torch.empty(values.shape, dtype=dtype, device=values.device)
@@ -75,6 +78,7 @@ def triton_stochastic_round(values: Tensor, words: Tensor, dtype: torch.dtype) -
     return out
 
 
+@launches
 def triton_stochastic_codes(
     values: Tensor, steps: Tensor, words: Tensor, lowest: int, highest: int
 ) -> Tensor:
