@@ -18,7 +18,7 @@ from autoembed.packed import Packed
 class Point:
     """One budget's model. Metrics are those of the packed tables under this point's own network.
 
-    `steps` and the seconds are what planning, fine-tuning and validating this point took; `fine_tuned` says whether
+    `steps` and the seconds are what this point took until it was validated; `fine_tuned` says whether
     the fine-tuned weights were kept, `untuned` is the validation before any step.
     """
 
