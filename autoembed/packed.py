@@ -12,13 +12,13 @@ from autoembed.lookup import look_up
 from autoembed.marked_rows import MarkedRows
 from autoembed.packed_segments import packed_segments
 from autoembed.plan import Plan, PlanBytes, Segment, Sharing, placed, plan_bytes, segment_index_bytes
+from autoembed.pool_address import PoolAddress
 from autoembed.quotient_pairs import QuotientPairs
 from autoembed.row_codes import encode_rows
 from autoembed.segment_index import check_segment_index
 from autoembed.tables_file import read_tables, write_tables
 from autoembed_kernels.gather_packed import SEGMENT_TENSORS, PackedSegments, as_words, gather_packed
 from autoembed_kernels.look_up_packed import ROW_TENSORS, PackedRows, look_up_packed, stored_rows
-from autoembed_kernels.pool_slots import pool_slots
 
 _CHUNK_VALUES = 1 << 20  # rows are packed and decoded in pieces of about this many values
 _TENSORS = ("payload", "scales", "offsets", "projections", "segment_index")
@@ -172,9 +172,6 @@ class PackedTable(nn.Module):
     words: Tensor
     first_rows: Tensor
     matrices: Tensor
-    row_field: Tensor
-    row_field_start: Tensor
-    pooled: Tensor
 
     def __init__(self, packed: Packed, first_rows: Sequence[int] | Tensor | None = None) -> None:
         super().__init__()
@@ -199,10 +196,7 @@ class PackedTable(nn.Module):
         self._addresses = _packed_rows(plan, self.first_rows)
         for name in ROW_TENSORS:
             self._register(f"row_{name}", getattr(self._addresses, name))
-        self._register(
-            "pooled", torch.tensor([segment.sharing == Sharing.POOL for _, segment, _ in placed(plan)])
-        )
-        self._pool = plan.pool
+        self.pool_address = PoolAddress(plan, packed.segment_index, self.dim)
         self.pairs = QuotientPairs([segment for _, segment, _ in placed(plan)])
         self.marked = MarkedRows(plan, packed.segment_index)
         self._projected = [i for i, field in enumerate(plan.fields) if field.projection_dim]
@@ -230,11 +224,12 @@ class PackedTable(nn.Module):
         # the buffers are where the module was moved to, these two are where it was made
         layout = replace(self._layout, **{name: getattr(self, f"segment_{name}") for name in SEGMENT_TENSORS})
         addresses = replace(self._addresses, **{name: getattr(self, f"row_{name}") for name in ROW_TENSORS})
-        if self._pool is None and not self.pairs.kinds and not self.marked.chunks:
+        pool = self.pool_address.pool
+        if pool is None and not self.pairs.kinds and not self.marked.chunks:
             return look_up_packed(self.words, layout, addresses, rows, columns)
-        rows, segment, stored = stored_rows(addresses, rows)
-        if self._pool is not None:
-            return self._with_pool(self._pool, layout, rows, segment, stored)
+        _, segment, stored = stored_rows(addresses, rows)
+        if pool is not None:
+            return self._with_pool(pool, layout, segment, stored)
         return self._read(layout, segment, stored)
 
     def _read(self, layout: PackedSegments, segment: Tensor, stored: Tensor) -> Tensor:
@@ -260,17 +255,14 @@ class PackedTable(nn.Module):
         seconds = gather_packed(self.words, layout, segment[paired], second)
         return self.pairs.join(segment, values, paired, seconds)
 
-    def _with_pool(
-        self, pool: Segment, layout: PackedSegments, rows: Tensor, segment: Tensor, stored: Tensor
-    ) -> Tensor:
+    def _with_pool(self, pool: Segment, layout: PackedSegments, segment: Tensor, stored: Tensor) -> Tensor:
         """As `_read`, the look-ups of pooled segments block by block."""
-        pooled = self.pooled[segment]
+        pooled = self.pool_address.pooled[segment]
         values = self._read(layout, segment, torch.where(pooled, 0, stored))
         chosen = pooled.nonzero().squeeze(1)
         where = segment[chosen]
-        blocks = -(-self.dim // pool.dim)
-        row = rows[chosen] - self.row_field_start[where]
-        slots = pool_slots(row, self.row_field[where], blocks, pool.dim, pool.stored_rows * pool.dim)
+        blocks = self.pool_address.blocks
+        slots = self.pool_address(where, stored[chosen])
         read = gather_packed(self.words, layout, where.repeat_interleave(blocks), slots.flatten())
         vectors = read[:, : pool.dim].reshape(len(chosen), blocks * pool.dim)[:, : self.dim]
         return values.index_copy(0, chosen, nn.functional.pad(vectors, (0, self.width - self.dim)))

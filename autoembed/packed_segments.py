@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from autoembed.plan import Plan, Segment, Sharing, placed
+from autoembed.plan import Plan, Segment, placed
 from autoembed_kernels.gather_packed import BF16, FP16, FP32, INTEGER, PackedSegments
 
 _KINDS = {"fp16": FP16, "bf16": BF16, "fp32": FP32}
@@ -22,7 +22,7 @@ def packed_segments(plan: Plan, scales: Tensor, offsets: Tensor, width: int) -> 
     if pool is not None:
         # every segment that reads the pool reads it where it is stored, from any value on
         first = segments.index(pool)
-        for number in (n for n, s in enumerate(segments) if s.sharing is Sharing.POOL):
+        for number in (n for n, s in enumerate(segments) if s.sharing.is_pooled):
             segments[number], bases[number] = pool, bases[first]
             sizes[number] = pool.bits // 8
     whole = profile.row_scale_bytes == 4  # the front holds a bias too, in place of shift and offset

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from autoembed_kernels.marked_bits import marks_bytes
+from autoembed_kernels.signature_pool import MAX_KEYS, SIGNATURE_BYTES
 
 DIRECTORY_VERSION = 1
 DIRECTORY_HEADER_BYTES = 8  # u16 version, u16 profile, u32 number of fields
@@ -55,10 +56,17 @@ class Sharing(IntEnum):
     # vectors only, a hashed row: those lie before the marked ones
     MARKED = 8
     MARKED_OR_HASHED = 9
+    # as POOL, but an id's blocks are placed by its signature, 8 bytes each in the segment's index bytes; each
+    # by `chunks` of the signature's keys (autoembed_kernels.signature_pool)
+    SIGNATURE_POOL = 10
 
     @property
     def is_marked(self) -> bool:
         return self in (Sharing.MARKED, Sharing.MARKED_OR_HASHED)
+
+    @property
+    def is_pooled(self) -> bool:
+        return self in (Sharing.POOL, Sharing.SIGNATURE_POOL)
 
     @property
     def is_paired(self) -> bool:
@@ -107,7 +115,8 @@ class Segment:
     mid-tread grid and to (c - 2^(b-1) + 1/2) * scale + offset on the mid-rise grid.
     `scale` and `offset` number the plan's shared scales (one float) and offsets (one float per
     dimension): segments may share them. Profiles with a scale in each row take neither.
-    `chunks` is for marked segments: a vector is that many chunks of `dim` values, a stored row is a chunk.
+    `chunks` is for marked segments: a vector is that many chunks of `dim` values, a stored row is a chunk. In
+    signature pools it is the number of keys that place a block.
     """
 
     start: int
@@ -168,7 +177,7 @@ class Plan:
     @property
     def pool(self) -> Segment | None:
         """The segment that stores the pool of all pooled segments; None where there is none."""
-        return next((s for _, s in self.segments() if s.sharing is Sharing.POOL), None)
+        return next((s for _, s in self.segments() if s.sharing.is_pooled), None)
 
     @property
     def scale_count(self) -> int:
@@ -231,6 +240,8 @@ def segment_index_bytes(segment: Segment) -> int:
     """Bytes of its own that a segment keeps in the `index` tensor, behind the directory; mostly 0."""
     if segment.sharing.is_marked:
         return marks_bytes(segment.rows * segment.chunks)
+    if segment.sharing is Sharing.SIGNATURE_POOL:
+        return SIGNATURE_BYTES * segment.rows
     return 0
 
 
@@ -271,7 +282,7 @@ def check(plan: Plan) -> None:
         position = 0
         for segment in field.segments:
             problem = _problem(plan.profile, field, segment, position)
-            if segment.sharing is Sharing.POOL:
+            if segment.sharing.is_pooled:
                 problem = problem or _pool_problem(plan.profile, field, segment, pool)
             if problem:
                 raise ValueError(f"field {field.name!r}, rows [{segment.start}, {segment.stop}): {problem}")
@@ -326,6 +337,9 @@ def _problem(profile: Profile, field: FieldPlan, segment: Segment, position: int
         problem = _marked_problem(segment, width)
         if problem:
             return problem
+    elif segment.sharing is Sharing.SIGNATURE_POOL:
+        if not 1 <= segment.chunks <= MAX_KEYS:
+            return f"1..{MAX_KEYS} keys place a block by a signature, this segment asks for {segment.chunks}"
     elif segment.chunks != 1:
         return f"only marked vectors are cut into chunks, this segment has {segment.chunks}"
     shared_scale = segment.is_integer and profile.row_scale_bytes == 0

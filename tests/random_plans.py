@@ -9,6 +9,7 @@ from autoembed.plan import BITS, MAX_CHUNKS, PROFILES, FieldPlan, Plan, Profile,
 from autoembed_kernels.lsq import Grid
 from autoembed_kernels.marked_bits import pack_marks
 from autoembed_kernels.quotient_remainder import least_stored
+from autoembed_kernels.signature_pool import MAX_KEYS
 
 
 @st.composite
@@ -42,7 +43,10 @@ def plans(
             if pool_rows and not projection_dim and draw(st.booleans()):
                 stored = pool_rows if not any_pooled else 0
                 any_pooled = True
-                segments.append(Segment(start, start + rows, Sharing.POOL, stored, block, pool_precision))
+                sharing = draw(st.sampled_from([Sharing.POOL, Sharing.SIGNATURE_POOL]))
+                keys = draw(st.integers(1, MAX_KEYS)) if sharing is Sharing.SIGNATURE_POOL else 1
+                pooled = Segment(start, start + rows, sharing, stored, block, pool_precision, chunks=keys)
+                segments.append(pooled)
                 start += rows
                 continue
             width = projection_dim or field_dim
@@ -109,8 +113,10 @@ def packed_with_rows(plan: Plan, seed: int, row_scale: float | None = None) -> t
     def rows_of(index: int, segment: Segment) -> SegmentRows:
         values = torch.randn(segment.stored_rows, segment.dim, generator=generator)
         rows[index, segment.start] = values
-        marks = random_marks(segment, generator) if segment.sharing.is_marked else None
-        return SegmentRows(values, None if row_scale is None else torch.tensor(row_scale), marks)
+        own_index = random_marks(segment, generator) if segment.sharing.is_marked else None
+        if segment.sharing is Sharing.SIGNATURE_POOL:
+            own_index = torch.randint(0, 256, (8 * segment.rows,), generator=generator).to(torch.uint8)
+        return SegmentRows(values, None if row_scale is None else torch.tensor(row_scale), own_index)
 
     scales = torch.rand(plan.scale_count, generator=generator) + 0.05
     offsets = [torch.randn(dim, generator=generator) for dim in plan.offset_dims()]

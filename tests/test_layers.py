@@ -16,7 +16,7 @@ LAYERS = (
     ("plan", "stats"),
     (
         *("directory", "lookup", "row_codes", "tables_file", "vocabulary_file"),
-        *("marked_rows", "packed_segments", "quotient_pairs", "segment_index"),
+        *("marked_rows", "packed_segments", "pool_address", "quotient_pairs", "segment_index"),
     ),
     ("packed", "tables"),
     ("methods", "models", "metrics"),

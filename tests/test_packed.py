@@ -19,6 +19,7 @@ from autoembed_kernels.pool_slots import reference as reference_slots
 from autoembed_kernels.quotient_remainder import reference as reference_pair
 from autoembed_kernels.quotient_remainder import remainder_rows
 from autoembed_kernels.row_hash import reference as reference_row_hash
+from autoembed_kernels.signature_pool import reference as signed_slots
 
 FLOATS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -54,10 +55,14 @@ def expected_rows(packed: Packed, rows: Rows, index: int) -> Tensor:
                 vector[: segment.dim] = stored[row - segment.start]
             elif segment.sharing.is_marked:
                 vector = pad_to(marked(packed, segment, stored, row, index), len(vector))
-            elif segment.sharing is Sharing.POOL:
+            elif segment.sharing.is_pooled:
                 assert pool is not None
                 flat = pooled_values(packed, rows).flatten()
-                starts = reference_slots(row, index, -(-field.dim // pool.dim), pool.dim, len(flat))
+                blocks = -(-field.dim // pool.dim)
+                starts = reference_slots(row, index, blocks, pool.dim, len(flat))
+                if segment.sharing is Sharing.SIGNATURE_POOL:
+                    word = signature(packed, segment, row, index)
+                    starts = signed_slots(word, segment.chunks, blocks, pool.dim, len(flat))
                 vector = torch.cat([flat[start : start + pool.dim] for start in starts])[: field.dim]
             elif segment.sharing.is_paired:
                 vector = pad_to(paired(segment, stored, row), len(vector))
@@ -85,6 +90,13 @@ def marked(packed: Packed, segment: Segment, stored: Tensor, row: int, index: in
         else:
             chunks.append(torch.zeros(segment.dim))
     return torch.cat(chunks)
+
+
+def signature(packed: Packed, segment: Segment, row: int, index: int) -> int:
+    """The word of a row in its segment's index bytes."""
+    at = next(at for field, s, at in placed_index(packed.plan) if field == index and s == segment)
+    at += 8 * (row - segment.start)
+    return int.from_bytes(packed.segment_index[at : at + 8].numpy().tobytes(), "little")
 
 
 def pooled_values(packed: Packed, rows: Rows) -> Tensor:
