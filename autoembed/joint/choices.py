@@ -21,6 +21,7 @@ from autoembed.plan import BITS, SEGMENT_ENTRY_BYTES, FieldPlan, Profile, Segmen
 RATIOS = (1 / 4, 1 / 16, 1 / 64)
 WIDTHS = ("int1", "int2", "int3", "int4", "int6", "int8", "fp16", "fp32")
 SHARED_WIDTHS = ("int4", "int8", "fp16")  # rows that are shared are few: narrower ones save little
+SMALL = 1 / 2000  # of a budget: a hundred fields left alone take a twentieth of it
 HASHED_ROWS = 16  # smaller groups gain nothing by a hash that one shared row does not give them
 
 
@@ -72,6 +73,15 @@ def allowed(group: Group, choice: Choice) -> bool:
     if choice.sharing == "hashed":
         return group.start > 0 and group.rows >= HASHED_ROWS and choice.stored_rows(group.rows) > 1
     return choice.sharing == "own" or group.rows > 1
+
+
+def small_fields(spec: TableSpec, budget: int) -> frozenset[int]:
+    """Fields not worth compressing: in float32 each takes at most a SMALL share of the budget."""
+    return frozenset(
+        number
+        for number, field in enumerate(spec.stats.fields)
+        if field.rows * spec.profile.row_bytes(spec.dim, "fp32") <= SMALL * budget
+    )
 
 
 def row_bytes(profile: Profile, group: Group, choice: Choice) -> int:

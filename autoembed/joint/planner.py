@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from autoembed.evaluate import EVALUATION_BATCH
 from autoembed.joint.additivity import Additivity, check_additivity, random_plans
 from autoembed.joint.calibration import Calibration, calibrate
-from autoembed.joint.choices import Choice, allowed, fields_of, menu, row_bytes, run_bytes
+from autoembed.joint.choices import Choice, allowed, fields_of, menu, row_bytes, run_bytes, small_fields
 from autoembed.joint.groups import Group, groups_of
 from autoembed.joint.knapsack import solve
 from autoembed.joint.prices import price
@@ -63,6 +63,7 @@ class JointPlanner:
         self.calibration: Calibration | None = None
         self.additivity: Additivity | None = None
         self.used_fallback = False
+        self._whole: frozenset[int] | None = None
         self._priced: tuple[Tensor, Tensor] | None = None
         self.seconds = 0.0
         self._allowed = torch.tensor([[allowed(g, c) for c in self.choices] for g in self.groups])
@@ -75,6 +76,8 @@ class JointPlanner:
         Weights that did not change since the last call, because no step was taken, are not priced again.
         """
         started = time.process_time()
+        if self._whole is None:  # the same for all budgets, so that neighbours differ in what matters
+            self._leave_alone(small_fields(self.spec, min(budgets)))
         calibration = self.calibration or self._calibrate(rows.device)
         if self._priced is None or not torch.equal(self._priced[0], rows):
             self._priced = rows.clone(), self._raw(rows, network)[1]
@@ -82,6 +85,16 @@ class JointPlanner:
         fields = self._solved(losses, budgets[0])
         self.seconds += time.process_time() - started
         return [fields]
+
+    def _leave_alone(self, fields: frozenset[int]) -> None:
+        """Keep these fields in float32, whatever the budget."""
+        self._whole = fields
+        finest = [
+            c.sharing == "own" and c.dim == self.spec.dim and c.precision == "fp32" for c in self.choices
+        ]
+        for number, group in enumerate(self.groups):
+            if group.field in fields:
+                self._allowed[number] &= torch.tensor(finest)
 
     def _raw(self, rows: Tensor, network: nn.Module) -> tuple[Sensitivity, Tensor]:
         """Sensitivities and prices (G, C) at these weights, before calibration."""

@@ -8,6 +8,7 @@ from tiny_data import TinyData, tiny_data
 
 from autoembed.joint import planner as planner_file
 from autoembed.joint.additivity import Additivity
+from autoembed.joint.choices import small_fields
 from autoembed.joint.planner import JointPlanner
 from autoembed.joint.trunk import Trunk, train_trunk
 from autoembed.methods.base import TableSpec
@@ -67,3 +68,20 @@ def test_without_enough_validation_examples_plans_are_checked_where_they_were_ca
     held, checked = JointPlanner(data, spec, trunk, seed=1)._held_out(trunk.rows, trunk.network)
     assert held is checked and held.examples == data.rows("valid")
     assert torch.equal(held.targets, checked.targets)
+
+
+def test_fields_that_no_budget_would_notice_are_left_alone() -> None:
+    data, stats = tiny_data(fields=(4000, 3))
+    model = ModelConfig(name="dlrm", dim=8, hidden=(8,), bottom=(8,))
+    training = TrainingConfig(batch_size=512, learning_rate=5e-3, epochs=1, initial_std=0.05)
+    trunk = train_trunk(data, stats, model, training, seed=0, device="cpu")
+    spec = TableSpec(stats, 8, PROFILES["packed"])
+    network = copy.deepcopy(trunk.network).eval()
+    size = stats.fields[1].rows * 8 * 4
+    planner = JointPlanner(data, spec, trunk, seed=1)
+    (fields,) = planner(trunk.rows, network, [size * 2000, size * 2000])
+    assert {segment.precision for segment in fields[1].segments} == {"fp32"}
+    other = JointPlanner(data, spec, trunk, seed=1)
+    assert small_fields(spec, size * 2000) == {1} and not small_fields(spec, size * 2000 - 1)
+    other(trunk.rows, network, [size * 2000 - 1])
+    assert other._whole == frozenset()
