@@ -19,7 +19,9 @@ class Point:
     """One budget's model. Metrics are those of the packed tables under this point's own network.
 
     `steps` and the seconds are what this point took until it was validated; `fine_tuned` says whether
-    the fine-tuned weights were kept, `untuned` is the validation before any step.
+    the fine-tuned weights were kept, `untuned` is the validation before any step. `table_bytes` is the most
+    that was held of tables at a time: the trunk's rows, those carried on, and the larger of the table with its
+    optimizer's state and of what pricing needs.
     """
 
     budget_bytes: int
@@ -33,6 +35,7 @@ class Point:
     steps: int
     seconds: float
     cpu_seconds: float
+    table_bytes: int
 
 
 def write_point(folder: Path, point: Point) -> None:

@@ -129,7 +129,8 @@ def retrain(
         seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
         test = walker.measure(packed, network, "test")
     size = fields_bytes(spec, fields)
-    return Point(budget, size, packed, network, valid, test, untuned, True, steps, seconds, cpu_seconds)
+    held = walker.held(weights, table)
+    return Point(budget, size, packed, network, valid, test, untuned, True, steps, seconds, cpu_seconds, held)
 
 
 def shares(ratios: Sequence[float]) -> list[float]:
@@ -185,9 +186,15 @@ class _Walker:
         seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
         test = self.measure(packed, network, "test")
         point = Point(
-            *(budgets[0], size, packed, network, valid, test, untuned, kept, steps, seconds, cpu_seconds)
+            *(budgets[0], size, packed, network, valid, test, untuned, kept, steps, seconds, cpu_seconds),
+            self.held(weights, table),
         )
         return point, Standing(weights, network.state_dict(), standing.steps_left - steps)
+
+    def held(self, weights: Weights, table: FixedPlanTable) -> int:
+        """Bytes of tables at the peak of a point; pricing holds sensitivities and a copy of the rows."""
+        rows = weights.rows.nbytes
+        return self.trunk.rows.nbytes + rows + max(table.training_bytes, 2 * rows)
 
     def _is_enough(self, valid: Metrics) -> bool:
         """Whether no fine-tuning is needed: no worse than the trunk but for the tolerance."""

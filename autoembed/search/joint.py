@@ -310,7 +310,7 @@ class _Joint:
 
     def _point(self, assignment: Assignment, point: Point) -> None:
         reason = "fine-tuned" if point.fine_tuned else "as packed from its larger neighbour"
-        measured = measured_point(self.config, self.inputs, point)
+        measured = measured_point(self.config, point)
         self._end(assignment, point.packed, point.network, **measured, reason=reason)
 
     def _start(self, assignment: Assignment) -> None:

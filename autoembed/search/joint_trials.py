@@ -77,7 +77,7 @@ def keep_trial(
     return record
 
 
-def measured_point(config: StudyConfig, inputs: Inputs, point: Point) -> dict[str, Any]:
+def measured_point(config: StudyConfig, point: Point) -> dict[str, Any]:
     """What a record tells of a point, beside its files."""
     on_cpu = not torch.cuda.is_available()
     return {
@@ -87,8 +87,7 @@ def measured_point(config: StudyConfig, inputs: Inputs, point: Point) -> dict[st
         "cost_seconds": point.cpu_seconds if on_cpu else point.seconds,
         "samples": point.steps * config.training.batch_size,
         "steps": point.steps,
-        # latent rows and the two moments of their optimizer, and the sensitivities
-        "peak_table_bytes": 4 * inputs.stats.rows * config.model.dim * 4,
+        "peak_table_bytes": point.table_bytes,
     }
 
 

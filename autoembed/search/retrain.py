@@ -93,7 +93,7 @@ def retrain_trial(run: Path, trial: int, trainings: float = 1.0) -> Retrained:
             write_file(folder.trial(number) / EXPLAINED, [explained.read_bytes()])
         record = keep_trial(
             *(folder, inputs, records, assignment, point.packed, point.network),
-            **measured_point(config, inputs, point),
+            **measured_point(config, point),
             reason=f"trial {trial} trained anew",
         )
     return Retrained(walked, record)
