@@ -17,7 +17,7 @@ from autoembed_kernels.checked_rows import check_rows
 from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.operators import operators
 from autoembed_kernels.philox import row_words
-from autoembed_kernels.row_update import RowOptimizer, row_update
+from autoembed_kernels.row_update import RowOptimizer, row_update, state_tensors
 from autoembed_kernels.stochastic_round import stochastic_codes, stochastic_round
 
 LARGEST_CODE = 127
@@ -40,12 +40,11 @@ def low_row_update(
     overwritten; gradient (U, D) float32. chance: seed and number of the update; None casts to the nearest.
     """
     if torch.compiler.is_compiling():
-        held = [state[name] for name in optimizer.state_names]
         settings = (optimizer.name, optimizer.betas, optimizer.eps, optimizer.l2)
         # operators take 64-bit integers with a sign
         words = [] if chance is None else [(chance[0] + 2**63) % 2**64 - 2**63, chance[1]]
         operators().low_row_update(
-            *settings, weight, steps, held, rows, values, gradient, learning_rate, words
+            *settings, weight, steps, *state_tensors(state), rows, values, gradient, learning_rate, words
         )
     else:
         eager_low_row_update(optimizer, weight, steps, state, rows, values, gradient, learning_rate, chance)

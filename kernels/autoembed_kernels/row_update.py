@@ -104,9 +104,8 @@ def row_update(
     Raises IndexError on a CPU where a row is out of range; then nothing is changed.
     """
     if torch.compiler.is_compiling():
-        held = [state[name] for name in optimizer.state_names]
         settings = (optimizer.name, optimizer.betas, optimizer.eps, optimizer.l2)
-        operators().row_update(*settings, weight, held, rows, gradient, learning_rate)
+        operators().row_update(*settings, weight, *state_tensors(state), rows, gradient, learning_rate)
     else:
         eager_row_update(optimizer, weight, state, rows, gradient, learning_rate)
 
@@ -135,6 +134,11 @@ def eager_row_update(
         torch_row_update(optimizer, weight, state, rows, gradient, learning_rate)
 
 
+def state_tensors(state: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """What kernels call moment, square and touches, of any optimizer."""
+    return state.get("moment"), state.get("square", state.get("square_sum")), state.get("touches")
+
+
 def _is_float32(*tensors: Tensor) -> bool:
     return all(tensor.dtype == torch.float32 for tensor in tensors)
 
@@ -149,10 +153,9 @@ def native_row_update(
     learning_rate: float,
 ) -> None:
     """`row_update` in one pass over each row, native/row_update.cpp."""
-    moments = (state.get("moment"), state.get("square", state.get("square_sum")), state.get("touches"))
     bad = library.autoembed_row_update(
         OPTIMIZERS.index(optimizer.name),
-        *map(address, (weight, rows, gradient, *moments)),
+        *map(address, (weight, rows, gradient, *state_tensors(state))),
         *(len(rows), *weight.shape),
         *(learning_rate, optimizer.eps, optimizer.l2, *optimizer.betas),
         threads(),

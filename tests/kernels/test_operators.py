@@ -20,13 +20,14 @@ from autoembed_kernels.lsq import Grid, fake_quantize, grid_table, mix_quantized
 from autoembed_kernels.ops.packed import rows_as_arguments, segments_as_arguments
 from autoembed_kernels.pair_products import pair_places, pair_products
 from autoembed_kernels.philox import row_words
-from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, row_update
+from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, row_update, state_tensors
 from autoembed_kernels.stochastic_round import stochastic_codes, stochastic_round
 
 # torch's own tracing warns of its own internals in some releases
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:At pre-dispatch tracing:UserWarning"),
 ]
 
 OPS = torch.ops.autoembed
@@ -68,15 +69,15 @@ def quantized(offset: bool, which: bool) -> tuple[object, ...]:
 
 def updated(name: str) -> tuple[object, ...]:
     optimizer, weight = RowOptimizer(name), drawn(10, 3)
-    state = list(optimizer.state(weight).values())
-    return name, [0.9, 0.999], 1e-8, 0.1, weight, state, torch.tensor([1, 4]), drawn(2, 3, seed=1), 0.05
+    state = state_tensors(optimizer.state(weight))
+    return name, [0.9, 0.999], 1e-8, 0.1, weight, *state, torch.tensor([1, 4]), drawn(2, 3, seed=1), 0.05
 
 
 def low_updated(dtype: torch.dtype) -> tuple[object, ...]:
     weight = (drawn(10, 3) * 10).to(dtype)
     steps = torch.full((10,), 0.125, dtype=torch.float16) if dtype is torch.int8 else None
     rows = torch.tensor([1, 4])
-    held = ("adagrad", [0.9, 0.999], 1e-8, 0.1, weight, steps, [torch.zeros(10, 3)], rows)
+    held = ("adagrad", [0.9, 0.999], 1e-8, 0.1, weight, steps, None, torch.zeros(10, 3), None, rows)
     return *held, low_row_values(weight, steps, rows), drawn(2, 3, seed=1), 0.05, [7, 3]
 
 
@@ -133,6 +134,8 @@ def test_schema_shapes_and_gradient_of_the_operator_agree_with_what_it_does(name
 def compare(function: Callable[..., object], *inputs: Tensor) -> None:
     """Values, gradients and changed inputs of the function, compiled in one graph and eager, bit for bit."""
     torch._dynamo.reset()
+    # older releases ask for it where the number of distinct rows is not known
+    torch._dynamo.config.capture_dynamic_output_shape_ops = True
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
     results = []
     for one in (compiled, function):
@@ -227,7 +230,7 @@ def test_a_packed_table_is_exported_as_one_look_up_for_any_number_of_rows() -> N
             return self.table.stored(rows)
 
     batch = torch.export.Dim("batch", min=2, max=4096)
-    program = torch.export.export(Stored(), (rows,), dynamic_shapes={"rows": {0: batch}})
+    program = torch.export.export(Stored(), (rows,), dynamic_shapes={"rows": {0: batch}}, strict=False)
     calls = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     assert calls == ["autoembed.look_up_packed.default"]
     for asked in (rows, rows[7:20].flip(0)):

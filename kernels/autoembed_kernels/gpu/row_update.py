@@ -21,7 +21,7 @@ from autoembed_kernels.gpu.dedupe import chunk_sums, repeated_sum, span_of
 from autoembed_kernels.gpu.philox import padded_columns, seed_and_step, words_of_rows
 from autoembed_kernels.gpu.present import launches
 from autoembed_kernels.gpu.stochastic_round import to_codes, to_nearest_bfloat16, to_sixteen_bits
-from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer
+from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, state_tensors
 
 VALUES = 256  # of a program: twice as many spill on sm_80
 _ADAM, _ADAGRAD, _ROWWISE = (
@@ -154,8 +154,7 @@ def triton_row_update(
     if repeats is not None:
         spans = (repeats.order, repeats.starts, chunk_sums(gradient, repeats.order, repeats.starts))
     row_update_kernel[(triton.cdiv(len(rows), block),)](
-        *(weight, rows, gradient, state.get("moment"), state.get("square", state.get("square_sum"))),
-        *(state.get("touches"), steps, numbers, chance, *spans),
+        *(weight, rows, gradient, *state_tensors(state), steps, numbers, chance, *spans),
         *(len(rows), len(gradient), weight.shape[1]),
         OPTIMIZER=OPTIMIZERS.index(optimizer.name),
         STORED=STORED[weight.dtype],

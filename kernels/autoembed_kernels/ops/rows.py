@@ -17,7 +17,11 @@ from autoembed_kernels.row_update import RowOptimizer, eager_row_update
     schema="(Tensor rows, int bound) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 def dedupe(rows: Tensor, bound: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Distinct rows (U,), and inverse (N,), order (N,) and starts (U,) of `Repeats`."""
+    """Distinct rows (U,), and inverse (N,), order (N,) and starts (U,) of `Repeats`.
+
+    U is not known while tracing: torch 2.4 breaks the graph here unless
+    `torch._dynamo.config.capture_dynamic_output_shape_ops` is set.
+    """
     unique, repeats = eager_dedupe(rows, bound)
     return unique, repeats.inverse, repeats.order, repeats.starts
 
@@ -82,12 +86,18 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
 repeat.register_autograd(_backward, setup_context=_keep)
 
 
+def _state(optimizer: RowOptimizer, *tensors: Tensor | None) -> dict[str, Tensor]:
+    """What `state_tensors` was given."""
+    held = [tensor for tensor in tensors if tensor is not None]
+    return dict(zip(optimizer.state_names, held, strict=True))
+
+
 @torch.library.custom_op(
     "autoembed::row_update",
-    mutates_args=("weight", "state"),
+    mutates_args=("weight", "moment", "square", "touches"),
     schema=(
-        "(str name, float[] betas, float eps, float l2, Tensor(a!) weight, Tensor(b!)[] state, Tensor rows, "
-        "Tensor gradient, float learning_rate) -> ()"
+        "(str name, float[] betas, float eps, float l2, Tensor(a!) weight, Tensor(b!)? moment, "
+        "Tensor(c!)? square, Tensor(d!)? touches, Tensor rows, Tensor gradient, float learning_rate) -> ()"
     ),
 )
 def row_update(
@@ -96,14 +106,16 @@ def row_update(
     eps: float,
     l2: float,
     weight: Tensor,
-    state: Sequence[Tensor],
+    moment: Tensor | None,
+    square: Tensor | None,
+    touches: Tensor | None,
     rows: Tensor,
     gradient: Tensor,
     learning_rate: float,
 ) -> None:
-    """state: in the order of the optimizer's `state_names`."""
+    """The state as `state_tensors` gives it: torch 2.4 traces no operator that changes a list of tensors."""
     optimizer = RowOptimizer(name, (betas[0], betas[1]), eps, l2)
-    held = dict(zip(optimizer.state_names, state, strict=True))
+    held = _state(optimizer, moment, square, touches)
     eager_row_update(optimizer, weight, held, rows, gradient, learning_rate)
 
 
@@ -114,7 +126,9 @@ def _(
     eps: float,
     l2: float,
     weight: Tensor,
-    state: Sequence[Tensor],
+    moment: Tensor | None,
+    square: Tensor | None,
+    touches: Tensor | None,
     rows: Tensor,
     gradient: Tensor,
     learning_rate: float,
@@ -124,11 +138,11 @@ def _(
 
 @torch.library.custom_op(
     "autoembed::low_row_update",
-    mutates_args=("weight", "steps", "state"),
+    mutates_args=("weight", "steps", "moment", "square", "touches"),
     schema=(
         "(str name, float[] betas, float eps, float l2, Tensor(a!) weight, Tensor(b!)? steps, "
-        "Tensor(c!)[] state, Tensor rows, Tensor values, Tensor gradient, float learning_rate, int[] chance) "
-        "-> ()"
+        "Tensor(c!)? moment, Tensor(d!)? square, Tensor(e!)? touches, Tensor rows, Tensor values, "
+        "Tensor gradient, float learning_rate, int[] chance) -> ()"
     ),
 )
 def low_row_update(
@@ -138,16 +152,18 @@ def low_row_update(
     l2: float,
     weight: Tensor,
     steps: Tensor | None,
-    state: Sequence[Tensor],
+    moment: Tensor | None,
+    square: Tensor | None,
+    touches: Tensor | None,
     rows: Tensor,
     values: Tensor,
     gradient: Tensor,
     learning_rate: float,
     chance: Sequence[int],
 ) -> None:
-    """state: in the order of the optimizer's `state_names`; chance: seed and update, or nothing."""
+    """The state as `state_tensors` gives it; chance: seed and update, or nothing."""
     optimizer = RowOptimizer(name, (betas[0], betas[1]), eps, l2)
-    held = dict(zip(optimizer.state_names, state, strict=True))
+    held = _state(optimizer, moment, square, touches)
     # a copy: an operator may change only what it says
     stored = (optimizer, weight, steps, held, rows, values.clone(), gradient, learning_rate)
     eager_low_row_update(*stored, (chance[0], chance[1]) if chance else None)
@@ -161,7 +177,9 @@ def _(
     l2: float,
     weight: Tensor,
     steps: Tensor | None,
-    state: Sequence[Tensor],
+    moment: Tensor | None,
+    square: Tensor | None,
+    touches: Tensor | None,
     rows: Tensor,
     values: Tensor,
     gradient: Tensor,
