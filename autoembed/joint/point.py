@@ -20,8 +20,8 @@ class Point:
 
     `steps` and the seconds are what this point took until it was validated; `fine_tuned` says whether
     the fine-tuned weights were kept, `untuned` is the validation before any step. `table_bytes` is the most
-    that was held of tables at a time: the trunk's rows, those carried on, and the larger of the table with its
-    optimizer's state and of what pricing needs.
+    that was held of tables at a time: the trunk's rows, those carried on, and the larger of: a table with
+    its optimizer's state, what pricing needs.
     """
 
     budget_bytes: int
