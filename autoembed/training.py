@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from autoembed.companions import companion_of
 from autoembed.ledger import Ledger
 from autoembed.methods.base import Method, TableSpec
 from autoembed.metrics import Metrics
@@ -87,7 +88,8 @@ def trained_run(
     """All stages of one training, as `train` runs them: the trained table and network, not yet packed."""
     device = _device(device)
     seeds = torch.Generator().manual_seed(seed)
-    spec = TableSpec(stats, model.dim, profile, training.initial_std)
+    companions = {asked: companion_of(asked, data, stats) for asked in method.companions()}
+    spec = TableSpec(stats, model.dim, profile, training.initial_std, companions)
     forked = [device] if device.type == "cuda" else []
     with denormals_are_zero(), torch.random.fork_rng(devices=forked):
         torch.manual_seed(draw_seed(seeds))  # dropout

@@ -15,10 +15,10 @@ LAYERS = (
     ("record", "data"),
     ("plan", "stats"),
     (
-        *("directory", "lookup", "row_codes", "tables_file", "vocabulary_file"),
+        *("companions", "directory", "lookup", "row_codes", "tables_file", "vocabulary_file"),
         *("marked_rows", "packed_segments", "pool_address", "quotient_pairs", "segment_index"),
     ),
-    ("packed", "tables"),
+    ("packed", "signatures", "tables"),
     ("methods", "models", "metrics"),
     ("space", "network_file", "evaluate", "ledger", "schedule"),
     ("front", "runtime", "training_config", "training_loop", "training"),

@@ -51,6 +51,7 @@ NOT_IN_DEFAULT = {
     "cafe_offline",
     "dqrm",
     "fiited",
+    "lma",
     "low_precision",
     "mixed_dimension",
     "mpe_budget",

@@ -17,6 +17,7 @@ from autoembed.methods.fp16 import Fp16
 from autoembed.methods.frequency_cut import FrequencyCut
 from autoembed.methods.full_precision import FullPrecision
 from autoembed.methods.hashing import Hashing
+from autoembed.methods.lma import Lma
 from autoembed.methods.low_precision import LowPrecision
 from autoembed.methods.mixed_dimension import MixedDimension
 from autoembed.methods.mpe import Mpe
@@ -41,6 +42,7 @@ METHODS: dict[str, type[Method]] = {
         CafeOffline,
         QuotientRemainder,
         Robe,
+        Lma,
         Fiited,
         MixedDimension,
         Mpe,

@@ -5,7 +5,7 @@ object is its own configuration and yields its search space. `autoembed.methods`
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from autoembed.budget import Footprint
+from autoembed.companions import Companion
 from autoembed.data.batch import Batch
 from autoembed.packed import Packed
 from autoembed.plan import Plan, Profile
@@ -77,13 +78,15 @@ def knob(default: Any, domain: Domain, text: str) -> Any:
 class TableSpec:
     """What a table is built for: the fields' statistics, the output dimension, where it will be served.
 
-    Every method starts its rows from N(0, initial_std^2), so that only the methods differ.
+    Every method starts its rows from N(0, initial_std^2), so that only the methods differ. `companions`: the
+    answers to what the method asks of the train split, see `Method.companions`; `footprint` needs none.
     """
 
     stats: Stats
     dim: int
     profile: Profile
     initial_std: float = 0.01
+    companions: Mapping[Companion, Tensor] = field(default_factory=dict)
 
 
 class Table(nn.Module, ABC):
@@ -160,6 +163,10 @@ class Method(ABC):
     @abstractmethod
     def table(self, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer) -> Table:
         """A freshly initialised trainable table. The same generator state gives the same table."""
+
+    def companions(self) -> tuple[Companion, ...]:
+        """What `table` needs of the train split beside the statistics, in `TableSpec.companions`."""
+        return ()
 
     @classmethod
     def knobs(cls) -> Iterator[tuple[str, Any, Domain, str]]:

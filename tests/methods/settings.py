@@ -1,11 +1,13 @@
 """Settings that the shared suite holds every method to, and the tiny data that it trains on."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 
+from autoembed.companions import Companion
 from autoembed.data.batch import Bag, Batch
 from autoembed.methods import make_method
 from autoembed.methods.base import Method, TableSpec
@@ -44,6 +46,8 @@ SETTINGS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("cafe_offline", {"ratio": 0.05, "hashed": 0.9, "bits": 4, "small_rows": 1}),
     ("robe", {"ratio": 0.25}),
     ("robe", {"ratio": 0.03, "block": 4, "bits": 16}),
+    ("lma", {"ratio": 0.25}),
+    ("lma", {"ratio": 0.05, "keys": 2, "over": "partners", "least": 3, "block": 4, "bits": 16}),
     ("fiited", {"keep": 0.3, "chunks": 2, "interval": 5}),
     ("fiited", {"keep": 0.05, "chunks": 1, "bits": 16}),
     ("fiited", {"keep": 1.0, "chunks": 8, "decay": 0.5}),
@@ -67,6 +71,8 @@ GROWING: tuple[tuple[str, str, tuple[Any, ...], Mapping[str, Any]], ...] = (
     ("cafe_offline", "bits", (1, 2, 3, 4, 8, 16, 32), {"ratio": 0.3}),
     ("cafe_offline", "ratio", (0.01, 0.1, 0.3, 0.7, 1.0), {"small_rows": 10}),
     ("robe", "ratio", (0.01, 0.1, 0.3, 0.7, 1.0), {"block": 16}),
+    ("lma", "ratio", (0.01, 0.1, 0.3, 0.7, 1.0), {"block": 16}),
+    ("lma", "least", (10_000, 1000, 100, 10, 1), {"block": 16}),
     ("mixed_dimension", "bits", (2, 4, 8, 16, 32), {"alpha": 0.3}),
     ("mixed_dimension", "keep", (0.1, 0.2, 0.3, 0.5, 0.9, 1.0), {"alpha": 0.0, "blocks": "group"}),
 )
@@ -97,7 +103,24 @@ def stats() -> Stats:
 
 
 def spec(profile: str = "packed") -> TableSpec:
-    return TableSpec(stats(), DIM, PROFILES[profile], initial_std=0.1)
+    return TableSpec(stats(), DIM, PROFILES[profile], initial_std=0.1, companions=companions())
+
+
+class TrainSplit:
+    """What companions read: a thousand examples."""
+
+    def rows(self, split: str) -> int:
+        return 1000
+
+    def batches(self, split: str, batch_size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
+        yield batch(1000, seed=11)
+
+
+@lru_cache
+def companions() -> Mapping[Companion, torch.Tensor]:
+    """All that methods of the settings ask of the train split."""
+    asked = {companion for method in methods() for companion in method.companions()}
+    return {companion: companion.compute(TrainSplit(), stats()) for companion in asked}
 
 
 def batch(size: int, seed: int) -> Batch:
