@@ -55,6 +55,7 @@ NOT_IN_DEFAULT = {
     "low_precision",
     "mixed_dimension",
     "mpe_budget",
+    "pep",
     "quotient_remainder",
     "robe",
 }

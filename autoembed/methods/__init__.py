@@ -22,6 +22,7 @@ from autoembed.methods.low_precision import LowPrecision
 from autoembed.methods.mixed_dimension import MixedDimension
 from autoembed.methods.mpe import Mpe
 from autoembed.methods.mpe_budget import MpeBudget
+from autoembed.methods.pep import Pep
 from autoembed.methods.quotient_remainder import QuotientRemainder
 from autoembed.methods.robe import Robe
 from autoembed.methods.uniform import Uniform
@@ -47,6 +48,7 @@ METHODS: dict[str, type[Method]] = {
         MixedDimension,
         Mpe,
         MpeBudget,
+        Pep,
     )
 }
 

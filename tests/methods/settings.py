@@ -58,6 +58,8 @@ SETTINGS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("mpe", {"groups": 7, "penalty": 1e-2, "tau": 0.02}),
     ("mpe_budget", {"groups": 16, "ratio": 0.2}),
     ("mpe_budget", {"groups": 40, "ratio": 0.45}),
+    ("pep", {"keep": 0.4, "price": 0.1}),
+    ("pep", {"keep": 0.25, "bits": 4}),
 )
 
 # what must not shrink the file when it grows, everything else being equal
