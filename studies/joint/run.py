@@ -5,10 +5,10 @@
     python studies/joint/run.py --read --methods methods
 
 A run that was stopped goes on. `results.csv` beside this file gets one row per data set, budget and seed:
-the joint points, and for every single method its pick for each budget, by seed. --methods names a folder that
-holds per data set either the searches of `studies/methods/run.py`, one a method, or one search over several
-methods. Picks are made on validation. `cost_fte` of a joint point is what the walk spent on it, the trunk's
-row carries the trunk; that of a single method is the whole search that it came from.
+the joint points as walked, and for every single method its pick for each budget, by seed. --methods names a
+folder that holds per data set one search over single methods, or several, as `studies/methods/run.py` makes
+one a method. Picks are made on validation. `cost_fte` of a joint point is what the walk spent on it, the
+trunk's row carries the trunk; that of a single method is the whole search that it came from.
 """
 
 import argparse
@@ -37,24 +37,29 @@ COLUMNS = (*COLUMNS, "cost_fte")
 
 def joint_rows(data: str, run: Path) -> Iterator[dict[str, Any]]:
     for record in read_records(run):
-        if record.state == "complete":
+        as_walked = record.role != "short" and set(record.parameters) <= {"budget"}
+        if record.state == "complete" and as_walked:
             budget = record.parameters.get("budget", record.total_bytes)
             yield row(data, record, budget, record.fte)
 
 
 def single_rows(data: str, folder: Path, budgets: list[int]) -> Iterator[dict[str, Any]]:
-    """Of every single method the pick for each budget of the joint search, by seed."""
+    """Of every single method the pick for each budget, by seed: the best of all its searches."""
     together = (folder / "config.yaml").is_file()
-    for run in [folder] if together else sorted(p for p in folder.iterdir() if (p / "config.yaml").is_file()):
-        front = run_front(run)
-        records = {record.number: record for record in read_records(run)}
-        methods = {point.method for point in front.points} - {"full_precision"}
-        for method, budget in itertools.product(sorted(methods), budgets):
-            fitting = [p for p in front.points if p.bytes <= budget and p.method == method]
-            if fitting:
-                pick = max(fitting, key=lambda p: p.value("valid", "auc"))
-                for trial in _trials(pick):
-                    yield row(data, records[trial], budget, front.cost.fte)
+    runs = [folder] if together else sorted(p for p in folder.iterdir() if (p / "config.yaml").is_file())
+    fronts = [(run_front(run), {r.number: r for r in read_records(run)}) for run in runs]
+    methods = {point.method for front, _ in fronts for point in front.points} - {"full_precision"}
+    for method, budget in itertools.product(sorted(methods), budgets):
+        fitting = [
+            (point, records, front.cost.fte)
+            for front, records in fronts
+            for point in front.points
+            if point.bytes <= budget and point.method == method
+        ]
+        if fitting:
+            pick, records, cost = max(fitting, key=lambda found: found[0].value("valid", "auc"))
+            for trial in _trials(pick):
+                yield row(data, records[trial], budget, cost)
 
 
 def _trials(point: Point) -> list[int]:
