@@ -59,7 +59,7 @@ class PackedRows:
 def look_up_packed(
     words: Tensor, segments: PackedSegments, addresses: PackedRows, rows: Tensor, columns: int = 1
 ) -> Tensor:
-    """words of `as_words`, rows (N,) int64 -> (N, W) float32, columns past a segment's dimension zero.
+    """words of `as_words`, rows (N,) int64 or int32 -> (N, W) float32, columns past a segment's own zero.
 
     `columns`: where look-up n mostly reads the field that look-up n - columns read; it only saves time.
     On a CPU with the C++ library, raises IndexError where a row is negative or not below `addresses.rows`.
@@ -77,7 +77,7 @@ def eager_look_up_packed(
     words: Tensor, segments: PackedSegments, addresses: PackedRows, rows: Tensor, columns: int
 ) -> Tensor:
     """`look_up_packed` itself."""
-    rows = rows.contiguous()
+    rows = (rows if rows.dtype in (torch.int32, torch.int64) else rows.long()).contiguous()
     held = (
         *(getattr(segments, name) for name in SEGMENT_TENSORS),
         *(getattr(addresses, n) for n in ROW_TENSORS),
@@ -117,7 +117,7 @@ def native_look_up_packed(
     bad = library.autoembed_look_up_packed(
         *(address(words), 8 * len(words)),
         *(ctypes.byref(NativeSegments.of(segments)), ctypes.byref(NativeRows.of(addresses))),
-        *(address(rows), len(rows), max(1, columns), address(out), threads()),
+        *(address(rows), rows.element_size(), len(rows), max(1, columns), address(out), threads()),
     )
     checked(bad, rows, addresses.rows, "row")
     return out

@@ -1,12 +1,12 @@
 """CPU kernels against their peers: taking turns in one process, one thread, processor time of that thread.
 
 The workload has the 26 fields of Criteo Kaggle, capped at 2 million rows each, batch 2048, one id per field
-drawn log-uniformly over its rows, which are ordered by frequency (the chance of rank r is about 1 / r). 12
-batches rotate; every round calls all candidates on all batches in a new random order. Processor time leaves
-out what neighbours on the machine take, but for caches and memory: read the ratios inside one piece.
+from Zipf's law, whose exponent grows from 1.05 in the first field to 1.20 in the last; rows are ordered by
+frequency. 12 batches rotate; every round calls all candidates on all batches in a new random order. Processor
+time leaves out what neighbours take, but for caches and memory: read the ratios inside one piece.
 
     python kernels/bench/cpu.py                     all pieces, writes kernels/bench/cpu.json
-    python kernels/bench/cpu.py gather update       some of them; the others are left out of the record
+    python kernels/bench/cpu.py gather update       some of them; the record keeps the others as they were
 
 FBGEMM takes part where fbgemm-gpu-cpu 1.8.0 is installed, the one release that loads beside torch 2.13.
 """
@@ -54,6 +54,7 @@ FIRST = torch.tensor([0, *ROWS]).cumsum(0)[:-1]
 FIELDS, TOTAL = len(ROWS), sum(ROWS)
 BATCH, BATCHES, DENSE = 2048, 12, 13
 LOOKUPS = BATCH * FIELDS
+EXPONENTS = (1.05, 1.20)  # of the first and the last field
 # precisions of the mixed plan and the share of a field's rows, the most frequent first, that ends each
 MIXED = {"fp32": 0.001, "fp16": 0.01, "int8": 0.05, "int4": 0.2, "int3": 0.5, "int2": 1.0}
 
@@ -90,10 +91,11 @@ def measured(piece: Piece, rounds: int) -> dict[str, dict[str, float]]:
 
 
 def batches() -> list[Tensor]:
-    """Ids (B, F) of every batch."""
+    """Ids (B, F) of every batch, by the inverse of the distribution with density r^-a on [1, rows + 1]."""
     drawn = np.random.default_rng(0).random((BATCHES, BATCH, FIELDS))
-    sizes = np.array(ROWS)
-    return [torch.from_numpy(np.minimum(sizes**u, sizes - 1).astype(np.int64)) for u in drawn]
+    sizes, less = np.array(ROWS), 1 - np.linspace(*EXPONENTS, FIELDS)
+    ranks = (1 + drawn * ((sizes + 1.0) ** less - 1)) ** (1 / less)
+    return [torch.from_numpy(np.minimum(rank.astype(np.int64), sizes) - 1) for rank in ranks]
 
 
 def packed_table(precisions: dict[str, float], dim: int, rows_of_fields: Sequence[int] = ROWS) -> PackedTable:
@@ -303,36 +305,38 @@ def main() -> None:
     loaded = library()
     if loaded is None:
         raise SystemExit("the C++ library is not available, there is nothing to measure")
-    record: dict[str, dict[str, object]] = {}
-    ratios: dict[str, float] = {}
     for name in arguments.pieces or PIECES:
         piece = PIECES[name]()
         times = measured(piece, arguments.rounds)
-        record[name] = {"unit": piece.unit, "candidates": times}
         for candidate, taken in times.items():
             print(f"{name:18s} {candidate:32s} {taken['median']:9.2f} {piece.unit}", flush=True)
+        ratios = {}
         for ratio, (peer, ours) in piece.ratios.items():
             ratios[ratio] = round(times[peer]["median"] / times[ours]["median"], 3)
             print(f"{name:18s} {ratio:42s} {ratios[ratio]:.2f}x", flush=True)
+        measured_with = {
+            "rounds": arguments.rounds,
+            "torch": torch.__version__,
+            "fbgemm_gpu_cpu": "1.8.0" if fbgemm() else None,
+            "python": platform.python_version(),
+            "library": Path(loaded._name).name.rsplit("-", 1)[0],
+            "processor": processor(),
+        }
+        kept(arguments.out, name, {"unit": piece.unit, **measured_with, "candidates": times}, ratios)
+
+
+def kept(path: Path, name: str, piece: dict[str, object], ratios: dict[str, float]) -> None:
+    """Put one piece and its ratios into the record; the other pieces stay, those that are no more go."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"pieces": {}, "ratios": {}}
+    ids = f"Zipf, exponents {EXPONENTS[0]} to {EXPONENTS[1]}, ordered by frequency"
     report = {
-        "workload": {
-            "rows": TOTAL,
-            "tables": FIELDS,
-            "batch_size": BATCH,
-            "ids": "log-uniform, by frequency",
-        },
+        "workload": {"rows": TOTAL, "tables": FIELDS, "batch_size": BATCH, "ids": ids},
         "threads": 1,
         "clock": "processor time of the thread; medians over rounds and batches",
-        "rounds": arguments.rounds,
-        "torch": torch.__version__,
-        "fbgemm_gpu_cpu": "1.8.0" if fbgemm() else None,
-        "python": platform.python_version(),
-        "library": Path(loaded._name).name.rsplit("-", 1)[0],
-        "processor": processor(),
-        "pieces": record,
-        "ratios": ratios,
+        "pieces": {key: value for key, value in found["pieces"].items() if key in PIECES} | {name: piece},
+        "ratios": found["ratios"] | ratios,
     }
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def processor() -> str:

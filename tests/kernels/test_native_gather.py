@@ -22,7 +22,7 @@ from autoembed_kernels.gather_packed import (
     reference_gather_packed,
     torch_gather_packed,
 )
-from autoembed_kernels.look_up_packed import native_look_up_packed, torch_look_up_packed
+from autoembed_kernels.look_up_packed import look_up_packed, native_look_up_packed, torch_look_up_packed
 
 KINDS = {INTEGER: None, FP16: torch.float16, BF16: torch.bfloat16, FP32: torch.float32}
 Layout = tuple[int, int, int, int]  # kind, bits, dim, rows
@@ -153,3 +153,35 @@ def test_rows_of_any_plan_are_looked_up_as_torch_looks_them_up(plan: Plan, colum
             native_look_up_packed(
                 native(), *held, torch.tensor([0, wrong]), columns, poisoned(2, table.width)
             )
+
+
+@given(
+    plans(single_rows=True),
+    st.integers(0, 150),
+    st.sampled_from([torch.int32, torch.int64]),
+    st.booleans(),
+    st.integers(0, 2**32),
+)
+@settings(deadline=None, max_examples=25)
+def test_rows_that_come_field_by_field_in_turn_are_looked_up_as_torch_looks_them_up(
+    plan: Plan, examples: int, dtype: torch.dtype, turned: bool, seed: int
+) -> None:
+    packed, _ = packed_with_rows(plan, seed)
+    table = PackedTable(packed)
+    sizes = torch.tensor([field.rows for field in plan.fields])
+    chance = torch.rand(examples, len(sizes), generator=torch.Generator().manual_seed(seed))
+    rows = (chance * sizes).long() + sizes.cumsum(0) - sizes
+    if turned:  # from the middle on, the fields come in another order
+        rows[examples // 2 :] = rows[examples // 2 :].flip(1)
+    rows = rows.flatten().to(dtype)
+    held = (table.words, table._layout, table._addresses)
+    values = poisoned(len(rows), table.width)
+    found = native_look_up_packed(native(), *held, rows, len(sizes), values)
+    assert torch.equal(found, torch_look_up_packed(*held, rows.long()))
+    strided = torch.stack([rows, rows], 1)[:, 0]
+    assert torch.equal(look_up_packed(*held, strided, len(sizes)), found)
+    if examples:
+        wrong = rows.clone()
+        wrong[-1] = int(sizes.sum())
+        with pytest.raises(IndexError, match=f"at place {len(rows) - 1} is out of range"):
+            native_look_up_packed(native(), *held, wrong, len(sizes), values)

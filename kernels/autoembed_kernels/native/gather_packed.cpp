@@ -1,11 +1,14 @@
-// Look-ups in packed tables of mixed segments: from row to address to values, in one pass. The layout is that
-// of gather_packed.py, the hash that of row_hash.py; the numbers equal those of the torch versions.
+// Look-ups in packed tables of mixed segments: from row to address to values, alone or summed over bags. The
+// layout is that of gather_packed.py, the hash that of row_hash.py; the numbers equal those of the torch versions.
+//
+// Blocks of look-ups go through three steps: find the addresses of the next block and fetch its rows; sort this
+// block by the way its rows are decoded, so that no branch depends on a row; decode each group in its own loop.
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
-#ifdef __F16C__
+#if defined(__F16C__) || defined(__AVX2__) || defined(__AVX512BW__)
 #include <immintrin.h>
 #endif
 
@@ -16,11 +19,22 @@ namespace {
 using u8x8 = uint8_t __attribute__((vector_size(8)));
 using u16x8 = uint16_t __attribute__((vector_size(16)));
 
+#ifdef __AVX512BW__
+constexpr int64_t STEP = 16;  // values decoded at once
+using Values = f32x16;
+#else
+constexpr int64_t STEP = 8;
+using Values = f32x8;
+#endif
+
 enum Kind : uint8_t { INTEGER, FP16, BF16, FP32 };
-constexpr int64_t BLOCK = 32;         // look-ups whose rows are fetched while the block before is decoded
-constexpr int64_t OVERREAD = 8;       // bytes behind a row of codes that decoding may read
+// Ways to decode: integer codes with and without an offset or numbers at the row's front, floats, nothing stored
+enum Way : uint8_t { CODES, CODES_AND_MORE, HALVES, BFLOATS, FLOATS, NOTHING, WAYS };
+constexpr int64_t BLOCK = 64;         // look-ups whose rows are fetched while the block before is decoded
+constexpr int64_t OVERREAD = 16;      // bytes behind a row of codes that decoding may read
 constexpr int64_t LINE = 64;          // bytes
 constexpr int64_t MOST_FETCHED = 512; // bytes of a row that are fetched ahead
+constexpr int64_t FEW = 8;            // segments of a field that are searched at once
 
 }  // namespace
 
@@ -48,9 +62,9 @@ namespace {
 struct alignas(64) Segment {
     int64_t base, row_bytes, read_bytes;  // rows may overlap: read_bytes may be more than row_bytes
     const float* offset;
-    int32_t dim, bits, front;
+    int32_t dim, bits, front, fetch_bytes;
     float shift, scale;
-    uint8_t kind;
+    Way way;
 };
 
 struct Place {
@@ -58,27 +72,106 @@ struct Place {
     const Segment* segment;
 };
 
-std::vector<Segment> read_segments(const PackedSegments& p) {
-    std::vector<Segment> segments(p.count);
+struct Segments {
+    std::vector<Segment> all;
+    int64_t width;
+    bool full = true;  // segments that store anything have `width` columns
+    bool alike = true;
+    Way way = NOTHING;  // of all segments, if they are alike
+};
+
+Segments read_segments(const PackedSegments& p) {
+    Segments segments{std::vector<Segment>(p.count), p.width};
     for (int64_t s = 0; s < p.count; ++s) {
-        const bool has_offset = p.any_offset && p.kind[s] == INTEGER && p.front[s] != 4;
-        const int64_t value_bytes = p.kind[s] == FP32 ? 4 : 2;
-        segments[s] = {p.base[s],
-                       p.row_bytes[s],
-                       p.kind[s] == INTEGER ? p.front[s] + (p.dim[s] * p.bits[s] + 7) / 8 + OVERREAD
-                                            : p.dim[s] * value_bytes,
-                       has_offset ? p.offsets + p.offset[s] * p.width : nullptr,
-                       static_cast<int32_t>(p.dim[s]),
-                       static_cast<int32_t>(p.bits[s]),
-                       static_cast<int32_t>(p.front[s]),
-                       p.shift[s],
-                       p.scale[s],
-                       p.kind[s]};
+        Segment& one = segments.all[s];
+        one.dim = static_cast<int32_t>(p.dim[s]);
+        one.way = NOTHING;
+        if (p.dim[s] > 0) {
+            const bool codes = p.kind[s] == INTEGER;
+            const bool has_offset = p.any_offset && codes && p.front[s] != 4;
+            const int64_t body = codes ? (p.dim[s] * p.bits[s] + 7) / 8 : p.dim[s] * (p.kind[s] == FP32 ? 4 : 2);
+            one = {p.base[s],
+                   p.row_bytes[s],
+                   codes ? p.front[s] + body + OVERREAD : body,
+                   has_offset ? p.offsets + p.offset[s] * p.width : nullptr,
+                   static_cast<int32_t>(p.dim[s]),
+                   static_cast<int32_t>(p.bits[s]),
+                   static_cast<int32_t>(codes ? p.front[s] : 0),
+                   static_cast<int32_t>(std::min(codes ? p.front[s] + body + 8 - p.bits[s] : body, MOST_FETCHED)),
+                   p.shift[s],
+                   p.scale[s],
+                   !codes                       ? (p.kind[s] == FP16 ? HALVES : p.kind[s] == BF16 ? BFLOATS : FLOATS)
+                   : has_offset || p.front[s]   ? CODES_AND_MORE
+                                                : CODES};
+            segments.full = segments.full && p.dim[s] == p.width;
+        }
+        if (s == 0) segments.way = one.way;
+        segments.alike = segments.alike && one.way == segments.way;
     }
     return segments;
 }
 
-INLINE f32x8 halves(u16x8 bits) {
+// Where the codes of each width lie among the bytes of one word of eight codes, for shuffles in 128-bit lanes:
+// per code four bytes, of which at most two hold a part of it, and the bits to shift that part down. The second
+// eight codes lie in the second word.
+struct Unpacking {
+    alignas(64) uint8_t bytes[64];
+    alignas(64) uint32_t shifts[16];
+};
+
+struct Unpackings {
+    Unpacking of[9];
+};
+
+constexpr Unpackings make_unpackings() {
+    Unpackings made{};
+    for (int bits = 1; bits <= 8; ++bits)
+        for (int code = 0; code < 16; ++code) {
+            const int at = code % 8 * bits, first = code / 8 * 8 + at / 8;
+            Unpacking& one = made.of[bits];
+            one.bytes[4 * code] = static_cast<uint8_t>(first);
+            one.bytes[4 * code + 1] = static_cast<uint8_t>(at % 8 + bits > 8 ? first + 1 : 0x80);
+            one.bytes[4 * code + 2] = one.bytes[4 * code + 3] = 0x80;
+            one.shifts[code] = static_cast<uint32_t>(at % 8);
+        }
+    return made;
+}
+
+constexpr Unpackings UNPACKINGS = make_unpackings();
+
+// STEP codes from column j on, as numbers
+INLINE Values codes_at(const uint8_t* codes, int64_t j, int64_t bits) {
+    const uint8_t* at = codes + j / 8 * bits;
+    const uint32_t mask = (1u << bits) - 1;
+#if defined(__AVX512BW__)
+    const Unpacking& u = UNPACKINGS.of[bits];
+    const __m128i low = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(at));
+    const __m128d both = _mm_loadh_pd(_mm_castsi128_pd(low), reinterpret_cast<const double*>(at + bits));
+    const __m512i words = _mm512_broadcast_i32x4(_mm_castpd_si128(both));
+    const __m512i spread = _mm512_shuffle_epi8(words, _mm512_load_si512(u.bytes));
+    const __m512i down = _mm512_srlv_epi32(spread, _mm512_load_si512(u.shifts));
+    const __m512i kept = _mm512_and_si512(down, _mm512_set1_epi32(static_cast<int>(mask)));
+    return reinterpret_cast<Values>(_mm512_cvtepi32_ps(kept));
+#elif defined(__AVX2__)
+    const Unpacking& u = UNPACKINGS.of[bits];
+    const __m256i words = _mm256_set1_epi64x(load<int64_t>(at));
+    const __m256i spread =
+        _mm256_shuffle_epi8(words, _mm256_load_si256(reinterpret_cast<const __m256i*>(u.bytes)));
+    const __m256i down =
+        _mm256_srlv_epi32(spread, _mm256_load_si256(reinterpret_cast<const __m256i*>(u.shifts)));
+    const __m256i kept = _mm256_and_si256(down, _mm256_set1_epi32(static_cast<int>(mask)));
+    return reinterpret_cast<Values>(_mm256_cvtepi32_ps(kept));
+#else
+    // eight codes take `bits` bytes, so that one word holds them, and 32 bits hold four
+    const auto word = load<uint64_t>(at);
+    const auto low = static_cast<uint32_t>(word), high = static_cast<uint32_t>(word >> 4 * bits);
+    const u32x8 words = {low, low, low, low, high, high, high, high};
+    const u32x8 shifts = static_cast<uint32_t>(bits) * u32x8{0, 1, 2, 3, 0, 1, 2, 3};
+    return __builtin_convertvector(reinterpret_cast<i32x8>((words >> shifts) & mask), f32x8);
+#endif
+}
+
+INLINE f32x8 eight_halves(u16x8 bits) {
 #ifdef __F16C__
     return reinterpret_cast<f32x8>(_mm256_cvtph_ps(reinterpret_cast<__m128i>(bits)));
 #else
@@ -95,107 +188,192 @@ INLINE f32x8 halves(u16x8 bits) {
 INLINE float half(const uint8_t* at) {
     u16x8 bits{};
     bits[0] = load<uint16_t>(at);
-    return halves(bits)[0];
+    return eight_halves(bits)[0];
 }
 
-// Eight values from column j on of a row of T, which ends at column dim
-template <typename Vector, typename T>
-INLINE Vector eight(const uint8_t* row, int64_t j, int64_t dim) {
+// STEP numbers of two bytes
+using Shorts = uint16_t __attribute__((vector_size(2 * STEP)));
+using Words = uint32_t __attribute__((vector_size(4 * STEP)));
+
+INLINE Values halves(Shorts bits) {
+#ifdef __AVX512BW__
+    return reinterpret_cast<Values>(_mm512_cvtph_ps(reinterpret_cast<__m256i>(bits)));
+#else
+    return eight_halves(bits);
+#endif
+}
+
+INLINE Values bfloats(Shorts bits) { return reinterpret_cast<Values>(__builtin_convertvector(bits, Words) << 16); }
+
+// STEP values from column j on of a row of T, which ends at column dim; zeros behind it
+template <typename Vector, typename T, typename Dim>
+INLINE Vector some(const uint8_t* row, int64_t j, Dim dim) {
     const uint8_t* at = row + j * static_cast<int64_t>(sizeof(T));
-    if (j + 8 <= dim) return load<Vector>(at);
+    if (j + STEP <= dim) return load<Vector>(at);
+#ifdef __AVX512BW__
+    const auto kept = static_cast<__mmask16>((1u << (dim - j)) - 1);
+    if constexpr (sizeof(T) == 4) return reinterpret_cast<Vector>(_mm512_maskz_loadu_epi32(kept, at));
+    else return reinterpret_cast<Vector>(_mm256_maskz_loadu_epi16(kept, at));
+#else
     Vector values{};
     std::memcpy(&values, at, (dim - j) * sizeof(T));
     return values;
+#endif
 }
 
-// Writes dim columns of eight(j), then zeros up to width
-template <typename Eight>
-INLINE void write_row(float* out, int64_t dim, int64_t width, const Eight& eight_values) {
+// Writes dim columns of values_at(j), then zeros up to width
+template <typename Dim, typename ValuesAt>
+INLINE void write_row(float* out, Dim dim, int64_t width, const ValuesAt& values_at) {
     int64_t j = 0;
-    for (; j + 8 <= dim; j += 8) store(out + j, eight_values(j));
+    for (; j + STEP <= dim; j += STEP) store(out + j, values_at(j));
     if (j < dim) {
-        const f32x8 last = eight_values(j);
+        const Values last = values_at(j);
+#ifdef __AVX512BW__
+        const auto kept = static_cast<__mmask16>((1u << (dim - j)) - 1);
+        _mm512_mask_storeu_ps(out + j, kept, reinterpret_cast<__m512>(last));
+#else
         std::memcpy(out + j, &last, (dim - j) * sizeof(float));
+#endif
     }
-    for (j = dim; j < width; ++j) out[j] = 0.0f;
+    if constexpr (std::is_same_v<Dim, int64_t>)
+        for (j = dim; j < width; ++j) out[j] = 0.0f;
 }
 
-INLINE void decode(const Place& place, int64_t width, float* out) {
+// One row, by the way that its segment says. `dim` is the width where it is a constant.
+template <Way way, typename Dim>
+INLINE void decode(const Place& place, Dim known_dim, int64_t width, float* out) {
     const Segment& s = *place.segment;
     const uint8_t* row = place.row;
-    const int64_t dim = s.dim;
-    switch (s.kind) {
-        case INTEGER: {
-            const float scale = dim && s.front >= 2 ? half(row) : s.scale;
-            const float bias = dim && s.front == 4 ? half(row + 2) : 0.0f;
-            const uint8_t* codes = row + s.front;
-            const auto bits = static_cast<uint32_t>(s.bits);
-            const uint32_t mask = (1u << bits) - 1;
-            const u32x8 shifts = bits * u32x8{0, 1, 2, 3, 0, 1, 2, 3};
-            const auto values = [&](int64_t j) INLINE_LAMBDA {
-                // eight codes take `bits` bytes, so that one word holds them, and 32 bits hold four
-                const auto word = load<uint64_t>(codes + j / 8 * bits);
-                const auto low = static_cast<uint32_t>(word), high = static_cast<uint32_t>(word >> 4 * bits);
-                const u32x8 words = {low, low, low, low, high, high, high, high};
-                const auto eight_codes = reinterpret_cast<i32x8>((words >> shifts) & mask);
-                return (__builtin_convertvector(eight_codes, f32x8) + s.shift) * scale;
-            };
-            if (s.offset)
-                return write_row(out, dim, width, [&](int64_t j) INLINE_LAMBDA {
-                    const auto* offset = reinterpret_cast<const uint8_t*>(s.offset);
-                    return values(j) + eight<f32x8, float>(offset, j, dim);
-                });
-            return write_row(out, dim, width, [&](int64_t j) INLINE_LAMBDA { return values(j) + bias; });
-        }
-        case FP16:
-            return write_row(out, dim, width, [&](int64_t j) INLINE_LAMBDA {
-                return halves(eight<u16x8, uint16_t>(row, j, dim));
+    const auto dim = [&]() INLINE_LAMBDA {
+        if constexpr (std::is_same_v<Dim, int64_t>) return static_cast<int64_t>(s.dim);
+        else return known_dim;
+    }();
+    (void)known_dim;
+    if constexpr (way == NOTHING) {
+        for (int64_t j = 0; j < width; ++j) out[j] = 0.0f;
+    } else if constexpr (way == CODES) {
+        const int64_t bits = s.bits;
+        write_row(out, dim, width, [&](int64_t j) INLINE_LAMBDA {
+            return (codes_at(row, j, bits) + s.shift) * s.scale;
+        });
+    } else if constexpr (way == CODES_AND_MORE) {
+        const float scale = s.front >= 2 ? half(row) : s.scale;
+        const float bias = s.front == 4 ? half(row + 2) : 0.0f;
+        const uint8_t* codes = row + s.front;
+        const auto* offset = reinterpret_cast<const uint8_t*>(s.offset);
+        const int64_t bits = s.bits;
+        if (offset)
+            write_row(out, dim, width, [&](int64_t j) INLINE_LAMBDA {
+                return (codes_at(codes, j, bits) + s.shift) * scale + some<Values, float>(offset, j, dim);
             });
-        case BF16:
-            return write_row(out, dim, width, [&](int64_t j) INLINE_LAMBDA {
-                const u16x8 bits = eight<u16x8, uint16_t>(row, j, dim);
-                return reinterpret_cast<f32x8>(__builtin_convertvector(bits, u32x8) << 16);
+        else
+            write_row(out, dim, width, [&](int64_t j) INLINE_LAMBDA {
+                return (codes_at(codes, j, bits) + s.shift) * scale + bias;
             });
-        default:
-            return write_row(out, dim, width,
-                             [&](int64_t j) INLINE_LAMBDA { return eight<f32x8, float>(row, j, dim); });
+    } else if constexpr (way == HALVES) {
+        write_row(out, dim, width,
+                  [&](int64_t j) INLINE_LAMBDA { return halves(some<Shorts, uint16_t>(row, j, dim)); });
+    } else if constexpr (way == BFLOATS) {
+        write_row(out, dim, width,
+                  [&](int64_t j) INLINE_LAMBDA { return bfloats(some<Shorts, uint16_t>(row, j, dim)); });
+    } else {
+        write_row(out, dim, width,
+                  [&](int64_t j) INLINE_LAMBDA { return some<Values, float>(row, j, dim); });
     }
 }
 
-INLINE void fetch(const Place& place) {
-    const int64_t bytes = std::min(place.segment->read_bytes, MOST_FETCHED);
-    for (int64_t at = 0; at < bytes; at += LINE) prefetch(place.row + at);
-    if (bytes) prefetch(place.row + bytes - 1);
+template <typename Work>
+INLINE void with_way(Way way, const Work& work) {
+    switch (way) {
+        case CODES: return work(std::integral_constant<Way, CODES>{});
+        case CODES_AND_MORE: return work(std::integral_constant<Way, CODES_AND_MORE>{});
+        case HALVES: return work(std::integral_constant<Way, HALVES>{});
+        case BFLOATS: return work(std::integral_constant<Way, BFLOATS>{});
+        case FLOATS: return work(std::integral_constant<Way, FLOATS>{});
+        default: return work(std::integral_constant<Way, NOTHING>{});
+    }
 }
 
-// Decodes the look-ups of [start, stop): place_of(n, place) finds one or tells that it is out of range.
-// Returns the first look-up that is, or -1.
-template <typename PlaceOf>
-INLINE int64_t gather(int64_t start, int64_t stop, int64_t width, float* out, PlaceOf&& place_of) {
+// Decodes a block of places to rows of `out`
+template <typename Dim>
+void decode_block(const Segments& segments, const Place* places, int64_t count, Dim dim, float* out) {
+    const int64_t width = segments.width;
+    if (segments.alike)
+        return with_way(segments.way, [&](auto way) INLINE_LAMBDA {
+            for (int64_t n = 0; n < count; ++n) decode<decltype(way)::value>(places[n], dim, width, out + n * width);
+        });
+    uint8_t members[WAYS][BLOCK];
+    int64_t sizes[WAYS] = {};
+    for (int64_t n = 0; n < count; ++n) {
+        const Way way = places[n].segment->way;
+        members[way][sizes[way]++] = static_cast<uint8_t>(n);
+    }
+    for (int64_t way = 0; way < WAYS; ++way)
+        with_way(static_cast<Way>(way), [&](auto known_way) INLINE_LAMBDA {
+            for (int64_t k = 0; k < sizes[way]; ++k) {
+                const int64_t n = members[way][k];
+                decode<decltype(known_way)::value>(places[n], dim, width, out + n * width);
+            }
+        });
+}
+
+INLINE void fetch_row(const uint8_t* row, int64_t bytes) {
+    prefetch(row);
+    for (int64_t at = LINE; at < bytes; at += LINE) prefetch(row + at);
+    prefetch(row + bytes - 1);
+}
+
+INLINE void fetch(const Place& place) { fetch_row(place.row, place.segment->fetch_bytes); }
+
+// Finds the places of [start, stop) block by block and calls work(places, from, count) for each block, while the
+// rows of the next one are fetched. find(from, count, places) finds those of a block, or returns the first
+// look-up that is out of range, else -1; so does this.
+template <typename Find, typename Work>
+INLINE int64_t for_blocks(int64_t start, int64_t stop, Find&& find, const Work& work) {
     Place places[2][BLOCK];
-    const auto find = [&](int64_t from, Place* found) INLINE_LAMBDA {
-        for (int64_t n = from; n < std::min(from + BLOCK, stop); ++n) {
-            if (!place_of(n, found[n - from])) return n;
-            fetch(found[n - from]);
-        }
-        return int64_t{-1};
-    };
-    int64_t bad = find(start, places[0]);
+    int64_t bad = find(start, std::min(BLOCK, stop - start), places[0]);
     for (int64_t from = start, turn = 0; from < stop && bad < 0; from += BLOCK, turn ^= 1) {
-        bad = find(from + BLOCK, places[turn ^ 1]);
-        for (int64_t n = from; n < std::min(from + BLOCK, stop); ++n)
-            decode(places[turn][n - from], width, out + n * width);
+        const int64_t next = from + BLOCK;
+        if (next < stop) bad = find(next, std::min(BLOCK, stop - next), places[turn ^ 1]);
+        work(places[turn], from, std::min(BLOCK, stop - from));
     }
     return bad;
 }
 
-// `gather` in threads
-template <typename MakePlaceOf>
-INLINE int64_t gather_all(int64_t count, int64_t width, float* out, int64_t threads,
-                          const MakePlaceOf& make_place_of) {
+// The same one by one: place_of(n, place) finds one or tells that it is out of range
+template <typename PlaceOf>
+INLINE int64_t find_each(int64_t from, int64_t count, Place* places, const PlaceOf& place_of) {
+    for (int64_t n = from; n < from + count; ++n) {
+        if (!place_of(n, places[n - from])) return n;
+        fetch(places[n - from]);
+    }
+    return -1;
+}
+
+using DecodeBlock = void (*)(const Segments&, const Place*, int64_t, float*);
+
+// `decode_block` with the width as a constant where it is common and all segments have it
+DecodeBlock decoder_of(const Segments& segments) {
+    DecodeBlock found = nullptr;
+    with_dim(segments.full ? segments.width : 0, [&](auto dim) {
+        found = [](const Segments& of, const Place* places, int64_t count, float* out) {
+            decode_block(of, places, count, decltype(dim){}, out);
+        };
+    });
+    return found;
+}
+
+// Decodes all look-ups, in threads
+template <typename MakeFind>
+INLINE int64_t gather_all(const Segments& segments, int64_t count, float* out, int64_t threads,
+                          const MakeFind& make_find) {
+    const DecodeBlock decode_places = decoder_of(segments);
     int64_t first_bad = count;
     for_ranges(count, threads, [&](int64_t start, int64_t stop) INLINE_LAMBDA {
-        const int64_t bad = gather(start, stop, width, out, make_place_of());
+        const int64_t bad =
+            for_blocks(start, stop, make_find(), [&](const Place* places, int64_t from, int64_t block) {
+                decode_places(segments, places, block, out + from * segments.width);
+            });
         if (bad >= 0) {
 #pragma omp critical
             first_bad = std::min(first_bad, bad);
@@ -204,13 +382,11 @@ INLINE int64_t gather_all(int64_t count, int64_t width, float* out, int64_t thre
     return first_bad < count ? -1 - first_bad : 0;
 }
 
+// Segments that store nothing have no bytes: all their rows lie at the payload's start
 INLINE bool locate(const uint8_t* payload, int64_t bytes, const Segment& s, int64_t row, Place& place) {
     int64_t at = 0;
-    if (s.dim) {
-        const bool overflows =
-            __builtin_mul_overflow(row, s.row_bytes, &at) || __builtin_add_overflow(at, s.base, &at);
-        if (overflows || at < 0 || at > bytes - s.read_bytes) return false;
-    }
+    const bool overflows = __builtin_mul_overflow(row, s.row_bytes, &at) || __builtin_add_overflow(at, s.base, &at);
+    if (overflows || at < 0 || at > bytes - s.read_bytes) return false;
     place = {payload + at, &s};
     return true;
 }
@@ -223,26 +399,110 @@ INLINE int64_t bucket(int64_t row, int64_t salt, int64_t buckets) {
     return static_cast<int64_t>((mixed >> 1) % static_cast<uint64_t>(buckets));
 }
 
-// The rows of one field and its segments
-struct FieldRange {
-    int64_t start = 0, stop = 0, first = 0, count = 0;
+// The rows of one field and its segments; the starts of the first FEW of them, then numbers above any row
+struct alignas(64) FieldRange {
+    int64_t starts[FEW];
+    int64_t start = 0, rows = 0, first = 0, count = FEW + 1;
 };
 
-// Finds segments. A batch's rows come field by field in turn, so the field of the look-up one turn before is
-// tried first; `columns` is the length of a turn.
+INLINE int64_t starts_below(const FieldRange& field, int64_t row) {
+#ifdef __AVX512BW__
+    return __builtin_popcount(_mm512_cmple_epi64_mask(_mm512_load_si512(field.starts), _mm512_set1_epi64(row)));
+#else
+    int64_t below = 0;
+    for (int64_t i = 0; i < FEW; ++i) below += field.starts[i] <= row;
+    return below;
+#endif
+}
+
+// Where the rows of a segment lie: those of the whole table count from `origin`
+struct Origin {
+    int64_t origin, row_bytes, fetch_bytes;
+};
+
+// Finds the places of rows of all fields. A batch's rows come field by field in turn, so the field of the look-up
+// one turn before is expected; `columns` is the length of a turn. Where a block holds what is expected, no branch
+// depends on a row, else the block is done again row by row, and what it holds is expected from then on.
+template <typename Row>
 class Finder {
   public:
-    Finder(const PackedRows& rows, int64_t segments, int64_t columns)
-        : rows_(rows), segments_(segments), hints_(columns) {}
+    Finder(const uint8_t* payload, int64_t bytes, const Segments& segments, const PackedRows& rows, const Row* given,
+           int64_t columns)
+        : payload_(payload), bytes_(bytes), segments_(segments), rows_(rows), given_(given), expected_(columns) {
+        for (FieldRange& field : expected_) std::fill_n(field.starts, FEW, INT64_MAX);
+        const auto count = static_cast<int64_t>(segments.all.size());
+        origins_.resize(count + 1);  // a place for "before the first", which rows of another field may find
+        for (int64_t s = 0; s < count; ++s) {
+            const Segment& one = segments.all[s];
+            const int64_t first = rows.start[s], stop = s + 1 < count ? rows.start[s + 1] : rows.rows;
+            Origin& origin = origins_[s + 1];
+            origin = {0, one.row_bytes, one.fetch_bytes};
+            const bool away = rows.reads_row_0[s] || rows.hashed[s];
+            int64_t last = 0;
+            const bool overflows = __builtin_mul_overflow(stop, one.row_bytes, &last) || one.base < 0 ||
+                                   __builtin_add_overflow(last, one.base, &last);
+            direct_ = direct_ && !away && !overflows;
+            if (!direct_) break;
+            last = one.base + std::max<int64_t>(0, stop - first - 1) * one.row_bytes;
+            direct_ = one.read_bytes <= bytes && last <= bytes - one.read_bytes;
+            origin.origin = one.base - first * one.row_bytes;
+            single_ = single_ && rows.field_segment[s] == s;
+        }
+    }
 
-    INLINE int64_t operator()(int64_t row) const {
-        FieldRange& field = hints_[column_];
-        if (++column_ == hints_.size()) column_ = 0;
-        if (row < field.start || row >= field.stop) field = range_of(row);
-        return last_at_or_before(row, field.first, field.count);
+    INLINE int64_t operator()(int64_t from, int64_t count, Place* places) {
+        if (direct_ && (single_ ? find_expected<true>(from, count, places) : find_expected<false>(from, count, places)))
+            return -1;
+        auto column = static_cast<size_t>(from) % expected_.size();
+        return find_each(from, count, places, [&](int64_t n, Place& place) INLINE_LAMBDA {
+            FieldRange& field = expected_[column];
+            column = column + 1 == expected_.size() ? 0 : column + 1;
+            return find_one(given_[n], field, place);
+        });
     }
 
   private:
+    template <bool single>
+    INLINE bool find_expected(int64_t from, int64_t count, Place* places) const {
+        const FieldRange* fields = expected_.data();
+        const Segment* segments = segments_.all.data() - 1;
+        const Origin* origins = origins_.data();
+        const Row* given = given_ + from;
+        const uint8_t* payload = payload_;
+        const auto columns = static_cast<int64_t>(expected_.size());
+        int64_t column = from % columns;
+        bool other = false;
+        for (int64_t n = 0; n < count; ++n) {
+            const int64_t row = given[n];
+            const FieldRange& field = fields[column];
+            column = column + 1 == columns ? 0 : column + 1;
+            other |= static_cast<uint64_t>(row - field.start) >= static_cast<uint64_t>(field.rows);
+            const int64_t s = field.first + (single ? 1 : starts_below(field, row));
+            const Origin& origin = origins[s];
+            const auto at = static_cast<int64_t>(static_cast<uint64_t>(origin.origin) +
+                                                 static_cast<uint64_t>(row) * static_cast<uint64_t>(origin.row_bytes));
+            const auto* place = reinterpret_cast<const uint8_t*>(reinterpret_cast<uintptr_t>(payload) + at);
+            places[n] = {place, segments + s};
+            fetch_row(place, origin.fetch_bytes);
+        }
+        return !other;
+    }
+
+    INLINE bool find_one(int64_t row, FieldRange& field, Place& place) {
+        if (static_cast<uint64_t>(row) >= static_cast<uint64_t>(rows_.rows)) return false;
+        if (static_cast<uint64_t>(row - field.start) >= static_cast<uint64_t>(field.rows)) field = range_of(row);
+        int64_t s = field.count > FEW ? last_at_or_before(row, field.first, field.count)
+                                      : field.first - 1 + starts_below(field, row);
+        if (rows_.reads_row_0[s]) {
+            row = rows_.field_start[s];
+            s = rows_.field_segment[s];
+        }
+        const int64_t stored = rows_.hashed[s]
+                                   ? bucket(row - rows_.field_start[s], rows_.field[s], rows_.buckets[s])
+                                   : row - rows_.start[s];
+        return locate(payload_, bytes_, segments_.all[s], stored, place);
+    }
+
     INLINE int64_t last_at_or_before(int64_t row, int64_t first, int64_t count) const {
         while (count > 1) {
             const int64_t middle = count / 2;
@@ -252,21 +512,39 @@ class Finder {
         return first;
     }
 
-    __attribute__((noinline)) FieldRange range_of(int64_t row) const {
-        const int64_t segment = last_at_or_before(row, 0, segments_);
-        const int64_t first = rows_.field_segment[segment];
+    __attribute__((noinline)) FieldRange range_of(int64_t row) {
+        const auto segments = static_cast<int64_t>(segments_.all.size());
+        const int64_t segment = last_at_or_before(row, 0, segments);
+        FieldRange range;
+        range.first = rows_.field_segment[segment];
         int64_t stop = segment;
-        while (stop < segments_ && rows_.field_segment[stop] == first) ++stop;
-        return {rows_.field_start[segment], stop < segments_ ? rows_.start[stop] : rows_.rows, first,
-                stop - first};
+        while (stop < segments && rows_.field_segment[stop] == range.first) ++stop;
+        range.start = rows_.field_start[segment];
+        range.rows = (stop < segments ? rows_.start[stop] : rows_.rows) - range.start;
+        range.count = stop - range.first;
+        direct_ = direct_ && range.count <= FEW;
+        for (int64_t i = 0; i < FEW; ++i)
+            range.starts[i] = i < range.count ? rows_.start[range.first + i] : INT64_MAX;
+        return range;
     }
 
+    const uint8_t* payload_;
+    int64_t bytes_;
+    const Segments& segments_;
     const PackedRows& rows_;
-    int64_t segments_;
-    // kept by a const operator: a mutable lambda with attributes is written differently for GCC and Clang
-    mutable std::vector<FieldRange> hints_;
-    mutable size_t column_ = 0;
+    const Row* given_;
+    std::vector<FieldRange> expected_;
+    std::vector<Origin> origins_;
+    bool direct_ = true;  // every row is stored where it is, in the payload, and few segments in a field
+    bool single_ = true;  // one segment in a field
 };
+
+// Calls work(rows) with the rows as what they are, of 4 or 8 bytes
+template <typename Work>
+INLINE int64_t with_rows(const void* rows, int64_t row_size, const Work& work) {
+    if (row_size == 4) return work(static_cast<const int32_t*>(rows));
+    return work(static_cast<const int64_t*>(rows));
+}
 
 }  // namespace
 
@@ -275,33 +553,26 @@ class Finder {
 EXPORT int64_t autoembed_gather_packed(const uint8_t* payload, int64_t bytes, const PackedSegments* packed,
                                        const int64_t* segment, const int64_t* row, int64_t count, float* out,
                                        int64_t threads) {
-    const std::vector<Segment> segments = read_segments(*packed);
-    return gather_all(count, packed->width, out, threads, [&]() INLINE_LAMBDA {
-        return [&](int64_t n, Place& place) INLINE_LAMBDA {
-            return static_cast<uint64_t>(segment[n]) < static_cast<uint64_t>(packed->count) &&
-                   locate(payload, bytes, segments[segment[n]], row[n], place);
+    const Segments segments = read_segments(*packed);
+    return gather_all(segments, count, out, threads, [&]() INLINE_LAMBDA {
+        return [&](int64_t from, int64_t block, Place* places) INLINE_LAMBDA {
+            return find_each(from, block, places, [&](int64_t n, Place& place) INLINE_LAMBDA {
+                return static_cast<uint64_t>(segment[n]) < static_cast<uint64_t>(packed->count) &&
+                       locate(payload, bytes, segments.all[segment[n]], row[n], place);
+            });
         };
     });
 }
 
-// The same for rows (count,) of all fields behind one another
+// The same for rows (count,) of all fields behind one another, int32 or int64 by row_size
 EXPORT int64_t autoembed_look_up_packed(const uint8_t* payload, int64_t bytes, const PackedSegments* packed,
-                                        const PackedRows* addresses, const int64_t* rows, int64_t count,
-                                        int64_t columns, float* out, int64_t threads) {
-    const std::vector<Segment> segments = read_segments(*packed);
-    const PackedRows& a = *addresses;
-    return gather_all(count, packed->width, out, threads, [&]() INLINE_LAMBDA {
-        return [&, find = Finder(a, packed->count, columns)](int64_t n, Place& place) INLINE_LAMBDA {
-            int64_t row = rows[n];
-            if (static_cast<uint64_t>(row) >= static_cast<uint64_t>(a.rows)) return false;
-            int64_t s = find(row);
-            if (a.reads_row_0[s]) {
-                row = a.field_start[s];
-                s = a.field_segment[s];
-            }
-            const int64_t stored =
-                a.hashed[s] ? bucket(row - a.field_start[s], a.field[s], a.buckets[s]) : row - a.start[s];
-            return locate(payload, bytes, segments[s], stored, place);
-        };
+                                        const PackedRows* addresses, const void* rows, int64_t row_size,
+                                        int64_t count, int64_t columns, float* out, int64_t threads) {
+    const Segments segments = read_segments(*packed);
+    return with_rows(rows, row_size, [&](auto known_rows) INLINE_LAMBDA {
+        return gather_all(segments, count, out, threads, [&]() INLINE_LAMBDA {
+            using Row = std::remove_const_t<std::remove_pointer_t<decltype(known_rows)>>;
+            return Finder<Row>(payload, bytes, segments, *addresses, known_rows, columns);
+        });
     });
 }
