@@ -14,6 +14,7 @@ from autoembed.packed_segments import packed_segments
 from autoembed.plan import Plan, PlanBytes, Segment, Sharing, placed, plan_bytes, segment_index_bytes
 from autoembed.pool_address import PoolAddress
 from autoembed.quotient_pairs import QuotientPairs
+from autoembed.quotient_paths import QuotientPaths
 from autoembed.row_codes import encode_rows
 from autoembed.segment_index import check_segment_index
 from autoembed.tables_file import read_tables, write_tables
@@ -198,6 +199,7 @@ class PackedTable(nn.Module):
             self._register(f"row_{name}", getattr(self._addresses, name))
         self.pool_address = PoolAddress(plan, packed.segment_index, self.dim)
         self.pairs = QuotientPairs([segment for _, segment, _ in placed(plan)])
+        self.paths = QuotientPaths([segment for _, segment, _ in placed(plan)])
         self.marked = MarkedRows(plan, packed.segment_index)
         self._projected = [i for i, field in enumerate(plan.fields) if field.projection_dim]
         self._register("matrices", _matrices(packed, self.width))
@@ -225,7 +227,8 @@ class PackedTable(nn.Module):
         layout = replace(self._layout, **{name: getattr(self, f"segment_{name}") for name in SEGMENT_TENSORS})
         addresses = replace(self._addresses, **{name: getattr(self, f"row_{name}") for name in ROW_TENSORS})
         pool = self.pool_address.pool
-        if pool is None and not self.pairs.kinds and not self.marked.chunks:
+        single = not (self.pairs.kinds or self.paths.any_path or self.marked.chunks)
+        if pool is None and single:
             return look_up_packed(self.words, layout, addresses, rows, columns)
         _, segment, stored = stored_rows(addresses, rows)
         if pool is not None:
@@ -247,6 +250,14 @@ class PackedTable(nn.Module):
         return values.index_copy(0, chosen, vectors)
 
     def _read_stored(self, layout: PackedSegments, segment: Tensor, stored: Tensor) -> Tensor:
+        """Stored rows (N,) of their segments, or what is at these places of pairs and paths -> (N, W)."""
+        if not self.paths.any_path:
+            return self._read_pairs(layout, segment, stored)
+        stored, walk = self.paths.split(segment, stored)
+        values = self._read_pairs(layout, segment, stored)
+        return self.paths.join(values, walk, gather_packed(self.words, layout, walk.segment, walk.rows))
+
+    def _read_pairs(self, layout: PackedSegments, segment: Tensor, stored: Tensor) -> Tensor:
         """Stored rows (N,) of their segments, or the pairs at these places of theirs -> (N, W)."""
         if not self.pairs.kinds:
             return gather_packed(self.words, layout, segment, stored)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from autoembed_kernels.marked_bits import marks_bytes
+from autoembed_kernels.path_mlp import HIDDEN_STEP, path_networks, path_rows
 from autoembed_kernels.signature_pool import MAX_KEYS, SIGNATURE_BYTES
 
 DIRECTORY_VERSION = 1
@@ -59,6 +60,9 @@ class Sharing(IntEnum):
     # as POOL, but an id's blocks are placed by its signature, 8 bytes each in the segment's index bytes; each
     # by `chunks` of the signature's keys (autoembed_kernels.signature_pool)
     SIGNATURE_POOL = 10
+    # ids read a quotient row through the network of their remainder, of `chunks` times 8 hidden units
+    # (autoembed_kernels.path_mlp); the networks lie as rows behind the quotients
+    QUOTIENT_PATH = 11
 
     @property
     def is_marked(self) -> bool:
@@ -116,7 +120,8 @@ class Segment:
     `scale` and `offset` number the plan's shared scales (one float) and offsets (one float per
     dimension): segments may share them. Profiles with a scale in each row take neither.
     `chunks` is for marked segments: a vector is that many chunks of `dim` values, a stored row is a chunk. In
-    signature pools it is the number of keys that place a block.
+    signature pools it is the number of keys that place a block, on quotient paths an eighth of the hidden
+    units.
     """
 
     start: int
@@ -340,6 +345,10 @@ def _problem(profile: Profile, field: FieldPlan, segment: Segment, position: int
     elif segment.sharing is Sharing.SIGNATURE_POOL:
         if not 1 <= segment.chunks <= MAX_KEYS:
             return f"1..{MAX_KEYS} keys place a block by a signature, this segment asks for {segment.chunks}"
+    elif segment.sharing is Sharing.QUOTIENT_PATH:
+        problem = _path_problem(segment)
+        if problem:
+            return problem
     elif segment.chunks != 1:
         return f"only marked vectors are cut into chunks, this segment has {segment.chunks}"
     shared_scale = segment.is_integer and profile.row_scale_bytes == 0
@@ -363,6 +372,19 @@ def _marked_problem(segment: Segment, width: int) -> str:
     most = 2 * marks if segment.sharing is Sharing.MARKED_OR_HASHED else marks
     if not 0 < segment.stored_rows <= most:
         return f"marked rows need 1 <= stored_rows <= {most}, got {segment.stored_rows}"
+    return ""
+
+
+def _path_problem(segment: Segment) -> str:
+    if not 1 <= segment.chunks <= MAX_CHUNKS:
+        most = MAX_CHUNKS * HIDDEN_STEP
+        return f"networks have {HIDDEN_STEP}..{most} hidden units, not {segment.chunks * HIDDEN_STEP}"
+    if segment.precision.startswith("int"):
+        return "quotients and networks are floats"
+    rows = path_rows(segment.chunks * HIDDEN_STEP, segment.dim)
+    if not path_networks(segment.rows, segment.stored_rows, rows):
+        stored = segment.stored_rows
+        return f"{stored} rows of quotients and of networks of {rows} cannot serve {segment.rows} ids"
     return ""
 
 

@@ -8,6 +8,7 @@ from autoembed.packed import Packed, SegmentRows, pack
 from autoembed.plan import BITS, MAX_CHUNKS, PROFILES, FieldPlan, Plan, Profile, Segment, Sharing
 from autoembed_kernels.lsq import Grid
 from autoembed_kernels.marked_bits import pack_marks
+from autoembed_kernels.path_mlp import path_rows
 from autoembed_kernels.quotient_remainder import least_stored
 from autoembed_kernels.signature_pool import MAX_KEYS
 
@@ -68,7 +69,7 @@ def _segment(
     single_rows: bool,
 ) -> Segment:
     kinds = [Sharing.OWN, Sharing.OWN, Sharing.HASHED, Sharing.OOV, Sharing.ZERO]
-    kinds += [] if single_rows else [Sharing.MARKED, Sharing.MARKED_OR_HASHED]
+    kinds += [] if single_rows else [Sharing.MARKED, Sharing.MARKED_OR_HASHED, Sharing.QUOTIENT_PATH]
     sharing = draw(st.sampled_from(kinds))
     if sharing is Sharing.OOV and start == 0:
         sharing = Sharing.ZERO
@@ -79,6 +80,12 @@ def _segment(
             sharing = Sharing.QUOTIENT_ADD
     if sharing in (Sharing.OOV, Sharing.ZERO):
         return Segment(start, stop, sharing)
+    if sharing is Sharing.QUOTIENT_PATH:
+        eighths, dim = draw(st.integers(1, 2)), draw(st.integers(1, width))
+        networks = draw(st.integers(1, rows))
+        stored = -(-rows // networks) + networks * path_rows(8 * eighths, dim)
+        floats = [p for p in profile.precisions if not p.startswith("int")]
+        return Segment(start, stop, sharing, stored, dim, draw(st.sampled_from(floats)), chunks=eighths)
     chunks = draw(st.integers(1, min(width, MAX_CHUNKS))) if sharing is Sharing.MARKED else 1
     if sharing.is_marked:
         stored_rows = draw(st.integers(1, rows * chunks))

@@ -16,7 +16,14 @@ LAYERS = (
     ("plan", "stats"),
     (
         *("companions", "directory", "lookup", "row_codes", "tables_file", "vocabulary_file"),
-        *("marked_rows", "packed_segments", "pool_address", "quotient_pairs", "segment_index"),
+        *(
+            "marked_rows",
+            "packed_segments",
+            "pool_address",
+            "quotient_pairs",
+            "quotient_paths",
+            "segment_index",
+        ),
     ),
     ("packed", "signatures", "tables"),
     ("methods", "models", "metrics"),

@@ -15,9 +15,11 @@ from autoembed.segment_index import placed_index
 from autoembed.tables_file import TablesError
 from autoembed_kernels.lsq import Grid, fake_quantize, grid_table
 from autoembed_kernels.marked_bits import pack_marks, unpack_marks
+from autoembed_kernels.path_mlp import path_networks, path_rows
+from autoembed_kernels.path_mlp import reference as reference_path
 from autoembed_kernels.pool_slots import reference as reference_slots
+from autoembed_kernels.quotient_remainder import multiplier, remainder_rows
 from autoembed_kernels.quotient_remainder import reference as reference_pair
-from autoembed_kernels.quotient_remainder import remainder_rows
 from autoembed_kernels.row_hash import reference as reference_row_hash
 from autoembed_kernels.signature_pool import reference as signed_slots
 
@@ -64,6 +66,8 @@ def expected_rows(packed: Packed, rows: Rows, index: int) -> Tensor:
                     word = signature(packed, segment, row, index)
                     starts = signed_slots(word, segment.chunks, blocks, pool.dim, len(flat))
                 vector = torch.cat([flat[start : start + pool.dim] for start in starts])[: field.dim]
+            elif segment.sharing is Sharing.QUOTIENT_PATH:
+                vector = pad_to(on_path(segment, stored, row), len(vector))
             elif segment.sharing.is_paired:
                 vector = pad_to(paired(segment, stored, row), len(vector))
             vectors.append(vector)
@@ -110,6 +114,17 @@ def pooled_values(packed: Packed, rows: Rows) -> Tensor:
 
 def pad_to(vector: Tensor, size: int) -> Tensor:
     return torch.cat([vector, torch.zeros(size - len(vector))])
+
+
+def on_path(segment: Segment, stored: Tensor, row: int) -> Tensor:
+    """The quotient row of a row, through the network of its remainder."""
+    hidden = 8 * segment.chunks
+    size = path_rows(hidden, segment.dim)
+    networks = path_networks(segment.rows, segment.stored_rows, size)
+    permuted = (row - segment.start) * multiplier(segment.rows) % segment.rows
+    quotient, remainder = divmod(permuted, networks)
+    at = segment.stored_rows - (networks - remainder) * size
+    return reference_path(stored[quotient : quotient + 1], stored[at : at + size], hidden)[0].float()
 
 
 def paired(segment: Segment, stored: Tensor, row: int) -> Tensor:

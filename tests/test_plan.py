@@ -210,8 +210,8 @@ def test_the_numbers_in_the_index_never_change() -> None:
     assert (*(f"int{bits}" for bits in range(1, 9)), "fp16", "bf16", "fp32") == PRECISIONS
     sharings = ("OWN", "HASHED", "OOV", "ZERO")
     sharings += ("QUOTIENT_ADD", "QUOTIENT_MULTIPLY", "QUOTIENT_CONCATENATE", "POOL")
-    sharings += ("MARKED", "MARKED_OR_HASHED", "SIGNATURE_POOL")
-    assert tuple((s.name, s.value) for s in Sharing) == tuple(zip(sharings, range(11), strict=True))
+    sharings += ("MARKED", "MARKED_OR_HASHED", "SIGNATURE_POOL", "QUOTIENT_PATH")
+    assert tuple((s.name, s.value) for s in Sharing) == tuple(zip(sharings, range(12), strict=True))
 
 
 def test_an_index_that_ends_early_or_late_is_refused() -> None:

@@ -42,6 +42,7 @@ SETTINGS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("quotient_remainder", {"collisions": 4, "small_rows": 10}),
     ("quotient_remainder", {"collisions": 2, "combine": "add", "bits": 16, "small_rows": 60}),
     ("quotient_remainder", {"collisions": 100, "combine": "concatenate", "small_rows": 1}),
+    ("quotient_remainder", {"collisions": 2, "combine": "path", "hidden": 8, "small_rows": 10}),
     ("cafe_offline", {"ratio": 0.3, "small_rows": 10}),
     ("cafe_offline", {"ratio": 0.05, "hashed": 0.9, "bits": 4, "small_rows": 1}),
     ("robe", {"ratio": 0.25}),
