@@ -48,6 +48,7 @@ NOT_IN_DEFAULT = {
     "alpt",
     "bebr",
     "cached_low_precision",
+    "cafe",
     "cafe_offline",
     "dqrm",
     "fiited",

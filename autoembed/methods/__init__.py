@@ -10,6 +10,7 @@ from autoembed.methods.alpt import Alpt
 from autoembed.methods.base import Float, Method
 from autoembed.methods.bebr import Bebr
 from autoembed.methods.cached_low_precision import CachedLowPrecision
+from autoembed.methods.cafe import Cafe
 from autoembed.methods.cafe_offline import CafeOffline
 from autoembed.methods.dqrm import Dqrm
 from autoembed.methods.fiited import Fiited
@@ -41,6 +42,7 @@ METHODS: dict[str, type[Method]] = {
         FrequencyCut,
         Hashing,
         CafeOffline,
+        Cafe,
         QuotientRemainder,
         Robe,
         Lma,

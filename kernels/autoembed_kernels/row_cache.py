@@ -1,10 +1,10 @@
-"""A set-associative cache of float32 rows in front of a larger store: where rows lie, and which one has to go.
+"""A set-associative cache of float32 rows in front of a larger store: where rows lie, and which has to go.
 
-As in FBGEMM's managed caching and arXiv:2010.11305: a row may lie in the `ways` slots of one set, which a hash of
-its number chooses. `place` is called once a step with the step's distinct rows: those in the cache stay where they
-are, the others take slots of their set that this step does not use. Under `lru` the slots that were used longest
-ago go first; under `lfu` those of rows with the fewest uses, and a row is admitted only where it has been used as
-often as the one that would go. Rows that find no slot are told by -1.
+As in FBGEMM's managed caching and arXiv:2010.11305: a row may lie in the `ways` slots of one set, which a
+hash of its number chooses. `place` is called once a step with the step's distinct rows: those in the cache
+stay where they are, the others take slots of their set that this step does not use. Under `lru` the slots
+that were used longest ago go first; under `lfu` those of rows with the fewest uses, and a row is admitted
+only where it has been used as often as the one that would go. Rows that find no slot are told by -1.
 """
 
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ class RowCache(nn.Module):
         return torch.where(hit.any(1), slots, EMPTY)
 
     def place(self, rows: Tensor, uses: Tensor) -> Placed:
-        """Find slots for a step's distinct rows (U,), used `uses` (U,) times in it. Tags are moved at once."""
+        """Find slots for a step's distinct rows (U,), used `uses` (U,) times in it; tags move at once."""
         self.step += 1
         slot = self.find(rows)
         was_there = slot >= 0
