@@ -10,17 +10,22 @@ Casts go to the nearest, or up or down by chance: with (seed, update) the word t
 word j of `row_words(seed, update, r)`.
 """
 
+from ctypes import CDLL
+
 import torch
 from torch import Tensor
 
 from autoembed_kernels.checked_rows import check_rows
 from autoembed_kernels.gpu.present import triton_for
+from autoembed_kernels.native.loader import address, checked, native_for, threads
 from autoembed_kernels.operators import operators
 from autoembed_kernels.philox import row_words
-from autoembed_kernels.row_update import RowOptimizer, row_update, state_tensors
+from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, row_update, state_tensors
 from autoembed_kernels.stochastic_round import stochastic_codes, stochastic_round
 
 LARGEST_CODE = 127
+# native/low_row_update.cpp numbers them in this order
+_FORMATS = (torch.float16, torch.bfloat16, torch.int8)
 
 
 def low_row_update(
@@ -35,6 +40,8 @@ def low_row_update(
     chance: tuple[int, int] | None,
 ) -> None:
     """Update weight (R, D) float16, bfloat16 or int8 and its float32 state at distinct rows (U,), in place.
+
+    Raises IndexError on a CPU where a row is out of range; then nothing is changed.
 
     steps (R,) float16 of int8 rows, else None. values (U, D) are `low_row_values` of the rows and may be
     overwritten; gradient (U, D) float32. chance: seed and number of the update; None casts to the nearest.
@@ -62,6 +69,14 @@ def eager_low_row_update(
     chance: tuple[int, int] | None,
 ) -> None:
     """`low_row_update` itself."""
+    native = None
+    if weight.dtype in _FORMATS and (weight.dtype == torch.int8) == (steps is not None):
+        is_float32 = gradient.dtype == values.dtype == torch.float32
+        gradient = gradient.contiguous()
+        native = native_for(weight, steps, rows, gradient, *state.values()) if is_float32 else None
+    if native is not None:
+        native_low_row_update(native, optimizer, weight, steps, state, rows, gradient, learning_rate, chance)
+        return
     check_rows(rows, len(weight))
     if weight.is_contiguous() and triton_for(weight, rows, gradient):
         from autoembed_kernels.gpu.row_update import triton_row_update
@@ -70,6 +85,29 @@ def eager_low_row_update(
         triton_row_update(*held, steps=steps, chance=chance)
     else:
         torch_low_row_update(optimizer, weight, steps, state, rows, values, gradient, learning_rate, chance)
+
+
+def native_low_row_update(
+    library: CDLL,
+    optimizer: RowOptimizer,
+    weight: Tensor,
+    steps: Tensor | None,
+    state: dict[str, Tensor],
+    rows: Tensor,
+    gradient: Tensor,
+    learning_rate: float,
+    chance: tuple[int, int] | None,
+) -> None:
+    """`low_row_update` in one pass over each row, which it reads anew, native/low_row_update.cpp."""
+    seed, update = chance or (0, 0)
+    bad = library.autoembed_low_row_update(
+        *(OPTIMIZERS.index(optimizer.name), _FORMATS.index(weight.dtype)),
+        *map(address, (weight, steps, rows, gradient, *state_tensors(state))),
+        *(len(rows), *weight.shape),
+        *(learning_rate, optimizer.eps, optimizer.l2, *optimizer.betas),
+        *(chance is not None, seed % 2**64, update % 2**32, threads()),
+    )
+    checked(bad, rows, len(weight), "row")
 
 
 def low_row_values(weight: Tensor, steps: Tensor | None, rows: Tensor) -> Tensor:

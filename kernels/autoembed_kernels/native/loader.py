@@ -30,6 +30,10 @@ SIGNATURES = {
         *(_COUNT, *(_ADDRESS,) * 6, *(_COUNT,) * 3),
         *(*(_NUMBER,) * 3, *(ctypes.c_double,) * 2, _COUNT),
     ),
+    "autoembed_low_row_update": (
+        *(*(_COUNT,) * 2, *(_ADDRESS,) * 7, *(_COUNT,) * 3),
+        *(*(_NUMBER,) * 3, *(ctypes.c_double,) * 2, _COUNT, *(ctypes.c_uint64,) * 2, _COUNT),
+    ),
     "autoembed_gather_packed": (_ADDRESS, _COUNT, *(_ADDRESS,) * 3, _COUNT, _ADDRESS, _COUNT),
     "autoembed_look_up_packed": (_ADDRESS, _COUNT, *(_ADDRESS,) * 3, *(_COUNT,) * 3, _ADDRESS, _COUNT),
     "autoembed_pair_products": (_ADDRESS, *(_COUNT,) * 3, _ADDRESS, _COUNT),
