@@ -41,8 +41,10 @@ SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("cached_low_precision", {"bits": 4, "cache": 0.01, "placement": "lfu"}),
     ("cached_low_precision", {"bits": 4, "cache": 0.01, "placement": "rank"}),
 )
-COLUMNS = ("dim", "method", "bits", "cache", "placement", "seed", "table_bytes", "ratio", "hit_rate")
-COLUMNS = (*COLUMNS, "file_bytes", "valid_auc", "test_auc", "test_logloss", "cpu_seconds")
+COLUMNS = (
+    *("dim", "method", "bits", "cache", "placement", "seed", "table_bytes", "ratio", "hit_rate"),
+    *("file_bytes", "valid_auc", "test_auc", "test_logloss", "cpu_seconds"),
+)
 
 
 class Recipe(Section):
