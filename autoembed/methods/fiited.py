@@ -3,12 +3,12 @@
 "Fine-grained in-training embedding dimension optimization", arXiv:2401.04408. A vector is cut into chunks;
 a virtual table of pointers says which are held in a physical pool (`autoembed_kernels.chunk_store`), by a
 utility of look-ups x gradient norm that decays. What is outside reads zero, keeps gaining utility, and grows
-back from zero. Training holds no dense table: pool, optimizer state, pointers and utilities are all.
+back. Training holds no dense table: pool, optimizer state, pointers and utilities are all.
 
 Departs from the paper, which begins with all chunks: the pool has its final size from the first step and is
-given to chunks drawn at random, so that the peak is never the dense table's; rounds come every 10 steps for
-the first 100 and every `interval` steps after, as TorchRec's ITEP does with other numbers. Fields share one
-pool. Exported, every field carries a bitmap of the chunks that it holds.
+filled by the ids that come first, so that the peak is never the dense table's, and chunks grow from small
+random weights; rounds come every 10 steps for the first 100 and every `interval` steps after, as TorchRec's
+ITEP does with other numbers. Fields share one pool. Exported, every field carries a bitmap of its chunks.
 """
 
 import math
@@ -25,6 +25,7 @@ from autoembed.methods.base import Choice, Float, Int, Method, Table, TableSpec,
 from autoembed.packed import Packed, SegmentRows, pack
 from autoembed.plan import FieldPlan, Plan, Segment, Sharing, plan_bytes
 from autoembed_kernels.chunk_store import ChunkStore
+from autoembed_kernels.dedupe import dedupe, repeat
 from autoembed_kernels.marked_bits import pack_marks
 from autoembed_kernels.row_update import RowOptimizer
 
@@ -37,7 +38,7 @@ class Fiited(Method):
 
     keep: float = knob(0.1, Float(1e-4, 1.0, log=True), "places of the pool per chunk of full precision")
     chunks: int = knob(4, Choice((1, 2, 4, 8)), "chunks of a vector; at most what divides the dimension")
-    interval: int = knob(100, Int(1, 100_000, log=True), "steps between two rounds of eviction and admission")
+    interval: int = knob(20, Int(1, 100_000, log=True), "steps between two rounds of eviction and admission")
     decay: float = knob(0.98, Float(0.0, 1.0), "what is left of utilities after a round")
     margin: float = knob(0.1, Float(0.0, 0.9), "distance to the threshold within which chunks stay put")
     bits: int = knob(32, Choice((16, 32)), "bits of every stored value")
@@ -61,9 +62,17 @@ class Fiited(Method):
         return Footprint(empty, full + len(held) * (spec.profile.table_align - 1) + 32)
 
     def table(self, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer) -> "FiitedTable":
-        store = ChunkStore(spec.stats.rows, self._chunks(spec), spec.dim, self._places(spec), optimizer)
-        store.fill(spec.initial_std, generator)
-        return FiitedTable(self, spec, store, generator)
+        draws = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        store = ChunkStore(
+            spec.stats.rows,
+            self._chunks(spec),
+            spec.dim,
+            self._places(spec),
+            optimizer,
+            spec.initial_std,
+            draws,
+        )
+        return FiitedTable(self, spec, store)
 
     def plan(self, spec: TableSpec, held: list[int]) -> Plan:
         """The plan of fields that hold so many chunks; a field of none reads zero."""
@@ -97,12 +106,9 @@ class FiitedTable(Table):
     pointers: Tensor
     weight: Tensor
 
-    def __init__(
-        self, method: Fiited, spec: TableSpec, store: ChunkStore, generator: torch.Generator
-    ) -> None:
+    def __init__(self, method: Fiited, spec: TableSpec, store: ChunkStore) -> None:
         super().__init__(spec)
         self.method, self.store = method, store
-        self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
         self.register_buffer("pointers", store.pointers)
         self.register_buffer("weight", store.pool)
         for name in ("utility", "free"):
@@ -121,13 +127,17 @@ class FiitedTable(Table):
         return self
 
     def values(self, lookup: Lookup) -> Tensor:
-        values = self.store.look_up(lookup.rows)
-        if torch.is_grad_enabled():
+        rows, repeats = dedupe(lookup.rows, len(self.pointers))
+        training = torch.is_grad_enabled()
+        if training:
+            self.store.admit(rows)
+        values = self.store.look_up(rows)
+        if training:
             values.requires_grad_()
-            self._pending = lookup.rows, values
+            self._pending = rows, values
         if self.method.bits == 16:
-            return values + (values.detach().half().float() - values.detach())
-        return values
+            values = values + (values.detach().half().float() - values.detach())
+        return repeat(values, repeats)
 
     def update(self, learning_rate: float) -> None:
         if self._pending is None:
@@ -140,7 +150,7 @@ class FiitedTable(Table):
     def after_step(self, step: int) -> None:
         interval = EARLY_INTERVAL if step <= EARLY_STEPS else self.method.interval
         if step == 1 or step % min(interval, self.method.interval) == 0:
-            self.store.rebalance(self.method.decay, self.method.margin, self.generator)
+            self.store.rebalance(self.method.decay, self.method.margin)
 
     def plan(self) -> Plan:
         return self.method.plan(self.spec, [int(marks.sum()) for marks in self._marks()])

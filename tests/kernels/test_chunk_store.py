@@ -27,33 +27,43 @@ def test_steps_and_rounds_do_what_a_dictionary_of_chunks_does(
     """The reference keeps every chunk that is present in a dictionary, with a state of its own."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = RowOptimizer(name)
-    store = ChunkStore(ids, chunks, 2 * chunks, places, optimizer)
+    store = ChunkStore(ids, chunks, 2 * chunks, places, optimizer, 0.5, generator)
     utility = torch.zeros(ids, chunks)
     held: dict[tuple[int, int], tuple[torch.Tensor, dict[str, torch.Tensor]]] = {}
+
+    def newcomers() -> None:
+        """What came since the last call starts from the store's weights, whatever they are."""
+        for row, chunk in (store.pointers != ABSENT).nonzero().tolist():
+            if (row, chunk) not in held:
+                weight = store.pool[store.pointers[row, chunk].long()].clone().unsqueeze(0)
+                assert weight.abs().sum() > 0
+                held[row, chunk] = weight, optimizer.state(weight)
+
     for _ in range(6):
-        rows = torch.randint(0, ids, (5,), generator=generator)
-        gradient = torch.randn(5, 2 * chunks, generator=generator)
+        rows = torch.randperm(ids, generator=generator)[:5]
+        free, before = store.free_count, (store.pointers != ABSENT).sum()
+        absent = int((store.pointers[rows] == ABSENT).sum())
+        store.admit(rows)
+        assert (store.pointers != ABSENT).sum() - before == min(free, absent)
+        newcomers()
+        gradient = torch.randn(len(rows), 2 * chunks, generator=generator)
         store.step(rows, gradient, 0.1)
-        for row in sorted(set(rows.tolist())):
+        for row, slope in zip(rows.tolist(), gradient, strict=True):
             for chunk in range(chunks):
-                parts = gradient[rows == row, 2 * chunk : 2 * chunk + 2]
-                utility[row, chunk] += parts.norm(dim=1).sum()
+                part = slope[2 * chunk : 2 * chunk + 2].unsqueeze(0)
+                utility[row, chunk] += part.norm()
                 if (row, chunk) in held:
                     weight, state = held[row, chunk]
-                    reference(optimizer, weight, state, torch.tensor([0]), parts.sum(0, keepdim=True), 0.1)
-        before = (store.pointers >= 0).clone()
-        left, came = store.rebalance(0.9, 0.1, generator)
+                    reference(optimizer, weight, state, torch.tensor([0]), part, 0.1)
+        present = store.pointers != ABSENT
+        left, came = store.rebalance(0.9, 0.1)
         utility *= 0.9
         check_places(store)
-        now = store.pointers >= 0
-        assert left == int((before & ~now).sum()) and came == int((now & ~before).sum())
-        for row in range(ids):
-            for chunk in range(chunks):
-                if not now[row, chunk]:
-                    held.pop((row, chunk), None)
-                elif not before[row, chunk]:
-                    weight = torch.zeros(1, 2)
-                    held[row, chunk] = weight, optimizer.state(weight)
+        now = store.pointers != ABSENT
+        assert left == int((present & ~now).sum()) and came == int((now & ~present).sum())
+        for row, chunk in (~now).nonzero().tolist():
+            held.pop((row, chunk), None)
+        newcomers()
         torch.testing.assert_close(store.utility, utility)
         expected = torch.zeros(ids, chunks, 2)
         for (row, chunk), (weight, _) in held.items():
@@ -64,34 +74,40 @@ def test_steps_and_rounds_do_what_a_dictionary_of_chunks_does(
 
 
 def test_the_pool_goes_to_the_chunks_of_larger_gradients_and_follows_them() -> None:
-    generator = torch.Generator().manual_seed(0)
-    store = ChunkStore(10, 2, 4, 2, RowOptimizer("adam"))
+    store = ChunkStore(10, 2, 4, 2, RowOptimizer("adam"), 0.01, torch.Generator().manual_seed(0))
     large = torch.tensor([[0.0, 0.0, 5.0, 5.0], [5.0, 5.0, 0.0, 0.0], [0.1, 0.1, 0.1, 0.1]])
     for _ in range(3):
         store.step(torch.tensor([3, 4, 5]), large, 0.1)
-        store.rebalance(0.5, 0.1, generator)
-    left = came = 0
+        store.rebalance(0.5, 0.1)
+    assert (store.pointers >= 0).nonzero().tolist() == [[3, 1], [4, 0]]
+    came = 0
     for _ in range(20):
-        store.step(torch.tensor([7, 7, 8]), large[[0, 0, 1]], 0.1)
-        left, came = store.rebalance(0.5, 0.1, generator)
-        if left:
+        store.step(torch.tensor([7, 8]), large[:2] * torch.tensor([[2.0], [1.0]]), 0.1)
+        came = store.rebalance(0.5, 0.1)[1]
+        if came:
             break
-    assert came == left > 0
-    regrown = (store.pointers >= 0).nonzero().tolist()
-    assert [7, 1] in regrown
-    assert store.look_up(torch.tensor([7])).abs().sum() == 0  # zero weights at first
+    assert [7, 1] in (store.pointers >= 0).nonzero().tolist()
     for state in store.state.values():
         assert state[store.pointers[7, 1].long()].abs().sum() == 0
 
 
+def test_free_places_go_to_whoever_comes_first_and_a_full_pool_takes_nobody() -> None:
+    store = ChunkStore(6, 2, 4, 4, RowOptimizer("adam"), 0.01, torch.Generator().manual_seed(0))
+    assert store.look_up(torch.tensor([3, 5])).abs().sum() == 0
+    store.admit(torch.tensor([3, 5]))
+    assert (store.look_up(torch.tensor([3, 5])) != 0).all() and store.free_count == 0
+    store.admit(torch.tensor([1]))
+    assert store.look_up(torch.tensor([1])).abs().sum() == 0
+
+
 def test_what_is_held_is_less_than_the_dense_table_and_its_state() -> None:
-    store = ChunkStore(1000, 2, 16, 200, RowOptimizer("adam"))
+    store = ChunkStore(1000, 2, 16, 200, RowOptimizer("adam"), 0.01, torch.Generator())
     # pointers and utilities 8 bytes a chunk; 8 values with two moments, a touch count and a free place
     assert store.nbytes == 2000 * 8 + 200 * (8 * 12 + 4 + 4) < 1000 * 16 * 12
 
 
 def test_sizes_that_make_no_store_are_refused() -> None:
     with pytest.raises(ValueError, match="cannot be cut into 3 chunks"):
-        ChunkStore(5, 3, 16, 2, RowOptimizer())
+        ChunkStore(5, 3, 16, 2, RowOptimizer(), 0.01, torch.Generator())
     with pytest.raises(ValueError, match="got 0"):
-        ChunkStore(5, 2, 16, 0, RowOptimizer())
+        ChunkStore(5, 2, 16, 0, RowOptimizer(), 0.01, torch.Generator())
