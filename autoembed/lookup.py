@@ -20,7 +20,7 @@ class Lookup:
     single: tuple[int, ...]
 
     def pool(self, values: Tensor) -> Tensor:
-        """Vectors of the looked-up rows (N, D) -> (B, F, D); bags are summed or averaged."""
+        """Vectors of the looked-up rows (N, D) -> (B, F, D); bags are summed or averaged by weight."""
         size, fields = self.batch.ids.shape
         dim = values.shape[1]
         singles = len(self.single)
@@ -32,11 +32,14 @@ class Lookup:
             columns[field] = single_values[:, position]
         start = size * singles
         for field, bag in sorted(self.batch.bags.items()):
-            lengths = bag.offsets.diff()
+            lengths = bag.lengths
             owners = torch.repeat_interleave(torch.arange(size, device=values.device), lengths)
             stop = start + len(bag.values)
-            pooled = values.new_zeros(size, dim).index_add(0, owners, values[start:stop])
-            if bag.pooling == "mean":
+            held = values[start:stop]
+            if bag.weights is not None:
+                held = held * bag.shares().to(values.dtype).unsqueeze(1)
+            pooled = values.new_zeros(size, dim).index_add(0, owners, held)
+            if bag.pooling == "mean" and bag.weights is None:
                 pooled = pooled / lengths.clamp(min=1).unsqueeze(1)
             columns[field] = pooled
             start = stop

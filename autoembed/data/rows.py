@@ -14,11 +14,12 @@ POOL_ROWS = 1 << 19
 
 @dataclass(frozen=True)
 class BagRows:
-    """values (N,) int32; offsets (B + 1,) int64 from 0; pooling as in Bag."""
+    """values (N,) int32; offsets (B + 1,) int64 from 0; pooling and weights as in Bag."""
 
     values: Tensor
     offsets: Tensor
     pooling: str
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,9 @@ def _pools(blocks: list[tuple[int, int]], pool_rows: int) -> Iterator[list[tuple
 
 def _bag_slice(bag: BagRows, start: int, stop: int) -> Bag:
     offsets = bag.offsets[start : stop + 1]
-    values = bag.values[int(offsets[0]) : int(offsets[-1])]
-    return Bag(values.long(), offsets - offsets[0], bag.pooling)
+    held = slice(int(offsets[0]), int(offsets[-1]))
+    weights = None if bag.weights is None else bag.weights[held]
+    return Bag(bag.values[held].long(), offsets - offsets[0], bag.pooling, weights)
 
 
 def _bag_pick(bag: BagRows, chosen: Tensor) -> Bag:
@@ -114,4 +116,5 @@ def _bag_pick(bag: BagRows, chosen: Tensor) -> Bag:
     offsets = torch.zeros(len(chosen) + 1, dtype=torch.int64)
     torch.cumsum(lengths, 0, out=offsets[1:])
     places = torch.arange(int(offsets[-1])) + torch.repeat_interleave(firsts - offsets[:-1], lengths)
-    return Bag(bag.values[places].long(), offsets, bag.pooling)
+    weights = None if bag.weights is None else bag.weights[places]
+    return Bag(bag.values[places].long(), offsets, bag.pooling, weights)

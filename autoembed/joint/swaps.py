@@ -127,11 +127,8 @@ class HeldOut:
                 if bag is None:
                     parts.append((numbers, batch.ids[:, field], torch.ones(len(batch), 1).to(self.weight)))
                     continue
-                lengths = bag.offsets.diff()
-                shares = torch.ones(len(bag.values), 1).to(self.weight)
-                if bag.pooling == "mean":
-                    shares = shares / lengths.repeat_interleave(lengths).unsqueeze(1)
-                parts.append((numbers.repeat_interleave(lengths), bag.values, shares))
+                shares = bag.shares().to(self.weight).unsqueeze(1)
+                parts.append((numbers.repeat_interleave(bag.lengths), bag.values, shares))
             owners, ids, weights = (torch.cat(columns) for columns in zip(*parts, strict=True))
             self._lookups[field] = owners, ids, weights
         return self._lookups[field]

@@ -9,9 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from methods.settings import GROWING, SETTINGS, all_rows, batch, methods, spec
+from methods.settings import BAG_FIELD, GROWING, SETTINGS, all_rows, batch, methods, spec
 from torch import nn
 
+from autoembed.data.batch import Bag
 from autoembed.methods import METHODS, describe, make_method, method_parameters
 from autoembed.methods.base import Method, Table
 from autoembed.packed import Packed, PackedTable
@@ -137,6 +138,20 @@ def test_every_parameter_and_row_that_is_read_gets_a_gradient(method: Method) ->
 def test_ten_steps_lower_the_loss(method: Method) -> None:
     losses = train(new_table(method), 10)
     assert losses[-1] < losses[0]
+
+
+@EVERY_METHOD
+@pytest.mark.parametrize("pooling", ["sum", "mean"])
+def test_an_id_of_weight_two_is_an_id_twice(method: Method, pooling: str) -> None:
+    table = settled(method)
+    weights = torch.tensor([2.0, 1.0, 1.0])
+    weighted = Bag(torch.tensor([1, 0, 3]), torch.tensor([0, 2, 2, 3]), pooling, weights)
+    repeated = Bag(torch.tensor([1, 1, 0, 3]), torch.tensor([0, 3, 3, 4]), pooling)
+    once, twice = (replace(batch(3, seed=5), bags={BAG_FIELD: bag}) for bag in (weighted, repeated))
+    with torch.no_grad():
+        torch.testing.assert_close(table(once), table(twice))
+        packed = PackedTable(table.pack())
+        torch.testing.assert_close(packed(once), packed(twice))
 
 
 @EVERY_METHOD
