@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from autoembed.data.batch import Batch
+from autoembed.data.batch import Bag, Batch
 from autoembed.lookup import look_up
 from autoembed.marked_rows import MarkedRows
 from autoembed.packed_segments import packed_segments
@@ -20,6 +20,7 @@ from autoembed.segment_index import check_segment_index
 from autoembed.tables_file import read_tables, write_tables
 from autoembed_kernels.gather_packed import SEGMENT_TENSORS, PackedSegments, as_words, gather_packed
 from autoembed_kernels.look_up_packed import ROW_TENSORS, PackedRows, look_up_packed, stored_rows
+from autoembed_kernels.pool_packed import pool_packed
 
 _CHUNK_VALUES = 1 << 20  # rows are packed and decoded in pieces of about this many values
 _TENSORS = ("payload", "scales", "offsets", "projections", "segment_index")
@@ -209,8 +210,11 @@ class PackedTable(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """-> (B, F, D): the vector of every field of every example, bags pooled."""
-        lookup = look_up(batch, self.first_rows)
-        pooled = lookup.pool(self.stored(lookup.rows, max(1, len(lookup.single))))  # (B, F, W)
+        if batch.bags and self._reads_single_rows and not any(map(_weighted, batch.bags.values())):
+            pooled = self._with_bags(batch)  # (B, F, W)
+        else:
+            lookup = look_up(batch, self.first_rows)
+            pooled = lookup.pool(self.stored(lookup.rows, max(1, len(lookup.single))))
         vectors = pooled[:, :, : self.dim]
         if not self._projected:
             return vectors
@@ -218,17 +222,45 @@ class PackedTable(nn.Module):
         vectors[:, self._projected] = torch.einsum("bfw,fwd->bfd", pooled[:, self._projected], self.matrices)
         return vectors
 
+    def _with_bags(self, batch: Batch) -> Tensor:
+        """-> (B, F, W), bags summed or averaged as their rows are decoded."""
+        fields, bagged = range(batch.ids.shape[1]), sorted(batch.bags)
+        single = [field for field in fields if field not in batch.bags]
+        bags = [batch.bags[field] for field in bagged]
+        rows = torch.cat([bag.values + self.first_rows[f] for f, bag in zip(bagged, bags, strict=True)])
+        ends, before = [bags[0].offsets[:1]], 0
+        for bag in bags:
+            ends.append(bag.offsets[1:] + before)
+            before += len(bag.values)
+        means = torch.tensor([bag.pooling == "mean" for bag in bags], device=rows.device)
+        pooled = pool_packed(self.words, *self._held(), rows, torch.cat(ends), means)  # (B, bagged, W)
+        if not single:
+            return pooled
+        values = self.stored((batch.ids[:, single] + self.first_rows[single]).flatten(), len(single))
+        columns = dict(zip(bagged, pooled.unbind(1), strict=True))
+        columns |= dict(zip(single, values.view(-1, len(single), self.width).unbind(1), strict=True))
+        return torch.stack([columns[field] for field in fields], dim=1)
+
+    def _held(self) -> tuple[PackedSegments, PackedRows]:
+        """How rows are read; the buffers are where the module was moved to, the two where it was made."""
+        layout = replace(self._layout, **{name: getattr(self, f"segment_{name}") for name in SEGMENT_TENSORS})
+        addresses = replace(self._addresses, **{name: getattr(self, f"row_{name}") for name in ROW_TENSORS})
+        return layout, addresses
+
+    @property
+    def _reads_single_rows(self) -> bool:
+        """Whether every look-up reads one stored row or none."""
+        many = self.pairs.kinds or self.paths.any_path or self.marked.chunks
+        return self.pool_address.pool is None and not many
+
     def stored(self, rows: Tensor, columns: int = 1) -> Tensor:
         """Global rows (N,) -> what is stored for them (N, W), padded with zeros, before any projection.
 
         `columns`: the single fields of the batch, in whose turn the first rows come; it only saves time.
         """
-        # the buffers are where the module was moved to, these two are where it was made
-        layout = replace(self._layout, **{name: getattr(self, f"segment_{name}") for name in SEGMENT_TENSORS})
-        addresses = replace(self._addresses, **{name: getattr(self, f"row_{name}") for name in ROW_TENSORS})
+        layout, addresses = self._held()
         pool = self.pool_address.pool
-        single = not (self.pairs.kinds or self.paths.any_path or self.marked.chunks)
-        if pool is None and single:
+        if self._reads_single_rows:
             return look_up_packed(self.words, layout, addresses, rows, columns)
         _, segment, stored = stored_rows(addresses, rows)
         if pool is not None:
@@ -291,6 +323,10 @@ class PackedTable(nn.Module):
         if field in self._projected:
             return values @ self.matrices[self._projected.index(field)]
         return values[:, : self.dim]
+
+
+def _weighted(bag: Bag) -> bool:
+    return getattr(bag, "weights", None) is not None
 
 
 def _packed_rows(plan: Plan, first_rows: Tensor) -> PackedRows:

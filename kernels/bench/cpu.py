@@ -12,12 +12,15 @@ FBGEMM takes part where fbgemm-gpu-cpu 1.8.0 is installed, the one release that 
 """
 
 import argparse
+import ctypes
 import importlib.metadata
 import json
 import os
 import platform
 import random
 import statistics
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,8 +42,10 @@ from autoembed.plan import PROFILES, FieldPlan, Plan, own
 from autoembed.stats import FieldStats, Stats
 from autoembed_kernels.dedupe import dedupe, repeat, torch_dedupe
 from autoembed_kernels.look_up_packed import torch_look_up_packed
+from autoembed_kernels.native.build import compiler
 from autoembed_kernels.native.loader import library
 from autoembed_kernels.pair_products import pair_places, pair_products
+from autoembed_kernels.pool_packed import pool_packed
 from autoembed_kernels.row_update import RowOptimizer, row_update, torch_row_update
 
 # fmt: off
@@ -53,7 +58,7 @@ ROWS = tuple(min(rows, 2_000_000) for rows in CRITEO_KAGGLE)
 FIRST = torch.tensor([0, *ROWS]).cumsum(0)[:-1]
 FIELDS, TOTAL = len(ROWS), sum(ROWS)
 BATCH, BATCHES, DENSE = 2048, 12, 13
-LOOKUPS = BATCH * FIELDS
+LOOKUPS, BAG = BATCH * FIELDS, 10
 EXPONENTS = (1.05, 1.20)  # of the first and the last field
 # precisions of the mixed plan and the share of a field's rows, the most frequent first, that ends each
 MIXED = {"fp32": 0.001, "fp16": 0.01, "int8": 0.05, "int4": 0.2, "int3": 0.5, "int2": 1.0}
@@ -135,12 +140,52 @@ def gather(dim: int) -> Piece:
         f"{name}_gather_vs_float32_embedding{suffix}": ("F.embedding float32", f"ours {name}")
         for name in tables
     }
+    for bits in (8, 4):
+        candidates[f"limit int{bits}"] = read_limit(tables[f"int{bits}"].words, rows, dim * bits // 8)
+        ratios[f"int{bits}_gather_vs_random_read_limit{suffix}"] = (f"limit int{bits}", f"ours int{bits}")
     if fbgemm():
         for bits in (8, 4, 2):
             candidates[f"fbgemm int{bits}"] = fbgemm_gather(bits, dim, batches())
             ratios[f"int{bits}_gather_vs_fbgemm{suffix}"] = (f"fbgemm int{bits}", f"ours int{bits}")
         ratios[f"mixed_gather_vs_fbgemm_int4{suffix}"] = ("fbgemm int4", "ours mixed")
     return Piece("ns per look-up", LOOKUPS, candidates, ratios)
+
+
+def read_limit(words: Tensor, rows: Sequence[Tensor], row_bytes: int) -> Candidate:
+    """Reads of the same rows and nothing else, read_limit.cpp, fetched 32 rows ahead."""
+    path, _ = compiler()
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "read_limit.so"
+        source = Path(__file__).with_suffix("").with_name("read_limit.cpp")
+        subprocess.run([path, "-O3", "-march=native", "-shared", "-fPIC", source, "-o", made], check=True)
+        read_rows = ctypes.CDLL(str(made)).read_rows
+    read_rows.argtypes = (ctypes.c_void_p, ctypes.c_void_p, *(ctypes.c_int64,) * 3)
+    read_rows.restype = ctypes.c_int64
+    places = [batch * row_bytes for batch in rows]
+    return lambda i: read_rows(words.data_ptr(), places[i].data_ptr(), LOOKUPS, row_bytes, 32)
+
+
+def pooled(dim: int) -> Piece:
+    """Sums of bags of ten ids: integer tables and float32 against FBGEMM's, and EmbeddingBag."""
+    drawn = np.random.default_rng(1).random((BATCHES, FIELDS, BATCH * BAG))
+    sizes, less = np.array(ROWS)[:, None], 1 - np.linspace(*EXPONENTS, FIELDS)[:, None]
+    ranks = (1 + drawn * ((sizes + 1.0) ** less - 1)) ** (1 / less)
+    ids = [torch.from_numpy(np.minimum(rank.astype(np.int64), sizes) - 1) for rank in ranks]  # (F, B * 10)
+    rows = [(batch + FIRST.unsqueeze(1)).flatten() for batch in ids]
+    offsets = torch.arange(LOOKUPS + 1) * BAG
+    sums = torch.zeros(FIELDS, dtype=torch.bool)
+    candidates: dict[str, Candidate] = {}
+    ratios = {}
+    suffix = "" if dim == 16 else f"_dim{dim}"
+    for name in ("int8", "int4", "fp32"):
+        table = packed_table({name: 1.0}, dim)
+        held = (table.words, table._layout, table._addresses)
+        candidates[f"ours {name}"] = lambda i, h=held: pool_packed(*h, rows[i], offsets, sums)  # type: ignore[misc]
+        if fbgemm():
+            flat = [batch.flatten() for batch in ids]
+            candidates[f"fbgemm {name}"] = fbgemm_tables(name, dim, flat, offsets)
+            ratios[f"pooled_{name}_vs_fbgemm{suffix}"] = (f"fbgemm {name}", f"ours {name}")
+    return Piece("ns per look-up", LOOKUPS * BAG, candidates, ratios)
 
 
 def fbgemm() -> bool:
@@ -156,20 +201,27 @@ def by_field(ids: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
 
 
 def fbgemm_gather(bits: int, dim: int, ids: Sequence[Tensor]) -> Candidate:
+    return fbgemm_tables(f"int{bits}", dim, *by_field(ids))
+
+
+def fbgemm_tables(precision: str, dim: int, indices: Sequence[Tensor], offsets: Tensor) -> Candidate:
+    """FBGEMM inference tables; indices (N,) of every batch, field by field, and the offsets of bags."""
     from fbgemm_gpu.split_embedding_configs import SparseType
     from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation
     from fbgemm_gpu.split_table_batched_embeddings_ops_inference import (
         IntNBitTableBatchedEmbeddingBagsCodegen,
     )
 
-    kind = {8: SparseType.INT8, 4: SparseType.INT4, 2: SparseType.INT2}[bits]
+    kinds = {
+        **{"int8": SparseType.INT8, "int4": SparseType.INT4, "int2": SparseType.INT2},
+        "fp32": SparseType.FP32,
+    }
     tables = IntNBitTableBatchedEmbeddingBagsCodegen(
-        [("", rows, dim, kind, EmbeddingLocation.HOST) for rows in ROWS],
+        [("", rows, dim, kinds[precision], EmbeddingLocation.HOST) for rows in ROWS],
         device="cpu",
         output_dtype=SparseType.FP32,
     )
     tables.fill_random_weights()
-    indices, offsets = by_field(ids)
     flat, ends = [one.int() for one in indices], offsets.int()
     return lambda i: tables(flat[i], ends)
 
@@ -286,6 +338,9 @@ def train_step(dim: int) -> Piece:
 
 PIECES: dict[str, Callable[[], Piece]] = {
     "gather": lambda: gather(16),
+    "gather_dim64": lambda: gather(64),
+    "pooled": lambda: pooled(16),
+    "pooled_dim64": lambda: pooled(64),
     "update": lambda: update(16),
     "interaction": lambda: interaction(16),
     "interaction_dim64": lambda: interaction(64),
@@ -302,6 +357,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "cpu.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_memory()
     loaded = library()
     if loaded is None:
         raise SystemExit("the C++ library is not available, there is nothing to measure")
@@ -323,6 +379,14 @@ def main() -> None:
             "processor": processor(),
         }
         kept(arguments.out, name, {"unit": piece.unit, **measured_with, "candidates": times}, ratios)
+
+
+def keep_memory() -> None:
+    """glibc keeps freed memory, as in the workers of a search, so that no candidate pays for fresh pages."""
+    libc = ctypes.CDLL("libc.so.6")
+    mmap_threshold, trim_threshold, top_pad = -3, -1, -2
+    for option, size in ((mmap_threshold, 2**25), (trim_threshold, 2**28), (top_pad, 2**24)):
+        libc.mallopt(option, size)
 
 
 def kept(path: Path, name: str, piece: dict[str, object], ratios: dict[str, float]) -> None:

@@ -576,3 +576,115 @@ EXPORT int64_t autoembed_look_up_packed(const uint8_t* payload, int64_t bytes, c
         });
     });
 }
+
+namespace {
+
+// Bags of look-ups: bag k holds those of [offsets[k], offsets[k + 1]), of field k / examples and of example
+// k % examples, and is written to row (example, field) of out (examples, fields, width).
+struct Bags {
+    const int64_t* offsets;
+    int64_t examples, fields;
+    const float* weights;  // of each look-up, or none
+    const uint8_t* means;  // whether a field's bags are averaged
+    float* out;
+};
+
+// Adds up bags of one range. `bag` is the one being summed, `sums` what it has so far.
+struct Summing {
+    int64_t bag, stop;
+    std::vector<float> sums, decoded;
+};
+
+INLINE int64_t padded(int64_t width) { return (width + STEP - 1) / STEP * STEP; }
+
+void finish_bag(const Bags& bags, int64_t width, Summing& now) {
+    const int64_t field = now.bag / bags.examples, example = now.bag % bags.examples;
+    const int64_t length = bags.offsets[now.bag + 1] - bags.offsets[now.bag];
+    float* out = bags.out + (example * bags.fields + field) * width;
+    const float divisor = bags.means[field] && length > 1 ? static_cast<float>(length) : 1.0f;
+    for (int64_t j = 0; j < width; ++j) out[j] = now.sums[j] / divisor;
+    std::fill(now.sums.begin(), now.sums.end(), 0.0f);
+    ++now.bag;
+}
+
+template <typename Dim>
+void add_block(const Segments& segments, const Place* places, int64_t from, int64_t count, Dim dim, const Bags& bags,
+               Summing& now) {
+    const auto width = [&]() INLINE_LAMBDA {
+        if constexpr (std::is_same_v<Dim, int64_t>) return segments.width;
+        else return dim;
+    }();
+    // rows of floats are summed where they lie
+    const bool as_they_lie = segments.alike && segments.way == FLOATS && segments.full && width % STEP == 0;
+    if (!as_they_lie) decode_block(segments, places, count, dim, now.decoded.data());
+    const int64_t end = from + count;
+    for (int64_t n = from; now.bag < now.stop;) {
+        const int64_t bag_end = bags.offsets[now.bag + 1], upto = std::min(bag_end, end);
+        const auto add = [&](const auto& row_of) INLINE_LAMBDA {
+            for (int64_t j = 0; j < width; j += STEP) {
+                auto sum = load<Values>(now.sums.data() + j);
+                if (bags.weights)
+                    for (int64_t k = n; k < upto; ++k) sum += bags.weights[k] * load<Values>(row_of(k - from) + j);
+                else
+                    for (int64_t k = n; k < upto; ++k) sum += load<Values>(row_of(k - from) + j);
+                store(now.sums.data() + j, sum);
+            }
+        };
+        if (as_they_lie)
+            add([&](int64_t k) INLINE_LAMBDA { return reinterpret_cast<const float*>(places[k].row); });
+        else
+            add([&, decoded = now.decoded.data()](int64_t k) INLINE_LAMBDA { return decoded + k * width; });
+        n = std::max(n, upto);
+        if (bag_end > end) break;
+        finish_bag(bags, width, now);
+    }
+}
+
+using AddBlock = void (*)(const Segments&, const Place*, int64_t, int64_t, const Bags&, Summing&);
+
+AddBlock adder_of(const Segments& segments) {
+    AddBlock found = nullptr;
+    with_dim(segments.full ? segments.width : 0, [&](auto dim) {
+        found = [](const Segments& of, const Place* places, int64_t from, int64_t count, const Bags& bags,
+                   Summing& now) { add_block(of, places, from, count, decltype(dim){}, bags, now); };
+    });
+    return found;
+}
+
+}  // namespace
+
+// Rows (count,) as above, in bags, field by field -> out (examples, fields, width): their sums, of each row times
+// its weight where there are weights, divided by the bag's length where means[field]. Empty bags give zeros.
+// offsets (fields * examples + 1,), ascending from 0 to count. Returns 0, -1 - place where a row is out of range,
+// or -1 - count - bag where a bag's offsets are; out is then undefined.
+EXPORT int64_t autoembed_pool_packed(const uint8_t* payload, int64_t bytes, const PackedSegments* packed,
+                                     const PackedRows* addresses, const void* rows, int64_t row_size, int64_t count,
+                                     const int64_t* offsets, int64_t examples, int64_t fields, const float* weights,
+                                     const uint8_t* means, float* out, int64_t threads) {
+    const Segments segments = read_segments(*packed);
+    const int64_t width = segments.width, all = examples * fields;
+    for (int64_t k = 0; k < all; ++k)
+        if (offsets[k] > offsets[k + 1] || (k == 0 && offsets[0] != 0)) return -1 - count - k;
+    if (offsets[all] != (all ? count : 0)) return -1 - count - std::max<int64_t>(0, all - 1);
+    const Bags bags{offsets, examples, fields, weights, means, out};
+    const AddBlock add_places = adder_of(segments);
+    return with_rows(rows, row_size, [&](auto known_rows) INLINE_LAMBDA {
+        using Row = std::remove_const_t<std::remove_pointer_t<decltype(known_rows)>>;
+        int64_t first_bad = count;
+        for_ranges(all, threads, [&](int64_t start, int64_t stop) INLINE_LAMBDA {
+            Summing now{start, stop, std::vector<float>(padded(width)), std::vector<float>(BLOCK * width + STEP)};
+            const int64_t bad = for_blocks(
+                offsets[start], offsets[stop], Finder<Row>(payload, bytes, segments, *addresses, known_rows, 1),
+                [&](const Place* places, int64_t from, int64_t block) {
+                    add_places(segments, places, from, block, bags, now);
+                });
+            if (bad >= 0) {
+#pragma omp critical
+                first_bad = std::min(first_bad, bad);
+            } else {
+                while (now.bag < stop) finish_bag(bags, width, now);
+            }
+        });
+        return first_bad < count ? -1 - first_bad : int64_t{0};
+    });
+}

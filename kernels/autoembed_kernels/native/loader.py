@@ -36,6 +36,10 @@ SIGNATURES = {
     ),
     "autoembed_gather_packed": (_ADDRESS, _COUNT, *(_ADDRESS,) * 3, _COUNT, _ADDRESS, _COUNT),
     "autoembed_look_up_packed": (_ADDRESS, _COUNT, *(_ADDRESS,) * 3, *(_COUNT,) * 3, _ADDRESS, _COUNT),
+    "autoembed_pool_packed": (
+        *(_ADDRESS, _COUNT, *(_ADDRESS,) * 3, _COUNT, _COUNT, _ADDRESS, _COUNT, _COUNT),
+        *(*(_ADDRESS,) * 3, _COUNT),
+    ),
     "autoembed_pair_products": (_ADDRESS, *(_COUNT,) * 3, _ADDRESS, _COUNT),
     "autoembed_pair_products_gradient": (_ADDRESS, _ADDRESS, *(_COUNT,) * 3, _ADDRESS, _COUNT),
 }
