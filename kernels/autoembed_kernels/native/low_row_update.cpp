@@ -51,10 +51,16 @@ INLINE u16x8 halves_by_chance(f32x8 values, u32x8 words) {
     const auto bits = reinterpret_cast<u32x8>(values);
     // below 2^-14, but not zero: multiples of 2^-24
     const auto small = reinterpret_cast<u32x8>((bits & 0x7fffffffu) - 1u < 0x387fffffu);
+    const u32x8 cut = cut_by_chance(values, words, 0x1fffu);
+    uint64_t some_small[4];
+    std::memcpy(some_small, &small, sizeof(small));
+    // few rows have such numbers
+    if (__builtin_expect(!(some_small[0] | some_small[1] | some_small[2] | some_small[3]), 1))
+        return to_halves(reinterpret_cast<f32x8>(cut));
     const auto kept = reinterpret_cast<f32x8>(bits & small);
     const i32x8 multiples = floors(__builtin_convertvector(kept, f64x8) * 0x1p24 + fractions(words));
     const auto scaled = reinterpret_cast<u32x8>(__builtin_convertvector(multiples, f32x8) * 0x1p-24f);
-    return to_halves(reinterpret_cast<f32x8>(chosen(small, scaled, cut_by_chance(values, words, 0x1fffu))));
+    return to_halves(reinterpret_cast<f32x8>(chosen(small, scaled, cut)));
 }
 
 INLINE u16x8 bfloats_by_chance(f32x8 values, u32x8 words) {
@@ -156,7 +162,7 @@ struct Scratch {
     std::vector<uint32_t> words;
 
     void fit(int64_t dim, int64_t blocks) {
-        const auto counts = static_cast<size_t>(ROWS_AHEAD * blocks + COUNTERS);
+        const auto counts = static_cast<size_t>(ROWS_AHEAD * blocks + 2 * COUNTERS);
         row.resize(std::max(row.size(), static_cast<size_t>(rounded_up(dim, STEP))));
         counters.resize(std::max(counters.size(), 3 * counts));
         words.resize(std::max(words.size(), 4 * counts + STEP));
