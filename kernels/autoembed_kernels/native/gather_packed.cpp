@@ -589,22 +589,31 @@ struct Bags {
     float* out;
 };
 
-// Adds up bags of one range. `bag` is the one being summed, `sums` what it has so far.
+// Adds up bags of one range. `bag` is the one being summed, of `field` and `example`, `sums` what it has so far.
 struct Summing {
-    int64_t bag, stop;
+    int64_t bag, stop, field, example;
     std::vector<float> sums, decoded;
 };
 
 INLINE int64_t padded(int64_t width) { return (width + STEP - 1) / STEP * STEP; }
 
-void finish_bag(const Bags& bags, int64_t width, Summing& now) {
-    const int64_t field = now.bag / bags.examples, example = now.bag % bags.examples;
+template <typename Width>
+INLINE void finish_bag(const Bags& bags, Width width, Summing& now) {
+    float* __restrict out = bags.out + (now.example * bags.fields + now.field) * width;
+    float* __restrict sums = now.sums.data();
     const int64_t length = bags.offsets[now.bag + 1] - bags.offsets[now.bag];
-    float* out = bags.out + (example * bags.fields + field) * width;
-    const float divisor = bags.means[field] && length > 1 ? static_cast<float>(length) : 1.0f;
-    for (int64_t j = 0; j < width; ++j) out[j] = now.sums[j] / divisor;
-    std::fill(now.sums.begin(), now.sums.end(), 0.0f);
+    if (bags.means[now.field] && length > 1) {
+        const auto divisor = static_cast<float>(length);
+        for (int64_t j = 0; j < width; ++j) out[j] = sums[j] / divisor;
+    } else {
+        for (int64_t j = 0; j < width; ++j) out[j] = sums[j];
+    }
+    for (int64_t j = 0; j < width; ++j) sums[j] = 0.0f;
     ++now.bag;
+    if (++now.example == bags.examples) {
+        now.example = 0;
+        ++now.field;
+    }
 }
 
 template <typename Dim>
@@ -672,7 +681,12 @@ EXPORT int64_t autoembed_pool_packed(const uint8_t* payload, int64_t bytes, cons
         using Row = std::remove_const_t<std::remove_pointer_t<decltype(known_rows)>>;
         int64_t first_bad = count;
         for_ranges(all, threads, [&](int64_t start, int64_t stop) INLINE_LAMBDA {
-            Summing now{start, stop, std::vector<float>(padded(width)), std::vector<float>(BLOCK * width + STEP)};
+            Summing now{start,
+                        stop,
+                        start / examples,
+                        start % examples,
+                        std::vector<float>(padded(width)),
+                        std::vector<float>(BLOCK * width + STEP)};
             const int64_t bad = for_blocks(
                 offsets[start], offsets[stop], Finder<Row>(payload, bytes, segments, *addresses, known_rows, 1),
                 [&](const Place* places, int64_t from, int64_t block) {
