@@ -390,14 +390,14 @@ def keep_memory() -> None:
 
 
 def kept(path: Path, name: str, piece: dict[str, object], ratios: dict[str, float]) -> None:
-    """Put one piece and its ratios into the record; the other pieces stay, those that are no more go."""
+    """Put one piece and its ratios into the record; the others stay, those of cpu_training.py, too."""
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"pieces": {}, "ratios": {}}
     ids = f"Zipf, exponents {EXPONENTS[0]} to {EXPONENTS[1]}, ordered by frequency"
     report = {
         "workload": {"rows": TOTAL, "tables": FIELDS, "batch_size": BATCH, "ids": ids},
         "threads": 1,
         "clock": "processor time of the thread; medians over rounds and batches",
-        "pieces": {key: value for key, value in found["pieces"].items() if key in PIECES} | {name: piece},
+        "pieces": {**found["pieces"], name: piece},
         "ratios": found["ratios"] | ratios,
     }
     path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
