@@ -60,6 +60,7 @@ FIELDS, TOTAL = len(ROWS), sum(ROWS)
 BATCH, BATCHES, DENSE = 2048, 12, 13
 LOOKUPS, BAG = BATCH * FIELDS, 10
 EXPONENTS = (1.05, 1.20)  # of the first and the last field
+IDS = f"Zipf, exponents {EXPONENTS[0]} to {EXPONENTS[1]}, ordered by frequency"
 # precisions of the mixed plan and the share of a field's rows, the most frequent first, that ends each
 MIXED = {"fp32": 0.001, "fp16": 0.01, "int8": 0.05, "int4": 0.2, "int3": 0.5, "int2": 1.0}
 
@@ -371,6 +372,7 @@ def main() -> None:
             ratios[ratio] = round(times[peer]["median"] / times[ours]["median"], 3)
             print(f"{name:18s} {ratio:42s} {ratios[ratio]:.2f}x", flush=True)
         measured_with = {
+            "ids": IDS,
             "rounds": arguments.rounds,
             "torch": torch.__version__,
             "fbgemm_gpu_cpu": "1.8.0" if fbgemm() else None,
@@ -392,9 +394,8 @@ def keep_memory() -> None:
 def kept(path: Path, name: str, piece: dict[str, object], ratios: dict[str, float]) -> None:
     """Put one piece and its ratios into the record; the others stay, those of cpu_training.py, too."""
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"pieces": {}, "ratios": {}}
-    ids = f"Zipf, exponents {EXPONENTS[0]} to {EXPONENTS[1]}, ordered by frequency"
     report = {
-        "workload": {"rows": TOTAL, "tables": FIELDS, "batch_size": BATCH, "ids": ids},
+        "workload": {"rows": TOTAL, "tables": FIELDS, "batch_size": BATCH},
         "threads": 1,
         "clock": "processor time of the thread; medians over rounds and batches",
         "pieces": {**found["pieces"], name: piece},
