@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from autoembed.config import ConfigError
+from autoembed.data.bag_weights import lengths_of, split_text, weights_of
 from autoembed.data.config import Categorical
 from autoembed.data.keys import Keys, buckets, integer_keys, string_keys
 from autoembed.data.vocabulary import Kind, as_int64, plain_array
@@ -19,7 +20,8 @@ class Encoded:
     """A categorical column of a chunk: distinct values (V,) without nulls, and their use.
 
     codes (N,) int32 index `values`, -1 = missing. lengths (B,) int32 for a bag: its ids lie behind one
-    another in `codes`, missing elements are dropped; None for single ids, where N = B.
+    another in `codes`, missing elements are dropped; None for single ids, where N = B. weights (N,) float32
+    of a bag's ids, where it has some.
     """
 
     values: pa.Array
@@ -28,25 +30,42 @@ class Encoded:
     kind: Kind
     codes: npt.NDArray[np.int32]
     lengths: npt.NDArray[np.int32] | None
+    weights: npt.NDArray[np.float32] | None = None
 
 
-def encode_column(column: pa.Array, name: str, settings: Categorical, file: Path, seed: int) -> Encoded:
-    """Single ids or bags, from a `plain_or_dictionary` column; `seed` is that of the keys.
+def encode_column(
+    column: pa.Array, name: str, settings: Categorical, file: Path, seed: int, weights: pa.Array | None = None
+) -> Encoded:
+    """Single ids or bags, from a `plain_or_dictionary` column; `seed` is that of the keys; `weights`, as
+    `wrong_weights` lets them pass, of a bag that has some.
 
     Raises ConfigError, naming the file and the column, for types that cannot be ids.
     """
     kind = column.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        if not settings.bag:
-            raise ConfigError(f"{file}: column {name!r} holds lists; set 'bag: true' for it")
-        return _bag(column, name, file, seed)
     if settings.bag:
-        if not (pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            raise ConfigError(f"{file}: column {name!r} is a bag, expected lists or text, found {kind}")
-        return _bag(_pieces(column, settings.separator), name, file, seed)
+        flat = None
+        if weights is not None and settings.weights is not None:
+            _, flat = weights_of(weights, settings.weights, settings.separator)
+        return _bag(bag_lists(column, name, settings, file), name, file, seed, flat)
+    if _is_list(kind):
+        raise ConfigError(f"{file}: column {name!r} holds lists; set 'bag: true' for it")
     values, codes, id_kind = _distinct(column, name, file, settings.bucketize)
     keys, exact = _keys(values, id_kind, seed)
     return Encoded(values, keys, exact, id_kind, codes, None)
+
+
+def bag_lists(column: pa.Array, name: str, settings: Categorical, file: Path) -> pa.Array:
+    """A bag's `plain_or_dictionary` column -> lists of ids. Raises ConfigError for other types."""
+    kind = column.type
+    if _is_list(kind):
+        return column
+    if pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return split_text(column, settings.separator)
+    raise ConfigError(f"{file}: column {name!r} is a bag, expected lists or text, found {kind}")
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)  # type: ignore[no-any-return]
 
 
 def plain_or_dictionary(column: pa.ChunkedArray) -> pa.Array:
@@ -61,27 +80,20 @@ def plain_or_dictionary(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
 
 
-def _bag(lists: pa.Array, name: str, file: Path, seed: int) -> Encoded:
-    lengths = pc.list_value_length(lists).fill_null(0).to_numpy().astype(np.int64)
+def _bag(
+    lists: pa.Array, name: str, file: Path, seed: int, weights: npt.NDArray[np.float64] | None
+) -> Encoded:
+    lengths = lengths_of(lists)
     values, codes, kind = _distinct(lists.flatten(), name, file, False)
     missing = codes < 0
     if missing.any():
         owners = np.repeat(np.arange(len(lengths)), lengths)
         lengths = lengths - np.bincount(owners[missing], minlength=len(lengths))
         codes = codes[~missing]
+        weights = weights[~missing] if weights is not None else None
     keys, exact = _keys(values, kind, seed)
-    return Encoded(values, keys, exact, kind, codes, lengths.astype(np.int32))
-
-
-def _pieces(column: pa.Array, separator: str) -> pa.Array:
-    """Text with separators -> lists of text; empty pieces become null."""
-    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    pieces = pc.split_pattern(encoded.dictionary, separator)
-    flat = pieces.flatten()
-    flat = pc.if_else(pc.equal(flat, ""), pa.scalar(None, flat.type), flat)
-    starts = pieces.offsets
-    rebuilt = type(pieces).from_arrays(starts, flat) if len(pieces) else pieces
-    return rebuilt.take(encoded.indices)
+    weighed = weights.astype(np.float32) if weights is not None else None
+    return Encoded(values, keys, exact, kind, codes, lengths.astype(np.int32), weighed)
 
 
 def _distinct(

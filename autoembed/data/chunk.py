@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from autoembed.config import ConfigError
-from autoembed.data.categorical import Encoded, encode_column, plain_or_dictionary
+from autoembed.data.bag_weights import FLOAT32_MOST, lengths_of, weights_of, wrong_weights
+from autoembed.data.categorical import Encoded, bag_lists, encode_column, plain_or_dictionary
 from autoembed.data.config import Categorical, ColumnSplit, DataConfig, Format, LastSplit, Transform
 
-FLOAT32_MOST = float(np.finfo(np.float32).max)
 SPLITS = ("train", "valid", "test")
 IGNORED = np.int8(3)
 _NO_SPLIT = np.int8(4)
@@ -64,6 +64,7 @@ class Layout:
     def columns(self) -> list[str]:
         """All raw columns, each once."""
         extra = [self.split.column if self.split else None, self.order]
+        extra += [settings.weights for settings in self.categorical.values()]
         names = [self.label, *self.dense, *self.categorical, *(name for name in extra if name)]
         return list(dict.fromkeys(names))
 
@@ -121,17 +122,45 @@ def chunk_of(
         split = _splits(table, layout.split, file)
         refuse(split == _NO_SPLIT, f"column {layout.split.column!r}, which says the split, is missing")
         good &= split != IGNORED
+    for name, settings in layout.categorical.items():
+        if settings.weights is not None:
+            differ, wrong = _wrong_weights(table, name, settings, file)
+            refuse(differ, f"bag {name!r} has another number of ids than {settings.weights!r} has weights")
+            least = "at least 0 and finite" if settings.pooling == "mean" else "a finite number"
+            refuse(wrong, f"column {settings.weights!r} holds a weight that is not {least}")
     if not good.all():
         table = table.filter(pa.array(good))
         labels, dense = labels[good], dense[:, good]
         order = order[good] if order is not None else None
         split = split[good] if split is not None else None
     fields = tuple(
-        encode_column(plain_or_dictionary(table[name]), name, settings, file, seed)
+        encode_column(
+            plain_or_dictionary(table[name]),
+            name,
+            settings,
+            file,
+            seed,
+            plain_or_dictionary(table[settings.weights]) if settings.weights is not None else None,
+        )
         for name, settings in layout.categorical.items()
     )
     problems.sort(key=lambda row: row.line)
     return Chunk(labels.astype(np.float32), dense, fields, split, order, tuple(problems), bytes_read)
+
+
+def _wrong_weights(
+    table: pa.Table, name: str, settings: Categorical, file: Path
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    lists = bag_lists(plain_or_dictionary(table[name]), name, settings, file)
+    present = lists.flatten().is_valid().to_numpy(zero_copy_only=False).astype(bool)
+    assert settings.weights is not None
+    try:
+        weights = weights_of(
+            plain_or_dictionary(table[settings.weights]), settings.weights, settings.separator
+        )
+    except ValueError as error:
+        raise ConfigError(f"{file}: {error}") from None
+    return wrong_weights(lengths_of(lists), present, *weights, settings.pooling)
 
 
 def numbers(table: pa.Table, name: str, file: Path) -> npt.NDArray[np.float64]:

@@ -24,13 +24,14 @@ _ENOUGH_TO_FAIL = 1 << 20
 
 @dataclass
 class RawField:
-    """A field's provisional numbers, -1 = missing; `lengths` of bags."""
+    """A field's provisional numbers, -1 = missing; `lengths` and `weights` of bags."""
 
     name: str
     numbers: RawColumn
     lengths: RawColumn | None
     kind: Kind | None = None
     table: IdTable | None = None
+    weights: RawColumn | None = None
 
 
 @dataclass
@@ -76,6 +77,7 @@ def collect(
                 name,
                 RawColumn(folder / f"numbers_{position}", np.int32),
                 RawColumn(folder / f"lengths_{position}", np.int32) if settings.bag else None,
+                weights=RawColumn(folder / f"weights_{position}", np.float32) if settings.weights else None,
             )
             for position, (name, settings) in enumerate(layout.categorical.items())
         ],
@@ -108,6 +110,8 @@ def _append(log: RawLog, chunk: Chunk, layout: Layout) -> None:
         raw.numbers.append(_numbers(raw, encoded))
         if raw.lengths is not None and encoded.lengths is not None:
             raw.lengths.append(encoded.lengths)
+        if raw.weights is not None and encoded.weights is not None:
+            raw.weights.append(encoded.weights)
 
 
 def _numbers(raw: RawField, encoded: Encoded) -> npt.NDArray[np.int32]:

@@ -5,7 +5,7 @@
     dense: {age: standard, price: log}
     categorical:
       user:
-      tags: {bag: true, separator: "|", pooling: mean}
+      tags: {bag: true, separator: "|", pooling: mean, weights: tag_scores}
     min_count: 2
     split: {last: {by: time, valid: 0.1, test: 0.1}}
 
@@ -13,9 +13,10 @@ Relative paths start at the folder of the YAML file.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field as Limit
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from autoembed.config import ConfigError, Section, load
 
@@ -32,6 +33,7 @@ class Categorical(Section):
     """One categorical column. Missing values read the out-of-vocabulary row 0.
 
     `bag`: several ids in one example, in text joined by `separator`, in Parquet a list column.
+    `weights`: the column that holds a weight for every id of a bag, written as the bag is.
     `bucketize`: a numeric column whose ids are 2 + floor(ln(x)^2) for x > 2 and floor(x) otherwise.
     `min_count`: ids seen less often in train read row 0; None takes the data's `min_count`.
     """
@@ -41,6 +43,15 @@ class Categorical(Section):
     separator: str = Limit(default="|", min_length=1)
     bucketize: bool = False
     min_count: int | None = Limit(default=None, ge=1)
+    weights: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _dumped(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `weights` where there are none: data prepared before they existed stays the same."""
+        dumped: dict[str, Any] = handler(self)
+        return (
+            dumped if dumped["weights"] is not None else {k: v for k, v in dumped.items() if k != "weights"}
+        )
 
 
 class ColumnSplit(Section):
@@ -198,3 +209,9 @@ def _check_names(config: DataConfig, source: str) -> None:
     for name, settings in categorical.items():
         if settings.bag and settings.bucketize:
             raise ConfigError(f"{source}: column {name!r} cannot be a bag and bucketized; keep one")
+        if settings.weights is not None and not settings.bag:
+            raise ConfigError(f"{source}: column {name!r} has weights but is no bag; set 'bag: true' for it")
+        if settings.weights in (config.label, *dense, *categorical):
+            raise ConfigError(
+                f"{source}: {settings.weights!r} weighs {name!r} and is the label or a feature; keep one"
+            )

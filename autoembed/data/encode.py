@@ -155,6 +155,16 @@ def write_field(
         unseen[split] += int(never[numbers].sum())
     for split, writer in enumerate(values):
         written[f"{stem_of[split]}{suffix}"] = writer.close()
+    if raw.lengths and raw.weights:
+        weights = [
+            NpyWriter(folder / f"{stem}.weights.npy", np.float32, (int(lookups[split]),))
+            for split, stem in stem_of.items()
+        ]
+        for split, values_of_split in _bags_by_split(log, raw.lengths, raw.weights):
+            weights[split].append(values_of_split)
+        for split, writer in enumerate(weights):
+            written[f"{stem_of[split]}.weights.npy"] = writer.close()
+        raw.weights.remove()
     if raw.lengths:
         _write_offsets(log, raw.lengths, folder, stem_of, written)
         raw.lengths.remove()
@@ -176,6 +186,8 @@ def write_field(
         "unseen": dict(zip(SPLITS, unseen.tolist(), strict=True)),
         "row_0": dict(zip(SPLITS, oov.tolist(), strict=True)),
     }
+    if settings.weights is not None:
+        entry["weights"] = settings.weights
     return entry, written
 
 
@@ -198,12 +210,17 @@ def _numbers_by_split(log: RawLog, raw: RawField) -> Iterator[tuple[int, Array]]
     if raw.lengths is None:
         yield from _by_split(log, raw.numbers)
         return
-    totals = (int(lengths.sum(dtype=np.int64)) for lengths in raw.lengths.pieces())
-    pieces = zip(log.split.pieces(), raw.lengths.pieces(), raw.numbers.pieces_of(totals), strict=True)
-    for codes, lengths, numbers in pieces:
+    yield from _bags_by_split(log, raw.lengths, raw.numbers)
+
+
+def _bags_by_split(log: RawLog, column: RawColumn, elements: RawColumn) -> Iterator[tuple[int, Array]]:
+    """(split, the elements of its bags) piece by piece; `column` holds the bags' lengths."""
+    totals = (int(lengths.sum(dtype=np.int64)) for lengths in column.pieces())
+    pieces = zip(log.split.pieces(), column.pieces(), elements.pieces_of(totals), strict=True)
+    for codes, lengths, values in pieces:
         owners = np.repeat(codes, lengths)
         for split in range(len(SPLITS)):
-            yield split, numbers[owners == split]
+            yield split, values[owners == split]
 
 
 def _write_offsets(

@@ -23,12 +23,14 @@ _FILL_ROWS = 1 << 11
 
 @dataclass(frozen=True)
 class Field:
-    """A field as the models see it: `rows` with row 0 out of vocabulary; `pooling` of bags."""
+    """A field as the models see it: `rows` with row 0 out of vocabulary; `pooling` of bags, and
+    the column of their weights."""
 
     name: str
     rows: int
     bag: bool
     pooling: str
+    weights: str | None = None
 
 
 class PreparedData:
@@ -44,7 +46,7 @@ class PreparedData:
         self.memory_limit_bytes = memory_limit_bytes
         self.fingerprint: str = manifest["fingerprint"]
         self.fields = tuple(
-            Field(entry["name"], entry["rows"], entry["bag"], entry["pooling"])
+            Field(entry["name"], entry["rows"], entry["bag"], entry["pooling"], entry.get("weights"))
             for entry in manifest["fields"]
         )
         self.dense: tuple[str, ...] = tuple(entry["name"] for entry in manifest["dense"])
@@ -133,12 +135,27 @@ class PreparedData:
 
         singles = {f: load(f"{_stem(f)}.npy") for f, field in enumerate(self.fields) if not field.bag}
         bags = {
-            f: (load(f"{_stem(f)}.values.npy"), load(f"{_stem(f)}.offsets.npy"), field.pooling)
+            f: _BagColumns(
+                load(f"{_stem(f)}.values.npy"),
+                load(f"{_stem(f)}.offsets.npy"),
+                field.pooling,
+                load(f"{_stem(f)}.weights.npy") if field.weights is not None else None,
+            )
             for f, field in enumerate(self.fields)
             if field.bag
         }
         labels = self._train_labels if split == "train" else None
         return _Columns(load("label.npy") if labels is None else labels, load("dense.npy"), singles, bags)
+
+
+@dataclass(frozen=True)
+class _BagColumns:
+    """As `BagRows`, of a whole split."""
+
+    values: Array
+    offsets: Array
+    pooling: str
+    weights: Array | None
 
 
 @dataclass(frozen=True)
@@ -148,17 +165,14 @@ class _Columns:
     labels: Array
     dense: Array
     singles: dict[int, Array]
-    bags: dict[int, tuple[Array, Array, str]]
+    bags: dict[int, _BagColumns]
 
     def read(self, stretches: list[tuple[int, int]]) -> Rows:
         """The rows of stretches [start, stop), one after another, as tensors."""
         total = sum(stop - start for start, stop in stretches)
         ids = np.zeros((total, len(self.singles) + len(self.bags)), dtype=np.int32)
         _fill_columns(ids, self.singles, stretches)
-        bags = {
-            field: _bag_rows(values, offsets, pooling, stretches)
-            for field, (values, offsets, pooling) in self.bags.items()
-        }
+        bags = {field: _bag_rows(bag, stretches) for field, bag in self.bags.items()}
         return Rows(
             torch.from_numpy(_joined(self.labels, stretches)),
             torch.from_numpy(_joined(self.dense, stretches)),
@@ -205,12 +219,16 @@ def _joined(column: Array, stretches: list[tuple[int, int]]) -> Array:
     return np.concatenate([column[start:stop] for start, stop in stretches])
 
 
-def _bag_rows(values: Array, offsets: Array, pooling: str, stretches: list[tuple[int, int]]) -> BagRows:
-    bounds = [offsets[start : stop + 1] for start, stop in stretches]
-    taken = np.concatenate([values[int(bound[0]) : int(bound[-1])] for bound in bounds])
+def _bag_rows(bag: _BagColumns, stretches: list[tuple[int, int]]) -> BagRows:
+    bounds = [bag.offsets[start : stop + 1] for start, stop in stretches]
+
+    def taken(elements: Array) -> torch.Tensor:
+        return torch.from_numpy(np.concatenate([elements[int(b[0]) : int(b[-1])] for b in bounds]))
+
     lengths = np.concatenate([np.diff(bound) for bound in bounds])
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return BagRows(torch.from_numpy(taken), torch.from_numpy(starts), pooling)
+    weights = None if bag.weights is None else taken(bag.weights)
+    return BagRows(taken(bag.values), torch.from_numpy(starts), bag.pooling, weights)
 
 
 def _stem(field: int) -> str:

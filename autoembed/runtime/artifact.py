@@ -126,7 +126,10 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Artifact:
         data = manifest["data"]
         vocabularies = read_vocabularies(folder / VOCABULARY, len(plan.fields))
         fields = tuple(
-            RawField(entry["name"], vocabulary, entry["bag"], entry["pooling"], entry["separator"])
+            RawField(
+                *(entry["name"], vocabulary, entry["bag"], entry["pooling"], entry["separator"]),
+                entry.get("weights"),
+            )
             for entry, vocabulary in zip(data["fields"], vocabularies, strict=True)
         )
         dense = tuple(RawDense(d["name"], d["kind"], d["mean"], d["std"]) for d in data["dense"])

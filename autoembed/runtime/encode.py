@@ -14,19 +14,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from autoembed.data.bag_weights import weights_of, wrong_weights
 from autoembed.data.batch import Bag, Batch
 from autoembed.data.vocabulary import Vocabulary, plain_array
 
 
 @dataclass(frozen=True)
 class RawField:
-    """A categorical column: its vocabulary, and how a bag is written and pooled."""
+    """A categorical column: its vocabulary, how a bag is written and pooled, the column of its weights."""
 
     name: str
     vocabulary: Vocabulary
     bag: bool
     pooling: str
     separator: str
+    weights: str | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """The raw columns that it is read from."""
+        return [self.name] if self.weights is None else [self.name, self.weights]
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ def encode_columns(
     Labels are taken from the column `label`, zeros where there is none. Raises ValueError naming the column
     that is missing, of another length, or of a type that its field cannot read.
     """
-    names = [field.name for field in fields] + [column.name for column in dense]
+    names = [name for field in fields for name in field.columns] + [column.name for column in dense]
     missing = [name for name in names if name not in columns]
     if missing:
         raise ValueError(f"missing columns: {', '.join(missing)}; given are {', '.join(columns) or 'none'}")
@@ -61,7 +68,7 @@ def encode_columns(
     bags: dict[int, Bag] = {}
     for position, field in enumerate(fields):
         if field.bag:
-            bags[position] = _bag(field, arrays[field.name])
+            bags[position] = _bag(field, *(arrays[name] for name in field.columns))
         else:
             ids[:, position] = _rows(field, arrays[field.name])
     matrix = np.zeros((size, len(dense)), dtype=np.float32)
@@ -89,7 +96,7 @@ def _rows(field: RawField, values: pa.Array) -> npt.NDArray[np.int64]:
         raise ValueError(f"column {field.name!r}: {error}") from None
 
 
-def _bag(field: RawField, values: pa.Array) -> Bag:
+def _bag(field: RawField, values: pa.Array, weights: pa.Array | None = None) -> Bag:
     kind = values.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         values = pc.split_pattern(values, field.separator)
@@ -108,7 +115,29 @@ def _bag(field: RawField, values: pa.Array) -> Bag:
     owners = np.repeat(np.arange(len(lengths)), lengths)[kept]
     rows = _rows(field, pieces.filter(pa.array(kept)))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=len(lengths)))]).astype(np.int64)
-    return Bag(torch.from_numpy(rows), torch.from_numpy(offsets), field.pooling)
+    weighed = None if weights is None else torch.from_numpy(_weights(field, lengths, kept, weights))
+    return Bag(torch.from_numpy(rows), torch.from_numpy(offsets), field.pooling, weighed)
+
+
+def _weights(
+    field: RawField, lengths: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_], column: pa.Array
+) -> npt.NDArray[np.float32]:
+    """Weights of the ids that are kept. Raises ValueError naming the first row whose weights are wrong."""
+    assert field.weights is not None
+    weight_lengths, weights = weights_of(column, field.weights, field.separator)
+    differ, wrong = wrong_weights(lengths, kept, weight_lengths, weights, field.pooling)
+    if differ.any():
+        row = int(differ.argmax())
+        raise ValueError(
+            f"row {row}: {field.name!r} has {lengths[row]} elements, "
+            f"{field.weights!r} has {weight_lengths[row]}; write a weight for each"
+        )
+    if wrong.any():
+        least = "at least 0 and finite" if field.pooling == "mean" else "a finite number"
+        raise ValueError(
+            f"row {int(wrong.argmax())}: column {field.weights!r} holds a weight that is not {least}"
+        )
+    return weights[kept].astype(np.float32)
 
 
 def _numbers(name: str, values: pa.Array) -> npt.NDArray[np.float64]:

@@ -74,13 +74,13 @@ def _jobs(
     check(config)
     files, format = find_files(config)
     layout = layout_of(config, format)
-    described = [(name, settings.bag) for name, settings in layout.categorical.items()]
-    expected = [(field.name, field.bag) for field in fields]
+    described = [(name, settings.bag, settings.weights) for name, settings in layout.categorical.items()]
+    expected = [(field.name, field.bag, field.weights) for field in fields]
     if described != expected or list(layout.dense) != [column.name for column in dense]:
         raise ConfigError(
-            f"the model reads the fields {[name for name, _ in expected]} and the dense columns "
+            f"the model reads the fields {[name for name, *_ in expected]} and the dense columns "
             f"{[column.name for column in dense]}, the log is described with "
-            f"{[name for name, _ in described]} and {list(layout.dense)}; describe it as in training"
+            f"{[name for name, *_ in described]} and {list(layout.dense)}; describe it as in training"
         )
     if format == "parquet":
         for path in files:
@@ -126,7 +126,10 @@ def _batch(
         values = torch.from_numpy(rows[np.repeat(chosen, encoded.lengths)])
         ends = np.cumsum(encoded.lengths[chosen], dtype=np.int64)
         offsets = torch.from_numpy(np.concatenate([[0], ends]))
-        bags[position] = Bag(values, offsets, reader.field.pooling)
+        weights = None
+        if encoded.weights is not None:
+            weights = torch.from_numpy(encoded.weights[np.repeat(chosen, encoded.lengths)])
+        bags[position] = Bag(values, offsets, reader.field.pooling, weights)
     matrix = np.zeros((len(ids), len(dense)), dtype=np.float32)
     for position, (column, values) in enumerate(zip(dense, chunk.dense, strict=True)):
         matrix[:, position] = transformed(column, values[chosen])
