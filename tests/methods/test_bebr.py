@@ -42,3 +42,27 @@ def test_what_is_packed_is_the_recursion_of_the_rows(bits: int) -> None:
     wanted = binarized(table.rows.weight[: stats().fields[0].rows].detach(), scale, bits)
     torch.testing.assert_close(read, wanted, atol=1e-6, rtol=1e-5)
     assert len(read.unique().round(decimals=6).unique()) <= 2**bits
+
+
+def signs_of(bits: int) -> torch.Tensor:
+    """All rows of signs, (2^bits, bits)."""
+    return torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * bits).view(-1, bits)
+
+
+def error_of(values: torch.Tensor, scales: torch.Tensor) -> tuple[float, torch.Tensor]:
+    """Mean square error of the nearest sums of signs, and the signs (N, bits)."""
+    signs = signs_of(len(scales))
+    nearest = (values.unsqueeze(1) - signs @ scales).abs().argmin(1)
+    return float((values - (signs @ scales)[nearest]).square().mean()), signs[nearest]
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_scales_that_halve_cost_little_of_normal_values(bits: int) -> None:
+    values = torch.randn(4000, generator=torch.Generator().manual_seed(0))
+    halves = 0.5 ** torch.arange(bits)
+    halving, scale = min((error_of(values, s * halves)[0], s) for s in torch.linspace(0.5, 2.5, 81).tolist())
+    scales = scale * halves
+    for _ in range(60):  # nearest signs, then the scales of least error for them
+        free, signs = error_of(values, scales)
+        scales = torch.linalg.lstsq(signs, values.unsqueeze(1)).solution.squeeze(1)
+    assert free <= halving <= 1.03 * free
