@@ -26,7 +26,7 @@ from autoembed.methods.plans import Fields, fields_bytes, stored_plan
 from autoembed.plan import plan_bytes
 from autoembed.training_loop import Examples
 
-PRICED_EXAMPLES = 32_768  # of the train split; a group's sum over them is unbiased, whatever rows they meet
+PRICED_EXAMPLES = 65_536  # of the train split; a group's sum over them is unbiased, whatever rows they meet
 HELD_OUT_EXAMPLES = 8_192  # of the valid split, for calibration
 CHECKED_PLANS = 10  # random ones, priced and measured
 CHECKED_EXAMPLES = 4_096  # of the valid split behind those of the calibration, where it has as many
