@@ -1,6 +1,6 @@
 """FIITED at several pool sizes beside full precision and the frequency cut: AUC, bytes, time.
 
-    python studies/fiited/run.py epinions --prepared /tmp/prepared --seeds 1 2 3
+    python studies/fiited/run.py epinions --prepared prepared --seeds 1 2 3
 
 Recipes of studies/references, nothing tuned again; the best epoch is chosen on the validation split.
 `resident_bytes`: tables, optimizer state, pointers and utilities while training; `peak_bytes` with the
