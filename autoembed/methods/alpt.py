@@ -26,14 +26,13 @@ from torch import Tensor
 
 from autoembed.budget import Footprint
 from autoembed.lookup import Lookup
-from autoembed.methods.base import Choice, Float, Method, Table, TableSpec, initial_rows, knob
+from autoembed.methods.base import Choice, Float, Method, Table, TableSpec, knob
 from autoembed.methods.code_rows import CodeRows
 from autoembed.packed import Packed, SegmentRows, pack
 from autoembed.plan import FieldPlan, Plan, Segment, own, plan_bytes
 from autoembed_kernels.dedupe import dedupe, repeat
-from autoembed_kernels.row_update import RowOptimizer, row_update
+from autoembed_kernels.row_update import RowOptimizer
 
-_CHUNK_ROWS = 1 << 16  # first values are drawn in pieces of so many float32 rows
 CLIPPED = 1.25  # times the largest code: what a row's largest value may be in steps
 _LEAST = 2.0**-14  # a step below this is no normal number in half precision
 
@@ -79,16 +78,8 @@ class AlptTable(Table):
         self, method: Alpt, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer
     ) -> None:
         super().__init__(spec)
-        self.method, self.optimizer = method, optimizer
-        rows = spec.stats.rows
-        seed = int(torch.randint(2**62, (), generator=generator))
-        self.codes = CodeRows(rows, spec.dim, method.bits, seed, torch.float32)
-        for start in range(0, rows, _CHUNK_ROWS):
-            stop = min(start + _CHUNK_ROWS, rows)
-            self.codes.write(torch.arange(start, stop), initial_rows(spec, stop - start, generator))
-        like = torch.zeros(()).expand(rows, spec.dim)
-        for name, state in optimizer.state(like).items():
-            self.register_buffer(f"state_{name}", state.contiguous(), persistent=False)
+        self.method = method
+        self.codes = CodeRows(spec, method.bits, generator, optimizer, torch.float32)
         self._pending: tuple[Tensor, Tensor] | None = None
 
     def values(self, lookup: Lookup) -> Tensor:
@@ -107,13 +98,7 @@ class AlptTable(Table):
         self._pending = None
         if values.grad is None:
             return
-        updated = values.detach().clone()
-        names = self.optimizer.state_names
-        state = {name: getattr(self, f"state_{name}").index_select(0, rows) for name in names}
-        places = torch.arange(len(rows), device=rows.device)
-        row_update(self.optimizer, updated, state, places, values.grad, learning_rate)
-        for name, moved in state.items():
-            getattr(self, f"state_{name}").index_copy_(0, rows, moved)
+        updated = self.codes.stepped(rows, values, values.grad, learning_rate)
         steps = self.codes.steps[rows].unsqueeze(1)
         turn = step_cosine(updated, steps, values.grad, self.codes.largest)
         least = updated.abs().amax(1, keepdim=True) / (CLIPPED * self.codes.largest)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from autoembed.budget import Footprint
 from autoembed.methods.base import Choice, Method, Table, TableSpec, knob
@@ -50,12 +49,3 @@ class Bebr(Method):
                 "take 1 or 2 bits, or a packed profile"
             )
         return uniform_fields(spec, self.bits, signs=True)
-
-
-def binarized(values: Tensor, scale: float, bits: int) -> Tensor:
-    """The recursion, sign by sign: what the codes of the grid must equal."""
-    total = torch.zeros_like(values)
-    for _ in range(bits):
-        total = total + torch.where(values >= total, scale, -scale)
-        scale /= 2
-    return total

@@ -30,10 +30,9 @@ from autoembed.plan import FieldPlan, Plan, Segment, own, plan_bytes
 from autoembed.tables import RowStore
 from autoembed_kernels.dedupe import dedupe, repeat
 from autoembed_kernels.row_cache import RowCache
-from autoembed_kernels.row_update import RowOptimizer, row_update
+from autoembed_kernels.row_update import RowOptimizer
 
 WAYS = 32
-_CHUNK_ROWS = 1 << 16  # first values are drawn in pieces of so many float32 rows
 
 
 @dataclass(frozen=True)
@@ -103,15 +102,10 @@ class CachedTable(Table):
         self, method: CachedLowPrecision, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer
     ) -> None:
         super().__init__(spec)
-        self.method, self.optimizer = method, optimizer
-        rows = spec.stats.rows
-        seed = int(torch.randint(2**62, (), generator=generator))
-        self.codes = CodeRows(rows, spec.dim, method.bits, seed)
+        self.method = method
+        self.codes = CodeRows(spec, method.bits, generator, optimizer)
         hot = torch.tensor(method.hot_rows(spec), dtype=torch.int64)
         self.register_buffer("hot", hot, persistent=False)
-        for start in range(0, rows, _CHUNK_ROWS):
-            stop = min(start + _CHUNK_ROWS, rows)
-            self.codes.write(torch.arange(start, stop), initial_rows(spec, stop - start, generator))
         if method.placement == "rank":
             # never read: the rows before `hot` of every field live in `resident`
             self.resident: RowStore | None = RowStore(
@@ -120,11 +114,8 @@ class CachedTable(Table):
             self.cache: RowCache | None = None
         else:
             self.resident = None
-            self.cache = RowCache(rows, method.slots(spec), WAYS, method.placement)
+            self.cache = RowCache(spec.stats.rows, method.slots(spec), WAYS, method.placement)
             self.register_buffer("cached", torch.zeros(len(self.cache.tags), spec.dim))
-        like = torch.zeros(()).expand(rows, spec.dim)
-        for name, state in optimizer.state(like).items():
-            self.register_buffer(f"state_{name}", state.contiguous(), persistent=False)
         self._pending: tuple[Tensor, Tensor, Tensor] | None = None
 
     cached: Tensor
@@ -186,13 +177,7 @@ class CachedTable(Table):
         self._pending = None
         if values.grad is None:
             return
-        updated = values.detach().clone()
-        names = self.optimizer.state_names
-        state = {name: getattr(self, f"state_{name}").index_select(0, rows) for name in names}
-        places = torch.arange(len(rows), device=rows.device)
-        row_update(self.optimizer, updated, state, places, values.grad, learning_rate)
-        for name, moved in state.items():
-            getattr(self, f"state_{name}").index_copy_(0, rows, moved)
+        updated = self.codes.stepped(rows, values, values.grad, learning_rate)
         held = slot >= 0
         if self.cache is not None:
             self.cached[slot[held]] = updated[held]

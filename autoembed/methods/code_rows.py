@@ -9,26 +9,59 @@ by chance, by words of (seed, number of the write, row, column) alone.
 import torch
 from torch import Tensor, nn
 
+from autoembed.methods.base import TableSpec, initial_rows
 from autoembed_kernels.bitpack import pack_bits, packed_row_bytes, unpack_bits
 from autoembed_kernels.philox import row_words
+from autoembed_kernels.row_update import RowOptimizer, row_update
 from autoembed_kernels.stochastic_round import stochastic_codes
+
+_CHUNK_ROWS = 1 << 16  # first values are drawn in pieces of so many float32 rows
 
 
 class CodeRows(nn.Module):
-    """weight (R, ceil(D b / 8)) uint8: packed codes; steps (R,) float16, or `step_dtype`."""
+    """weight (R, ceil(D b / 8)) uint8: packed codes; steps (R,) float16, or `step_dtype`.
+
+    The optimizer's state of every row is float32. First values and the rounding's seed come from `generator`.
+    """
 
     weight: Tensor
     steps: Tensor
 
     def __init__(
-        self, rows: int, dim: int, bits: int, seed: int, step_dtype: torch.dtype = torch.float16
+        self,
+        spec: TableSpec,
+        bits: int,
+        generator: torch.Generator,
+        optimizer: RowOptimizer,
+        step_dtype: torch.dtype = torch.float16,
     ) -> None:
         super().__init__()
-        self.dim, self.bits, self.seed = dim, bits, seed
+        rows, dim = spec.stats.rows, spec.dim
+        self.dim, self.bits, self.optimizer = dim, bits, optimizer
+        self.seed = int(torch.randint(2**62, (), generator=generator))
         self.largest = (1 << (bits - 1)) - 1
         self.writes = 0
         self.register_buffer("weight", torch.zeros(rows, packed_row_bytes(dim, bits), dtype=torch.uint8))
         self.register_buffer("steps", torch.ones(rows, dtype=step_dtype))
+
+        # the optimizer shapes its state after float32 rows, which are never made: this one takes no bytes
+        for name, state in optimizer.state(torch.zeros(()).expand(rows, dim)).items():
+            self.register_buffer(f"state_{name}", state.contiguous(), persistent=False)
+        for start in range(0, rows, _CHUNK_ROWS):
+            stop = min(start + _CHUNK_ROWS, rows)
+            self.write(torch.arange(start, stop), initial_rows(spec, stop - start, generator))
+
+    @torch.no_grad()
+    def stepped(self, rows: Tensor, values: Tensor, gradient: Tensor, learning_rate: float) -> Tensor:
+        """One optimizer step on values (U, D) of distinct rows (U,): what they become; nothing is stored."""
+        updated = values.detach().clone()
+        names = self.optimizer.state_names
+        state = {name: getattr(self, f"state_{name}").index_select(0, rows) for name in names}
+        places = torch.arange(len(rows), device=rows.device)
+        row_update(self.optimizer, updated, state, places, gradient, learning_rate)
+        for name, moved in state.items():
+            getattr(self, f"state_{name}").index_copy_(0, rows, moved)
+        return updated
 
     def read(self, rows: Tensor) -> Tensor:
         """The values (N, D) float32 of rows (N,)."""

@@ -7,11 +7,19 @@ from hypothesis import strategies as st
 from methods.settings import all_rows, spec, stats
 
 from autoembed.methods import make_method
-from autoembed.methods.bebr import binarized
 from autoembed.methods.fixed_plan import FixedPlanTable
 from autoembed.packed import PackedTable
 from autoembed_kernels.lsq import Grid, fake_quantize, grid_table
 from autoembed_kernels.row_update import RowOptimizer
+
+
+def binarized(values: torch.Tensor, scale: float, bits: int) -> torch.Tensor:
+    """The recursion, sign by sign: what the codes of the grid must equal."""
+    total = torch.zeros_like(values)
+    for _ in range(bits):
+        total = total + torch.where(values >= total, scale, -scale)
+        scale /= 2
+    return total
 
 
 @given(bits=st.integers(1, 4), scale=st.floats(0.01, 10.0), seed=st.integers(0, 1000))

@@ -1,5 +1,6 @@
 """Codes with a cache: reads are always the latest values, flushing keeps expectations, hot rows are exact."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,9 +8,12 @@ from hypothesis import strategies as st
 from methods.settings import all_rows, batch, spec, stats
 
 from autoembed.methods import make_method
+from autoembed.methods.base import TableSpec
 from autoembed.methods.cached_low_precision import CachedTable
 from autoembed.methods.code_rows import CodeRows
 from autoembed.packed import PackedTable
+from autoembed.plan import PROFILES
+from autoembed.stats import FieldStats, Stats
 from autoembed_kernels.row_update import RowOptimizer
 
 PROFILE = "packed-row-scale"
@@ -23,12 +27,18 @@ def table(**parameters: object) -> CachedTable:
     return made
 
 
+def code_rows(rows: int, dim: int, bits: int, seed: int) -> CodeRows:
+    counts = np.ones(rows, dtype=np.int64)
+    one = TableSpec(Stats((FieldStats("field", counts, False),)), dim, PROFILES[PROFILE])
+    return CodeRows(one, bits, torch.Generator().manual_seed(seed), RowOptimizer("sgd"))
+
+
 @given(bits=st.sampled_from([4, 8]), dim=st.integers(1, 9), rows=st.integers(1, 20), seed=st.integers(0, 999))
 @settings(deadline=None, max_examples=40)
 def test_codes_keep_rows_within_a_step_and_unmoved_rows_as_they_are(
     bits: int, dim: int, rows: int, seed: int
 ) -> None:
-    held = CodeRows(rows, dim, bits, seed)
+    held = code_rows(rows, dim, bits, seed)
     values = torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed))
     values[0] = 0.0
     every = torch.arange(rows)
@@ -44,7 +54,7 @@ def test_codes_keep_rows_within_a_step_and_unmoved_rows_as_they_are(
 
 def test_rounding_by_chance_has_the_value_as_its_mean() -> None:
     value = torch.tensor([[0.013, 1.0, -0.41, 0.77]])
-    held = CodeRows(1, 4, 4, seed=5)
+    held = code_rows(1, 4, 4, seed=5)
     reads = []
     for _ in range(3000):
         held.write(torch.zeros(1, dtype=torch.int64), value)
