@@ -8,6 +8,7 @@ time leaves out what neighbours take, but for caches and memory: read the ratios
     python kernels/bench/cpu.py                     all pieces, writes kernels/bench/cpu.json
     python kernels/bench/cpu.py gather update       some of them; the record keeps the others as they were
 
+The training side, interaction and whole steps, is measured by `cpu_training.py`, into the same record.
 FBGEMM takes part where fbgemm-gpu-cpu 1.8.0 is installed, the one release that loads beside torch 2.13.
 """
 
@@ -30,21 +31,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, embedding
+from torch import Tensor
+from torch.nn.functional import embedding
 
-from autoembed.data.batch import Batch
-from autoembed.methods.base import TableSpec
-from autoembed.methods.full_precision import FullPrecision
-from autoembed.models import ModelConfig, build_network
 from autoembed.packed import PackedTable, SegmentRows, pack
 from autoembed.plan import PROFILES, FieldPlan, Plan, own
-from autoembed.stats import FieldStats, Stats
 from autoembed_kernels.dedupe import dedupe, repeat, torch_dedupe
 from autoembed_kernels.look_up_packed import torch_look_up_packed
 from autoembed_kernels.native.build import compiler
 from autoembed_kernels.native.loader import library
-from autoembed_kernels.pair_products import pair_places, pair_products
 from autoembed_kernels.pool_packed import pool_packed
 from autoembed_kernels.row_update import RowOptimizer, row_update, torch_row_update
 
@@ -267,85 +262,12 @@ def update(dim: int) -> Piece:
     return Piece("ns per look-up", LOOKUPS, candidates, ratios)
 
 
-def interaction(dim: int) -> Piece:
-    """Products of all pairs of 27 vectors, forward and backward."""
-    vectors = [torch.randn(BATCH, FIELDS + 1, dim, requires_grad=True) for _ in range(BATCHES)]
-    upper, mirrored = pair_places(FIELDS + 1)
-    gradient = torch.randn(BATCH, len(upper))
-
-    def bmm(i: int) -> None:
-        products = torch.bmm(vectors[i], vectors[i].transpose(1, 2)).flatten(1)
-        products.index_select(1, upper).backward(gradient)
-
-    def ours(i: int) -> None:
-        pair_products(vectors[i], upper, mirrored).backward(gradient)
-
-    suffix = "" if dim == 16 else f"_dim{dim}"
-    return Piece(
-        "ms per batch",
-        1e6,
-        {"bmm and index_select": bmm, "ours": ours},
-        {f"interaction_vs_bmm{suffix}": ("bmm and index_select", "ours")},
-    )
-
-
-def train_step(dim: int) -> Piece:
-    """The whole step of DLRM: forward, backward, both optimizers."""
-    model = ModelConfig(
-        name="dlrm", dim=dim, bottom=(512, 256, 64), hidden=(512, 256), concat_embeddings=False
-    )
-    drawn = torch.Generator().manual_seed(0)
-    labels = torch.rand(BATCH, generator=drawn).lt(0.25).float()
-    dense = torch.randn(BATCH, DENSE, generator=drawn)
-    given = [Batch(labels, dense, ids, {}) for ids in batches()]
-
-    def network() -> tuple[nn.Module, torch.optim.Optimizer]:
-        built = build_network(model, FIELDS, DENSE, torch.Generator().manual_seed(0))
-        return built, torch.optim.Adam(built.parameters(), lr=1e-3, fused=True)
-
-    stats = Stats(tuple(FieldStats(f"C{i}", np.zeros(rows, dtype=np.int64)) for i, rows in enumerate(ROWS)))
-    spec = TableSpec(stats, dim, PROFILES["packed"])
-    table = FullPrecision().table(spec, torch.Generator().manual_seed(0), RowOptimizer("adam"))
-    over, optimizer = network()
-
-    def ours(i: int) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        binary_cross_entropy_with_logits(over(dense, table(given[i])), labels).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        table.update(1e-3)
-
-    bags = nn.ModuleList(nn.EmbeddingBag(rows, dim, mode="sum", sparse=True) for rows in ROWS)
-    other, other_optimizer = network()
-    sparse = torch.optim.SparseAdam(list(bags.parameters()), lr=1e-3)
-    offsets = torch.arange(BATCH)
-
-    def sparse_adam(i: int) -> None:
-        other_optimizer.zero_grad(set_to_none=True)
-        sparse.zero_grad(set_to_none=True)
-        ids = given[i].ids
-        vectors = [bag(ids[:, field].contiguous(), offsets) for field, bag in enumerate(bags)]
-        logits = other(dense, torch.stack(vectors, dim=1))
-        binary_cross_entropy_with_logits(logits, labels).backward()  # type: ignore[no-untyped-call]
-        other_optimizer.step()
-        sparse.step()
-
-    return Piece(
-        "ms per step",
-        1e6,
-        {"26 EmbeddingBag and SparseAdam": sparse_adam, "ours": ours},
-        {f"train_step_dim{dim}_vs_sparse_adam": ("26 EmbeddingBag and SparseAdam", "ours")},
-    )
-
-
 PIECES: dict[str, Callable[[], Piece]] = {
     "gather": lambda: gather(16),
     "gather_dim64": lambda: gather(64),
     "pooled": lambda: pooled(16),
     "pooled_dim64": lambda: pooled(64),
     "update": lambda: update(16),
-    "interaction": lambda: interaction(16),
-    "interaction_dim64": lambda: interaction(64),
-    "train_step": lambda: train_step(16),
 }
 
 
