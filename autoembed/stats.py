@@ -15,16 +15,27 @@ Counts = npt.NDArray[np.int64]
 class FieldStats:
     """One field. `counts` (R,) are look-ups in the train split by row.
 
-    Row 0 is the out-of-vocabulary row; counts[1:] never increase. `bag` fields hold several ids.
+    Row 0 is the out-of-vocabulary row. Rows are `ranked` where counts[1:] never increase; those of a field
+    without a vocabulary are not. `bag` fields hold several ids.
     """
 
     name: str
     counts: Counts
     bag: bool = False
+    ranked: bool = True
 
     @property
     def rows(self) -> int:
         return len(self.counts)
+
+    @property
+    def ranked_counts(self) -> Counts:
+        """`counts` as statistics read them: row 0, then from the most frequent row down. Of a field that is
+        not ranked, rows without a look-up are left out: they may stand for no id."""
+        if self.ranked:
+            return self.counts
+        descending = np.sort(self.counts[1:])[::-1]
+        return np.concatenate([self.counts[:1], descending[descending > 0]])
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,10 @@ def frequency_groups(counts: Counts, *, growth: int = 4, access_share: float = 0
 def stats_of(data: PreparedData) -> Stats:
     """The statistics of prepared data; `prepare` counted them in the train split."""
     return Stats(
-        tuple(FieldStats(field.name, data.counts(f), field.bag) for f, field in enumerate(data.fields))
+        tuple(
+            FieldStats(field.name, data.counts(f), field.bag, ranked=field.hash_rows is None)
+            for f, field in enumerate(data.fields)
+        )
     )
 
 

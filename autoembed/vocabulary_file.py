@@ -1,4 +1,7 @@
-"""The vocabularies of all fields as one safetensors file: `Vocabulary.tensors` of field i as `i.NAME`."""
+"""The vocabularies of all fields as one safetensors file: `Vocabulary.tensors` of field i as `i.NAME`.
+
+Fields whose ids are hashed have none and no tensors in the file.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from autoembed.data.hashed_ids import FieldIds, HashedIds
 from autoembed.data.vocabulary import Vocabulary
 from autoembed.files import write_file
 
@@ -16,7 +20,7 @@ class VocabularyError(ValueError):
     """A vocabulary file cannot be used: it is cut off, altered, or of another version."""
 
 
-def write_vocabularies(path: Path, vocabularies: Sequence[Vocabulary]) -> int:
+def write_vocabularies(path: Path, vocabularies: Sequence[FieldIds]) -> int:
     """Write the file, whole or not at all; returns its bytes."""
     tensors = {
         f"{number:03d}.{name}": tensor
@@ -26,8 +30,10 @@ def write_vocabularies(path: Path, vocabularies: Sequence[Vocabulary]) -> int:
     return write_file(path, [save(tensors, metadata=VOCABULARY_METADATA)])
 
 
-def read_vocabularies(path: Path, fields: int) -> tuple[Vocabulary, ...]:
-    """The vocabularies of `fields` fields, in order. Raises VocabularyError naming the file."""
+def read_vocabularies(path: Path, hashed: Sequence[HashedIds | None]) -> tuple[FieldIds, ...]:
+    """The vocabularies of all fields, in order; `hashed` says which have none. Raises VocabularyError naming
+    the file."""
+    fields = len(hashed)
     found: list[dict[str, object]] = [{} for _ in range(fields)]
     try:
         with safe_open(path, framework="np") as file:
@@ -40,7 +46,10 @@ def read_vocabularies(path: Path, fields: int) -> tuple[Vocabulary, ...]:
                 if not number.isdigit() or int(number) >= fields:
                     raise VocabularyError(f"{path}: a tensor {key!r} belongs to none of {fields} fields")
                 found[int(number)][name] = file.get_tensor(key)
-        return tuple(Vocabulary.from_tensors(tensors) for tensors in found)  # type: ignore[arg-type]
+        return tuple(
+            ids if ids is not None and not tensors else Vocabulary.from_tensors(tensors)  # type: ignore[arg-type]
+            for ids, tensors in zip(hashed, found, strict=True)
+        )
     except FileNotFoundError:
         raise VocabularyError(f"{path}: there is no such file") from None
     except (SafetensorError, OSError) as error:

@@ -12,6 +12,7 @@ from autoembed.config import ConfigError
 from autoembed.data.bag_weights import FLOAT32_MOST, lengths_of, weights_of, wrong_weights
 from autoembed.data.categorical import Encoded, bag_lists, encode_column, plain_or_dictionary
 from autoembed.data.config import Categorical, ColumnSplit, DataConfig, Format, LastSplit, Transform
+from autoembed.data.hashed_ids import KEY_SEED
 
 SPLITS = ("train", "valid", "test")
 IGNORED = np.int8(3)
@@ -139,7 +140,7 @@ def chunk_of(
             name,
             settings,
             file,
-            seed,
+            seed if settings.hash_rows is None else KEY_SEED,
             plain_or_dictionary(table[settings.weights]) if settings.weights is not None else None,
         )
         for name, settings in layout.categorical.items()

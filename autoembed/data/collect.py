@@ -1,6 +1,7 @@
 """The first pass: the raw log, read once, becomes numeric columns on disk and one id table per field.
 
-Ids get provisional numbers in the order in which they are seen; ranks come when all counts are known.
+Ids get provisional numbers in the order in which they are seen; ranks come when all counts are known. Ids of
+a field without a vocabulary are hashed at once: their numbers are their rows less one, and no table is kept.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from autoembed.data.categorical import Encoded
 from autoembed.data.chunk import BadRow, Chunk, Layout
 from autoembed.data.columns import RawColumn
 from autoembed.data.config import Transform
+from autoembed.data.hashed_ids import hashed_rows
 from autoembed.data.id_table import IdTable
 from autoembed.data.vocabulary import Kind
 
@@ -24,14 +26,19 @@ _ENOUGH_TO_FAIL = 1 << 20
 
 @dataclass
 class RawField:
-    """A field's provisional numbers, -1 = missing; `lengths` and `weights` of bags."""
+    """A field's provisional numbers, -1 = missing; `lengths` and `weights` of bags.
+
+    `hash_rows`: the rows that its ids are hashed to; `table` stays None then.
+    """
 
     name: str
     numbers: RawColumn
     lengths: RawColumn | None
-    kind: Kind | None = None
+    kind: Kind | None = None  # what empty columns say counts only until values come
+    has_values: bool = False
     table: IdTable | None = None
     weights: RawColumn | None = None
+    hash_rows: int | None = None
 
 
 @dataclass
@@ -78,6 +85,7 @@ def collect(
                 RawColumn(folder / f"numbers_{position}", np.int32),
                 RawColumn(folder / f"lengths_{position}", np.int32) if settings.bag else None,
                 weights=RawColumn(folder / f"weights_{position}", np.float32) if settings.weights else None,
+                hash_rows=settings.hash_rows,
             )
             for position, (name, settings) in enumerate(layout.categorical.items())
         ],
@@ -119,15 +127,18 @@ def _numbers(raw: RawField, encoded: Encoded) -> npt.NDArray[np.int32]:
     if len(encoded.values) == 0:
         raw.kind = raw.kind or encoded.kind
         return encoded.codes
-    if raw.table is None:
-        raw.kind = encoded.kind
-        raw.table = IdTable(encoded.kind)
-    if raw.table.kind != encoded.kind:
+    if not raw.has_values:
+        raw.kind, raw.has_values = encoded.kind, True
+    if raw.kind != encoded.kind:
         raise ConfigError(
-            f"column {raw.name!r} holds {raw.table.kind} in one file and {encoded.kind} in another; "
+            f"column {raw.name!r} holds {raw.kind} in one file and {encoded.kind} in another; "
             "write the same type into all files"
         )
-    numbers = raw.table.numbers_of(encoded.values, encoded.keys, encoded.exact)
+    if raw.hash_rows is not None:
+        numbers = (hashed_rows(encoded.keys, raw.hash_rows) - 1).astype(np.int32)
+    else:
+        raw.table = raw.table or IdTable(encoded.kind)
+        numbers = raw.table.numbers_of(encoded.values, encoded.keys, encoded.exact)
     return np.append(numbers, np.int32(-1))[encoded.codes]  # code -1 picks the last
 
 

@@ -4,7 +4,7 @@
     label: click                    # 0 or 1
     dense: {age: standard, price: log}
     categorical:
-      user:
+      user: {hash_rows: 1000000}  # no vocabulary
       tags: {bag: true, separator: "|", pooling: mean, weights: tag_scores}
     min_count: 2
     split: {last: {by: time, valid: 0.1, test: 0.1}}
@@ -36,6 +36,7 @@ class Categorical(Section):
     `weights`: the column that holds a weight for every id of a bag, written as the bag is.
     `bucketize`: a numeric column whose ids are 2 + floor(ln(x)^2) for x > 2 and floor(x) otherwise.
     `min_count`: ids seen less often in train read row 0; None takes the data's `min_count`.
+    `hash_rows`: no vocabulary; ids are hashed to so many rows behind row 0, and `min_count` does not apply.
     """
 
     bag: bool = False
@@ -44,14 +45,13 @@ class Categorical(Section):
     bucketize: bool = False
     min_count: int | None = Limit(default=None, ge=1)
     weights: str | None = None
+    hash_rows: int | None = Limit(default=None, ge=1, le=2**31 - 2)
 
     @model_serializer(mode="wrap")
     def _dumped(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without `weights` where there are none: data prepared before they existed stays the same."""
+        """Without keys that came later where they are not set: data prepared before them stays the same."""
         dumped: dict[str, Any] = handler(self)
-        return (
-            dumped if dumped["weights"] is not None else {k: v for k, v in dumped.items() if k != "weights"}
-        )
+        return {k: v for k, v in dumped.items() if v is not None or k not in ("weights", "hash_rows")}
 
 
 class ColumnSplit(Section):
@@ -209,6 +209,11 @@ def _check_names(config: DataConfig, source: str) -> None:
     for name, settings in categorical.items():
         if settings.bag and settings.bucketize:
             raise ConfigError(f"{source}: column {name!r} cannot be a bag and bucketized; keep one")
+        if settings.min_count is not None and settings.hash_rows is not None:
+            raise ConfigError(
+                f"{source}: column {name!r} has both min_count and hash_rows, but hashed ids are not counted "
+                "one by one; keep min_count to have a vocabulary, hash_rows to have none"
+            )
         if settings.weights is not None and not settings.bag:
             raise ConfigError(f"{source}: column {name!r} has weights but is no bag; set 'bag: true' for it")
         if settings.weights in (config.label, *dense, *categorical):

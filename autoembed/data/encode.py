@@ -12,6 +12,7 @@ from autoembed.data.chunk import SPLITS, Layout
 from autoembed.data.collect import RawField, RawLog
 from autoembed.data.columns import READ_ROWS, NpyWriter, RawColumn, write_npy
 from autoembed.data.config import Categorical, DataConfig, LastSplit, RandomSplit
+from autoembed.data.hashed_ids import FieldIds, HashedIds, distinct_ids
 from autoembed.data.id_table import IdTable
 from autoembed.data.split import OrderSplit, last_starts, random_codes
 
@@ -129,13 +130,22 @@ def write_field(
     min_count: int,
     folder: Path,
 ) -> tuple[dict[str, Any], Written]:
-    """A field's columns, vocabulary and counts; -> its entry in the manifest, and the files."""
+    """A field's columns, vocabulary and counts; -> its entry in the manifest, and the files.
+
+    Of a field without a vocabulary `train_singletons` and `unseen` tell of hashed rows, not of ids.
+    """
     written: Written = {}
-    table = raw.table or IdTable(raw.kind or "integers")
-    seen, missing, lookups = _count(log, raw, table.size)
-    vocabulary, row_of, counts = table.ranked(seen, min_count)
+    kind = raw.kind or "integers"
+    vocabulary: FieldIds
+    if raw.hash_rows is None:
+        table = raw.table or IdTable(kind)
+        seen, missing, lookups = _count(log, raw, table.size)
+        vocabulary, row_of, counts = table.ranked(seen, min_count)
+        raw.table = None
+    else:
+        seen, missing, lookups = _count(log, raw, raw.hash_rows)
+        vocabulary, row_of, counts = HashedIds(kind, raw.hash_rows), None, seen
     never = np.append(seen == 0, False)  # by number; the last is number -1, a missing value
-    raw.table = None
     stem = f"field_{position:03d}"
     for name, tensor in vocabulary.tensors().items():
         path = f"vocabulary/{stem}.{name}.npy"
@@ -149,7 +159,7 @@ def write_field(
         NpyWriter(folder / f"{stem_of[split]}{suffix}", np.int32, (int(lookups[split]),)) for split in stem_of
     ]
     for split, numbers in _numbers_by_split(log, raw):
-        rows = row_of[numbers + 1]
+        rows = numbers + 1 if row_of is None else row_of[numbers + 1]
         values[split].append(rows)
         oov[split] += int((rows == 0).sum())
         unseen[split] += int(never[numbers].sum())
@@ -178,8 +188,8 @@ def write_field(
         "pooling": settings.pooling,
         "separator": settings.separator,
         "kind": vocabulary.kind,
-        "min_count": min_count,
-        "train_ids": int((seen > 0).sum()),
+        "min_count": min_count if raw.hash_rows is None else 1,
+        "train_ids": _train_ids(seen, raw.hash_rows),
         "train_singletons": int((seen == 1).sum()),
         "lookups": dict(zip(SPLITS, lookups.tolist(), strict=True)),
         "missing": dict(zip(SPLITS, missing.tolist(), strict=True)),
@@ -188,7 +198,15 @@ def write_field(
     }
     if settings.weights is not None:
         entry["weights"] = settings.weights
+    if raw.hash_rows is not None:
+        entry["hash_rows"] = raw.hash_rows
     return entry, written
+
+
+def _train_ids(seen: Array, hash_rows: int | None) -> int:
+    """Distinct ids in train by their look-ups, by number; estimated where numbers are hashed rows."""
+    used = int((seen > 0).sum())
+    return used if hash_rows is None else round(distinct_ids(used, hash_rows))
 
 
 def _count(log: RawLog, raw: RawField, size: int) -> tuple[Array, Array, Array]:

@@ -46,7 +46,7 @@ class IdTable:
             self._compare(values, order, found)
         new = np.flatnonzero(found < 0)
         if self.size + len(new) > _MOST:
-            raise ValueError(f"a field holds more than {_MOST} distinct ids; hash them before preparing")
+            raise ValueError(f"a field holds more than {_MOST} distinct ids; set 'hash_rows' for it")
         found[new] = np.arange(self.size, self.size + len(new), dtype=np.int32)
         if len(new):
             if self._stored is not None:

@@ -12,9 +12,10 @@ import torch
 from autoembed.config import ConfigError
 from autoembed.data.batch import Batch
 from autoembed.data.columns import file_checksum
+from autoembed.data.hashed_ids import FieldIds, HashedIds
 from autoembed.data.manifest import read_manifest
 from autoembed.data.rows import BagRows, Rows, pooled_batches, whole_batches
-from autoembed.data.vocabulary import Vocabulary
+from autoembed.data.vocabulary import Kind, Vocabulary
 
 Array = npt.NDArray[Any]
 MEMORY_LIMIT_BYTES = 2 << 30
@@ -24,17 +25,19 @@ _FILL_ROWS = 1 << 11
 @dataclass(frozen=True)
 class Field:
     """A field as the models see it: `rows` with row 0 out of vocabulary; `pooling` of bags, and
-    the column of their weights."""
+    the column of their weights. `hash_rows`: rows that ids are hashed to, None with a vocabulary."""
 
     name: str
     rows: int
     bag: bool
     pooling: str
     weights: str | None = None
+    hash_rows: int | None = None
 
 
 class PreparedData:
-    """What `prepare` wrote. Splits are `train`, `valid`, `test`; row ids are frequency ranks of train.
+    """What `prepare` wrote. Splits are `train`, `valid`, `test`; row ids are frequency ranks of train,
+    in fields without a vocabulary a hash of the value.
 
     A split whose arrays take at most `memory_limit_bytes` is loaded once; a larger one is read from
     memory maps.
@@ -46,7 +49,10 @@ class PreparedData:
         self.memory_limit_bytes = memory_limit_bytes
         self.fingerprint: str = manifest["fingerprint"]
         self.fields = tuple(
-            Field(entry["name"], entry["rows"], entry["bag"], entry["pooling"], entry.get("weights"))
+            Field(
+                *(entry["name"], entry["rows"], entry["bag"], entry["pooling"]),
+                *(entry.get("weights"), entry.get("hash_rows")),
+            )
             for entry in manifest["fields"]
         )
         self.dense: tuple[str, ...] = tuple(entry["name"] for entry in manifest["dense"])
@@ -68,13 +74,17 @@ class PreparedData:
         return labels
 
     def counts(self, field: int) -> npt.NDArray[np.int64]:
-        """Look-ups in train by row (R,): row 0 is out of vocabulary, counts[1:] never increase."""
+        """Look-ups in train by row (R,): row 0 is out of vocabulary, counts[1:] never increase unless the
+        field has no vocabulary."""
         counts: npt.NDArray[np.int64] = np.load(self.path / "counts" / f"{_stem(field)}.npy")
         return counts
 
-    def vocabulary(self, field: int) -> Vocabulary:
-        """The ids of a field."""
-        kind: str = self.manifest["fields"][field]["kind"]
+    def vocabulary(self, field: int) -> FieldIds:
+        """The ids of a field, or how they are hashed."""
+        kind: Kind = self.manifest["fields"][field]["kind"]
+        hash_rows = self.fields[field].hash_rows
+        if hash_rows is not None:
+            return HashedIds(kind, hash_rows)
         names = ("offsets", "bytes") if kind == "strings" else (kind,)
         folder = self.path / "vocabulary"
         return Vocabulary.from_tensors({n: np.load(folder / f"{_stem(field)}.{n}.npy") for n in names})

@@ -49,7 +49,7 @@ class Vocabulary:
         array = plain_array(values)
         if pa.types.is_null(array.type):
             return np.zeros(len(array), dtype=np.int64)
-        array = self._matching(array)
+        array = ids_of_kind(array, self.kind, "vocabulary")
         rows = np.zeros(len(array), dtype=np.int64)
         present = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
         sorted_keys, sorted_rows, seed, exact = self._index
@@ -118,17 +118,6 @@ class Vocabulary:
             raise ValueError(f"a vocabulary's bytes are no UTF-8 text: {error}") from None
         return Vocabulary("strings", values)
 
-    def _matching(self, array: pa.Array) -> pa.Array:
-        """`array` in the type of `values`."""
-        is_text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
-        if self.kind == "strings":
-            if not is_text:
-                raise TypeError(f"this vocabulary holds text, got {array.type}; pass strings")
-            return array.cast(pa.large_string())
-        if is_text:
-            raise TypeError(f"this vocabulary holds numbers, got {array.type}; pass numbers")
-        return buckets(array) if self.kind == "buckets" else as_int64(array)
-
     @cached_property
     def _index(self) -> tuple[Keys, npt.NDArray[np.int64], int, bool]:
         """Sorted keys, the row of each, the seed that keeps the keys distinct, whether they are exact."""
@@ -142,6 +131,18 @@ class Vocabulary:
             if exact or not (keys[1:] == keys[:-1]).any():
                 return keys, order.astype(np.int64) + 1, seed, exact
         raise RuntimeError(f"no seed below {_SEEDS} keeps the keys of {self.size} values distinct")
+
+
+def ids_of_kind(array: pa.Array, kind: Kind, holder: str) -> pa.Array:
+    """Ids in the type of their kind: large_string or int64. Raises TypeError, which names the `holder`."""
+    is_text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
+    if kind == "strings":
+        if not is_text:
+            raise TypeError(f"this {holder} holds text, got {array.type}; pass strings")
+        return array.cast(pa.large_string())
+    if is_text:
+        raise TypeError(f"this {holder} holds numbers, got {array.type}; pass numbers")
+    return buckets(array) if kind == "buckets" else as_int64(array)
 
 
 def as_int64(array: pa.Array) -> pa.Array:

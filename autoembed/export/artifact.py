@@ -177,7 +177,7 @@ def _describe(data: PreparedData, kept_rows: tuple[int, ...]) -> dict[str, Any]:
                 "bag": entry["bag"],
                 "pooling": entry["pooling"],
                 "separator": entry["separator"],
-                **({"weights": entry["weights"]} if "weights" in entry else {}),
+                **{key: entry[key] for key in ("weights", "hash_rows") if key in entry},
             }
             for entry, rows in zip(entries, kept_rows, strict=True)
         ],

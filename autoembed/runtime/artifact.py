@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from autoembed.config import parse
 from autoembed.data.batch import Batch
 from autoembed.data.config import DataConfig
+from autoembed.data.hashed_ids import HashedIds
 from autoembed.data.prepared import PreparedData
 from autoembed.directory import plan_from_json
 from autoembed.evaluate import EVALUATION_BATCH, predict
@@ -92,7 +93,8 @@ class Artifact:
     def evaluate_log(self, config: DataConfig, split: str | None = None) -> Metrics:
         """AUC and log loss on a raw log, which need not be prepared: all rows, or those of a split.
 
-        Ids are looked up in the model's own vocabulary. Raises ConfigError as `log_batches`.
+        Ids are looked up in the model's own vocabulary, or hashed as it hashes them. Raises ConfigError as
+        `log_batches`.
         """
         return self._measure(log_batches(config, self.fields, self.dense, split))
 
@@ -124,7 +126,11 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Artifact:
         if packed.plan != plan:
             raise ArtifactError(f"{folder / TABLES}: its plan is not the one of {MANIFEST}; export it again")
         data = manifest["data"]
-        vocabularies = read_vocabularies(folder / VOCABULARY, len(plan.fields))
+        hashed = [
+            HashedIds(entry["kind"], entry["hash_rows"]) if "hash_rows" in entry else None
+            for entry in data["fields"]
+        ]
+        vocabularies = read_vocabularies(folder / VOCABULARY, hashed)
         fields = tuple(
             RawField(
                 *(entry["name"], vocabulary, entry["bag"], entry["pooling"], entry["separator"]),

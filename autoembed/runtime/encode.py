@@ -1,6 +1,7 @@
 """Raw columns -> a Batch, as preparing the training log would have made it.
 
-A missing value reads row 0, in a bag it is left out; an id that is not in the vocabulary reads row 0.
+A missing value reads row 0, in a bag it is left out; an id that is not in the vocabulary reads row 0. Of a
+field without a vocabulary every id reads the row that it is hashed to.
 Dense columns are transformed with the train split's numbers, in float64, then cast to float32.
 """
 
@@ -16,15 +17,16 @@ import torch
 
 from autoembed.data.bag_weights import weights_of, wrong_weights
 from autoembed.data.batch import Bag, Batch
-from autoembed.data.vocabulary import Vocabulary, plain_array
+from autoembed.data.hashed_ids import FieldIds
+from autoembed.data.vocabulary import plain_array
 
 
 @dataclass(frozen=True)
 class RawField:
-    """A categorical column: its vocabulary, how a bag is written and pooled, the column of its weights."""
+    """A categorical column: its vocabulary or hash, how a bag is written and pooled, its weights' column."""
 
     name: str
-    vocabulary: Vocabulary
+    vocabulary: FieldIds
     bag: bool
     pooling: str
     separator: str

@@ -1,6 +1,7 @@
 """Batches of a raw click log, read as `prepare` reads it, with an exported model's own vocabulary."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,6 @@ from autoembed.data.delimited import delimited_jobs, dialect_of
 from autoembed.data.parquet import parquet_jobs
 from autoembed.data.sources import find_files
 from autoembed.data.split import random_codes
-from autoembed.data.vocabulary import Vocabulary
 from autoembed.runtime.encode import RawDense, RawField, transformed
 
 
@@ -98,7 +98,7 @@ class _Reader:
         self.field = field
         kind = field.vocabulary.kind
         # values of a chunk are bucketized already
-        self.vocabulary = Vocabulary("integers" if kind == "buckets" else kind, field.vocabulary.values)
+        self.vocabulary = replace(field.vocabulary, kind="integers" if kind == "buckets" else kind)
 
     def rows(self, encoded: Encoded) -> npt.NDArray[np.int64]:
         if len(encoded.values) == 0:

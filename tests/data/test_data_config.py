@@ -80,7 +80,7 @@ def test_criteo_needs_no_columns_and_a_bucketized_count_is_no_longer_dense(tmp_p
         ("path: x\ncategorical: [a]\nsplit: random", "key 'split': expected keys and values, found 'random'"),
         (
             "path: x\ncategorical: {a: {bags: true}}\nsplit: {random: {}}",
-            "unknown key 'categorical.a.bags'; did you mean 'bag'? valid keys: bag, bucketize, min_count,",
+            "unknown key 'categorical.a.bags'; did you mean 'bag'? valid keys: bag, bucketize, hash_rows,",
         ),
         (
             "path: x\ncategorical: {a: {min_count: two}}\nsplit: {random: {}}",
