@@ -23,7 +23,7 @@ from torch import Tensor
 
 from autoembed.budget import Footprint
 from autoembed.lookup import Lookup
-from autoembed.methods.base import Choice, Float, Method, Table, TableSpec, initial_rows, knob
+from autoembed.methods.base import Choice, Float, Method, Table, TableSpec, initial_rows, knob, unread_rows
 from autoembed.methods.code_rows import CodeRows
 from autoembed.packed import Packed, SegmentRows, pack
 from autoembed.plan import FieldPlan, Plan, Segment, own, plan_bytes
@@ -107,10 +107,11 @@ class CachedTable(Table):
         hot = torch.tensor(method.hot_rows(spec), dtype=torch.int64)
         self.register_buffer("hot", hot, persistent=False)
         if method.placement == "rank":
-            # never read: the rows before `hot` of every field live in `resident`
-            self.resident: RowStore | None = RowStore(
-                initial_rows(spec, int(hot.sum()), generator), optimizer
-            )
+            # the codes of the rows before `hot` of every field are never read: these live in `resident`
+            weight = initial_rows(spec, int(hot.sum()), generator)
+            place, is_hot = self._resident_places(unread_rows(spec.stats))
+            weight[place[is_hot]] = 0.0
+            self.resident: RowStore | None = RowStore(weight, optimizer)
             self.cache: RowCache | None = None
         else:
             self.resident = None
@@ -132,14 +133,17 @@ class CachedTable(Table):
         self._pending = rows, slot, values
         return repeat(values, repeats)
 
-    def _with_residents(self, rows: Tensor, resident: RowStore) -> Tensor:
+    def _resident_places(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """rows (N,) -> their places in `resident` (N,), and which of them are there (N,) bool."""
         field = torch.searchsorted(self.first_rows, rows, right=True) - 1
         rank = rows - self.first_rows[field]
-        firsts = torch.cumsum(self.hot, 0) - self.hot
-        is_hot = rank < self.hot[field]
+        return (torch.cumsum(self.hot, 0) - self.hot)[field] + rank, rank < self.hot[field]
+
+    def _with_residents(self, rows: Tensor, resident: RowStore) -> Tensor:
+        place, is_hot = self._resident_places(rows)
         values = torch.zeros(len(rows), self.spec.dim, device=rows.device)
         hot = is_hot.nonzero().squeeze(1)
-        _, weights, repeats = resident.gather(firsts[field[hot]] + rank[hot])
+        _, weights, repeats = resident.gather(place[hot])
         values = values.index_copy(0, hot, repeat(weights, repeats))
         cold = (~is_hot).nonzero().squeeze(1)
         unique, repeats = dedupe(rows[cold], len(self.codes.weight))

@@ -23,7 +23,17 @@ from torch import Tensor
 
 from autoembed.budget import Footprint
 from autoembed.lookup import Lookup
-from autoembed.methods.base import Choice, Float, Int, Method, Table, TableSpec, initial_rows, knob
+from autoembed.methods.base import (
+    Choice,
+    Float,
+    Int,
+    Method,
+    Table,
+    TableSpec,
+    initial_rows,
+    knob,
+    unread_rows,
+)
 from autoembed.packed import Packed, SegmentRows, pack
 from autoembed.plan import FieldPlan, Plan, Segment, Sharing, plan_bytes
 from autoembed.tables import RowStore
@@ -110,9 +120,13 @@ class CafeTable(Table):
         super().__init__(spec)
         self.method, self.optimizer = method, optimizer
         counts = method.shared_rows(spec)
-        self.shared = RowStore(initial_rows(spec, sum(counts), generator), optimizer)
-        self.sketch = HotSketch(method.hot_rows(spec))
         self.register_buffer("counts", torch.tensor(counts, dtype=torch.int64), persistent=False)
+        weight = initial_rows(spec, sum(counts), generator)
+        unread = unread_rows(spec.stats)
+        field = torch.searchsorted(self.first_rows, unread, right=True) - 1
+        weight[self._shared_row(unread[~self._is_hashed()[field]])] = 0.0
+        self.shared = RowStore(weight, optimizer)
+        self.sketch = HotSketch(method.hot_rows(spec))
         self.register_buffer("own", torch.zeros(self.sketch.places, spec.dim))
         for name, state in optimizer.state(self.own).items():
             self.register_buffer(f"own_{name}", state, persistent=False)

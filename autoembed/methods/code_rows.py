@@ -9,7 +9,7 @@ by chance, by words of (seed, number of the write, row, column) alone.
 import torch
 from torch import Tensor, nn
 
-from autoembed.methods.base import TableSpec, initial_rows
+from autoembed.methods.base import TableSpec, initial_rows, unread_rows
 from autoembed_kernels.bitpack import pack_bits, packed_row_bytes, unpack_bits
 from autoembed_kernels.philox import row_words
 from autoembed_kernels.row_update import RowOptimizer, row_update
@@ -50,6 +50,8 @@ class CodeRows(nn.Module):
         for start in range(0, rows, _CHUNK_ROWS):
             stop = min(start + _CHUNK_ROWS, rows)
             self.write(torch.arange(start, stop), initial_rows(spec, stop - start, generator))
+        unread = unread_rows(spec.stats)
+        self.write(unread, torch.zeros(len(unread), dim))
 
     @torch.no_grad()
     def stepped(self, rows: Tensor, values: Tensor, gradient: Tensor, learning_rate: float) -> Tensor:

@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 
 from autoembed.budget import Footprint
-from autoembed.methods.base import Choice, Int, Method, Table, TableSpec, initial_rows, knob
+from autoembed.methods.base import Choice, Int, Method, Table, TableSpec, initial_table, knob
 from autoembed.methods.fixed_plan import FixedPlanTable
 from autoembed.methods.plans import Fields, fixed_footprint, placed_segments, uniform_fields
 from autoembed_kernels.lsq import Grid
@@ -38,7 +38,7 @@ class Dqrm(Method):
 
     def table(self, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer) -> Table:
         fields = uniform_fields(spec, self.bits)
-        return DqrmTable(spec, fields, initial_rows(spec, spec.stats.rows, generator), optimizer, self.period)
+        return DqrmTable(spec, fields, initial_table(spec, generator), optimizer, self.period)
 
 
 class DqrmTable(FixedPlanTable):

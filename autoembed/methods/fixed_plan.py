@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from autoembed.lookup import Lookup
-from autoembed.methods.base import Table, TableSpec, initial_rows
+from autoembed.methods.base import Table, TableSpec, initial_rows, unread_rows
 from autoembed.methods.plans import Fields, placed_segments, stored_plan
 from autoembed.methods.row_address import RowAddress
 from autoembed.methods.stored_precision import StoredPrecision
@@ -109,6 +109,10 @@ class FixedPlanTable(Table):
 def fresh_table(
     spec: TableSpec, fields: Fields, generator: torch.Generator, optimizer: RowOptimizer
 ) -> FixedPlanTable:
-    """A table of these field plans whose stored rows start at random."""
-    stored = sum(segment.stored_rows for field in fields for segment in field.segments)
-    return FixedPlanTable(spec, fields, initial_rows(spec, stored, generator), optimizer)
+    """A table of these field plans whose stored rows start at random, or at zero where none trains them."""
+    address = RowAddress(fields)
+    weight = initial_rows(spec, address.stored_rows, generator)
+    unread = unread_rows(spec.stats)
+    segment = torch.searchsorted(address.start, unread, right=True) - 1
+    weight[address(unread[address.own[segment] == 1])] = 0.0
+    return FixedPlanTable(spec, fields, weight, optimizer)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from autoembed.budget import Footprint
 from autoembed.lookup import Lookup
-from autoembed.methods.base import Choice, Method, Table, TableSpec, knob
+from autoembed.methods.base import Choice, Method, Table, TableSpec, knob, unread_rows
 from autoembed.methods.low_rows import LowRows
 from autoembed.packed import Packed, SegmentRows, pack
 from autoembed.plan import FieldPlan, Plan, Segment, own, plan_bytes
@@ -85,6 +85,7 @@ class LowPrecisionTable(Table):
                 steps[start : start + _CHUNK_ROWS] = found.squeeze(1)
                 values = to_codes(values, found, None)
             chunk.copy_(values)
+        weight[unread_rows(spec.stats)] = 0
         seed = int(torch.randint(2**62, (), generator=generator))
         self.rows = LowRows(weight, optimizer, seed if method.rounding == "stochastic" else None, steps)
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from autoembed.budget import Footprint
 from autoembed.data.batch import Batch
 from autoembed.lookup import Lookup, look_up
-from autoembed.methods.base import Choice, Float, Method, Table, TableSpec, knob
+from autoembed.methods.base import Choice, Float, Method, Table, TableSpec, knob, unread_rows
 from autoembed.methods.plans import Fields, fields_bytes, fixed_footprint, stored_plan, stored_segment
 from autoembed.methods.rows_by_width import RowsByWidth
 from autoembed.packed import Packed, pack
@@ -175,11 +175,19 @@ class MixedDimensionTable(Table):
         super().__init__(spec)
         self.fields = fields
         weights = [
+        placed = [
+            (first, segment)
+            for first, field in zip(spec.stats.first_rows, fields, strict=True)
+            for segment in field.segments
+        ]
             torch.empty(s.stored_rows, s.dim).normal_(0.0, spec.initial_std, generator=generator)
-            for field in fields
-            for s in field.segments
+            for _, s in placed
         ]
         self.rows = RowsByWidth(spec, fields, weights, optimizer)
+        unread = unread_rows(spec.stats)
+        for weight, (first, segment) in zip(weights, placed, strict=True):
+            local = unread - first - segment.start
+            weight[local[(local >= 0) & (local < segment.stored_rows)]] = 0.0
         self.projected = [number for number, field in enumerate(fields) if field.projection_dim]
         # rows of a matrix behind the field's width are zero, read zeros, and so stay zero
         width = max((field.projection_dim for field in fields), default=0)

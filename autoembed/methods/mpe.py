@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from autoembed.budget import Footprint
 from autoembed.lookup import Lookup
-from autoembed.methods.base import Float, Int, Method, Table, TableSpec, initial_rows, knob
+from autoembed.methods.base import Float, Int, Method, Table, TableSpec, initial_table, knob
 from autoembed.methods.fixed_plan import FixedPlanTable
 from autoembed.methods.plans import Fields, fields_bytes, stored_plan
 from autoembed.methods.stored_precision import first_step
@@ -157,7 +157,7 @@ class MpeTable(Table):
         self.method = method
         self.groups = FrequencyGroups.of(spec.stats, method.groups)
         self.first_state = generator.get_state()
-        weight = initial_rows(spec, spec.stats.rows, generator)
+        weight = initial_table(spec, generator)
         grids = [Grid(bits) for bits in widths(spec.profile)]
         shared_scales = spec.profile.row_scale_bytes == 0
         self.rows: RowStore | None = RowStore(weight, optimizer)
@@ -219,7 +219,7 @@ class MpeTable(Table):
         fields = self.groups.fields(self.spec, self.chosen_bits())
         generator = torch.Generator()
         generator.set_state(self.first_state)
-        weight = initial_rows(self.spec, self.spec.stats.rows, generator)
+        weight = initial_table(self.spec, generator)
         kept = [
             weight[first + segment.start : first + segment.stop]
             for first, field in zip(self.spec.stats.first_rows, fields, strict=True)

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from autoembed.budget import Footprint
 from autoembed.lookup import Lookup
-from autoembed.methods.base import Choice, Float, Method, Table, TableSpec, initial_rows, knob
+from autoembed.methods.base import Choice, Float, Method, Table, TableSpec, initial_table, knob
 from autoembed.methods.fixed_plan import FixedPlanTable
 from autoembed.methods.full_precision import FullPrecision
 from autoembed.methods.plans import Fields, fields_bytes, stored_plan, stored_segment
@@ -146,7 +146,7 @@ class PepTable(Table):
         self.method = method
         self.groups = RankGroups.of(spec)
         self.first_state = generator.get_state()
-        self.rows: RowStore | None = RowStore(initial_rows(spec, spec.stats.rows, generator), optimizer)
+        self.rows: RowStore | None = RowStore(initial_table(spec, generator), optimizer)
         self.gates = nn.Parameter(torch.full((self.groups.count, spec.dim), FIRST_LOGIT * SPEED))
         sizes = np.diff(self.groups.starts)
         for name, values in (
@@ -241,7 +241,7 @@ class PepTable(Table):
             return False
         assert self.rows is not None
         fields = self.groups.fields(self.spec, self.chosen_dims(), self.method.bits)
-        weight = initial_rows(self.spec, self.spec.stats.rows, torch.Generator().set_state(self.first_state))
+        weight = initial_table(self.spec, torch.Generator().set_state(self.first_state))
         kept = [
             weight[first + segment.start : first + segment.stop]
             for first, field in zip(self.spec.stats.first_rows, fields, strict=True)

@@ -219,3 +219,19 @@ def test_every_default_lies_in_its_domain() -> None:
     for method in METHODS.values():
         for knob, default, domain, _ in method.knobs():
             assert default in domain, f"{method.name}.{knob}"
+
+
+# ids that share rows read what other ids train
+SHARING = {"hashing", "quotient_remainder", "cafe_offline", "cafe", "robe", "lma"}
+
+
+@EVERY_METHOD
+def test_rows_of_their_own_that_train_never_reads_start_at_zero(method: Method) -> None:
+    if method.name in SHARING:
+        pytest.skip("rows are shared")
+    if method.name == "bebr" or getattr(method, "bits", 32) <= 2:
+        pytest.skip("no code stands for zero")
+    table = new_table(method)
+    with torch.no_grad():
+        first = table(all_rows())[0, 2]  # row 0 of field_2, which train never reads
+    assert not first.any()

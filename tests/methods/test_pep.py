@@ -39,7 +39,8 @@ def test_a_threshold_shrinks_its_cell_and_no_dimension_outlives_the_one_before()
 
 def test_at_the_start_nothing_is_cut() -> None:
     made = table(Pep(keep=1.0))
-    assert (made.left() > 0.99).all()
+    read = made.spread > 0  # rows that train never reads start at zero
+    assert (made.left()[read] > 0.99).all()
     assert set(made.chosen_dims().tolist()) == {8}
 
 
