@@ -36,6 +36,10 @@ HERE = Path(__file__).parent
 DATA = ("epinions", "frappe", "ml1m")
 # a little above 1/4, 1/16, ...: scales and the index take bytes too, and no budget is ever exceeded
 BUDGETS = ("1/3.9", "1/15.5", "1/62", "1/248")
+# 16 bits are never below 1/2: studies/low_precision has them
+NO_BUDGET = ("full_precision", "fp16", "low_precision")
+# rows whose steps move by themselves keep them in the row, which takes another file layout
+ROW_SCALES = ("alpt", "cached_low_precision")
 COLUMNS = (
     *("data", "method", "budget", "budget_bytes", "candidate", "total_bytes"),
     *("payload", "scales", "offsets", "projections", "index", "header", "peak_table_bytes", "seeds"),
@@ -73,6 +77,7 @@ def study(data: str, method: str, trials: int, seeds: int, workers: int) -> Stud
         seeds=seeds,
         seed=1,
         workers=workers,
+        profile="packed-row-scale" if method in ROW_SCALES else "packed",
     )
 
 
@@ -135,7 +140,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", nargs="*", default=DATA, help=f"of {', '.join(DATA)}")
-    parser.add_argument("--methods", nargs="*", default=[m for m in METHODS if m != "full_precision"])
+    parser.add_argument("--methods", nargs="*", default=[m for m in METHODS if m not in NO_BUDGET])
     parser.add_argument("--trials", type=int, default=8, help="trials of every method's search [8]")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
