@@ -174,20 +174,20 @@ class MixedDimensionTable(Table):
     ) -> None:
         super().__init__(spec)
         self.fields = fields
-        weights = [
         placed = [
             (first, segment)
             for first, field in zip(spec.stats.first_rows, fields, strict=True)
             for segment in field.segments
         ]
+        weights = [
             torch.empty(s.stored_rows, s.dim).normal_(0.0, spec.initial_std, generator=generator)
             for _, s in placed
         ]
-        self.rows = RowsByWidth(spec, fields, weights, optimizer)
         unread = unread_rows(spec.stats)
         for weight, (first, segment) in zip(weights, placed, strict=True):
             local = unread - first - segment.start
             weight[local[(local >= 0) & (local < segment.stored_rows)]] = 0.0
+        self.rows = RowsByWidth(spec, fields, weights, optimizer)
         self.projected = [number for number, field in enumerate(fields) if field.projection_dim]
         # rows of a matrix behind the field's width are zero, read zeros, and so stay zero
         width = max((field.projection_dim for field in fields), default=0)
