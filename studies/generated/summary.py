@@ -1,0 +1,71 @@
+"""The rows of results.csv by setting: means, and 95 % intervals over seeds, as a table in Markdown."""
+
+import re
+from collections import defaultdict
+from statistics import mean
+
+from autoembed.statistics import Interval, mean_interval, paired_interval
+
+Row = dict[str, str]
+HEAD = (
+    *("method", "setting", "file, bytes", "ratio", "index", "tables MB", "training MB", "process MB"),
+    *("examples/s", "test AUC", "loss of AUC", "logloss", "seeds"),
+)
+
+
+def summary(rows: list[Row]) -> str:
+    """One line per setting in the order of the rows; losses are paired with full precision by seed."""
+    settings: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        # what is fitted to a budget, and why a point of the joint search was kept, may differ between seeds
+        knobs = "" if row["method"] == "joint" else row["knobs"]
+        settings[row["method"], row["budget"], knobs, row["profile"], row["optimizer"]].append(row)
+    usual = rows[0]["optimizer"]
+    full = {
+        row["seed"]: row for row in rows if row["method"] == "full_precision" and row["optimizer"] == usual
+    }
+    lines = [_line(HEAD), _line(("---",) * len(HEAD))]
+    lines += [_line(_cells(found, full, usual)) for found in settings.values()]
+    return "\n".join(lines)
+
+
+def _cells(rows: list[Row], full: dict[str, Row], usual: str) -> tuple[str, ...]:
+    first = rows[0]
+    optimizer = "" if first["optimizer"] in ("", usual) else f", {first['optimizer']}"
+    setting = first["budget"] if first["method"] == "joint" else re.sub(r"=(0\.\d+)", r"=\1", first["knobs"])
+    size = max(int(row["total_bytes"]) for row in rows)
+    reference = max(int(row["total_bytes"]) for row in full.values())
+    auc, logloss = (mean_interval([float(row[n]) for row in rows]) for n in ("test_auc", "test_logloss"))
+    paired = [row for row in rows if row["seed"] in full]
+    loss = ""
+    if paired and (optimizer or first["method"] != "full_precision"):
+        references = [float(full[row["seed"]]["test_auc"]) for row in paired]
+        loss = _pm(paired_interval(references, [float(row["test_auc"]) for row in paired]))
+    return (
+        first["method"],
+        setting.strip() + optimizer,
+        f"{size:,}",
+        f"{reference / size:.1f}x",
+        f"{max(int(row['index']) for row in rows) / size:.1%}",
+        *(_megabytes(rows, name) for name in ("table_bytes", "private_training", "private_peak")),
+        f"{mean(float(row['examples_per_second'] or 0) for row in rows):,.0f}",
+        _pm(auc),
+        loss,
+        _pm(logloss),
+        str(len(rows)),
+    )
+
+
+def _megabytes(rows: list[Row], name: str) -> str:
+    """10^6 bytes, a mean over seeds; of the process without what it held before there were tables."""
+    before = "private_before" if name.startswith("private") else None
+    return f"{mean(int(row[name]) - (int(row[before]) if before else 0) for row in rows) / 1e6:,.0f}"
+
+
+def _pm(interval: Interval) -> str:
+    text = f"{interval.mean:.4f}"
+    return text if interval.high is None else f"{text} ± {interval.high - interval.mean:.4f}"
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"
