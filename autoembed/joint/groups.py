@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoembed.methods.ranks import refuse_unranked
 from autoembed.stats import FieldStats, Stats
 
 FIRST = 8  # rows of the first group behind row 0
@@ -31,7 +32,11 @@ class Group:
 
 
 def groups_of(stats: Stats, *, largest: float = LARGEST, most: int = MOST) -> tuple[Group, ...]:
-    """Groups that tile all fields, in the order of fields and rows; at most `most` where fields allow it."""
+    """Groups that tile all fields, in the order of fields and rows; at most `most` where fields allow it.
+
+    Raises ValueError where rows of a field are in no order of frequency.
+    """
+    refuse_unranked(stats, "the joint search", "the spaces of methods that need no ranks (docs/methods.md)")
     first = FIRST
     while True:
         cap = max(1, int(largest * stats.rows))

@@ -84,7 +84,8 @@ def method_parameters(method: Method) -> dict[str, Any]:
 def describe() -> list[dict[str, Any]]:
     """What `autoembed methods` shows, as plain JSON values.
 
-    `bags`: fields of several ids work; `trains_small`: training itself holds fewer rows than the data has.
+    `bags`: fields of several ids work; `trains_small`: training itself holds fewer rows than the data has;
+    `ranks`: rows in order of frequency are needed, true, false, or `KNOB=VALUE` where only that needs them.
     """
     return [
         {
@@ -98,6 +99,7 @@ def describe() -> list[dict[str, Any]]:
             ],
             "bags": method.bags,
             "trains_small": method.trains_small,
+            "ranks": method.ranks if isinstance(method.ranks, bool) else "{}={}".format(*method.ranks),
         }
         for method in METHODS.values()
     ]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from autoembed.budget import Footprint
 from autoembed.companions import Companion
 from autoembed.data.batch import Batch
+from autoembed.methods.ranks import Ranks, ranked_only
 from autoembed.packed import Packed
 from autoembed.plan import Plan, Profile
 from autoembed.stats import Stats
@@ -145,7 +146,9 @@ class Method(ABC):
     """A compression method. Subclasses are frozen dataclasses; none is subclassed again.
 
     `levers` say what it saves on: rows, sharing, precision, dimension. `bags`: fields of several ids
-    work. `trains_small`: training, too, holds fewer bytes than full precision does.
+    work. `trains_small`: training, too, holds fewer bytes than full precision does. `ranks`: it needs rows
+    in order of frequency, always, never, or with one value of a knob (name, value); `footprint` and `table`
+    refuse fields without it before anything else.
     """
 
     name: ClassVar[str]
@@ -154,6 +157,11 @@ class Method(ABC):
     levers: ClassVar[tuple[str, ...]]
     bags: ClassVar[bool] = True
     trains_small: ClassVar[bool] = False
+    ranks: ClassVar[Ranks] = False
+
+    def __init_subclass__(cls) -> None:
+        for name in {"footprint", "table"} & vars(cls).keys():  # here, so that no method can forget to
+            setattr(cls, name, ranked_only(vars(cls)[name]))
 
     @abstractmethod
     def footprint(self, spec: TableSpec) -> Footprint:

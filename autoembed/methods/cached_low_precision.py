@@ -48,6 +48,7 @@ class CachedLowPrecision(Method):
     source: ClassVar[str] = "mixed-precision embedding using a cache, arXiv:2010.11305"
     levers: ClassVar[tuple[str, ...]] = ("precision",)
     trains_small: ClassVar[bool] = True
+    ranks: ClassVar[tuple[str, str]] = ("placement", "rank")
 
     def footprint(self, spec: TableSpec) -> Footprint:
         size = plan_bytes(self.plan(spec)).total

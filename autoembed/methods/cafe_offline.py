@@ -40,6 +40,7 @@ class CafeOffline(Method):
     source: ClassVar[str] = "CAFE (offline split), doi 10.1145/3639306"
     levers: ClassVar[tuple[str, ...]] = ("sharing", "precision")
     trains_small: ClassVar[bool] = True
+    ranks: ClassVar[bool] = True
 
     def footprint(self, spec: TableSpec) -> Footprint:
         return fixed_footprint(spec, self._fields(spec))

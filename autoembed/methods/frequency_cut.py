@@ -33,6 +33,7 @@ class FrequencyCut(Method):
     source: ClassVar[str] = "the plain baseline of every pruning method"
     levers: ClassVar[tuple[str, ...]] = ("rows", "precision")
     trains_small: ClassVar[bool] = True
+    ranks: ClassVar[bool] = True
 
     def footprint(self, spec: TableSpec) -> Footprint:
         return fixed_footprint(spec, self._fields(spec))

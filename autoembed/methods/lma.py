@@ -52,6 +52,7 @@ class Lma(Method):
     source: ClassVar[str] = "LMA, arXiv:2103.06124"
     levers: ClassVar[tuple[str, ...]] = ("sharing", "precision")
     trains_small: ClassVar[bool] = True
+    ranks: ClassVar[bool] = True
 
     def companions(self) -> tuple[Companion, ...]:
         return (self.signatures,)

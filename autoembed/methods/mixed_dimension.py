@@ -53,6 +53,7 @@ class MixedDimension(Method):
     source: ClassVar[str] = "mixed dimension embeddings, arXiv:1909.11810"
     levers: ClassVar[tuple[str, ...]] = ("dimension", "precision")
     trains_small: ClassVar[bool] = True
+    ranks: ClassVar[tuple[str, str]] = ("blocks", "group")
 
     def footprint(self, spec: TableSpec) -> Footprint:
         return fixed_footprint(spec, self._fields(spec))

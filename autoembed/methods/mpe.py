@@ -52,6 +52,7 @@ class Mpe(Method):
     summary: ClassVar[str] = "frequency groups learn their bit-width, 0 to 6 bits"
     source: ClassVar[str] = "MPE, arXiv:2409.20305"
     levers: ClassVar[tuple[str, ...]] = ("rows", "precision")
+    ranks: ClassVar[bool] = True
 
     def footprint(self, spec: TableSpec) -> Footprint:
         groups = FrequencyGroups.of(spec.stats, self.groups)

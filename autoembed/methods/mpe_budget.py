@@ -46,6 +46,7 @@ class MpeBudget(Method):
     summary: ClassVar[str] = "as mpe, with the bytes of the file as a constraint"
     source: ClassVar[str] = "MPE, arXiv:2409.20305, under an augmented Lagrangian of ours"
     levers: ClassVar[tuple[str, ...]] = ("rows", "precision")
+    ranks: ClassVar[bool] = True
 
     def footprint(self, spec: TableSpec) -> Footprint:
         low = Mpe(groups=self.groups).footprint(spec)

@@ -65,6 +65,7 @@ class Pep(Method):
     summary: ClassVar[str] = "learned thresholds shorten the vectors of frequency groups"
     source: ClassVar[str] = "PEP, arXiv:2101.07577, cut in groups"
     levers: ClassVar[tuple[str, ...]] = ("rows", "dimension", "precision")
+    ranks: ClassVar[bool] = True
 
     def footprint(self, spec: TableSpec) -> Footprint:
         groups = RankGroups.of(spec)

@@ -9,13 +9,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from autoembed.data.hashed_ids import sharing_ids
 from autoembed.data.prepared import PreparedData
 from autoembed.stats import Counts, frequency_groups, head_share, stats_of
 
 
 @dataclass(frozen=True)
 class Group:
-    """A frequency group: rows [start, stop) of its field, and its share of the look-ups in train."""
+    """A frequency group: rows [start, stop) of its field, and its share of the look-ups in train.
+
+    Rows of a field without a vocabulary are numbered as if they were ranks; unused ones are in no group.
+    """
 
     start: int
     stop: int
@@ -29,6 +33,9 @@ class FieldRow:
     head_share: look-ups in train that the most frequent 1 % of the ids take. singletons: ids seen once
     in train, also where `min_count` drops them, of `train_ids` distinct ids. unseen: look-ups in a split
     of ids that train never saw. row_0: look-ups in test that read row 0 (unseen, rare or missing).
+
+    Of a field without a vocabulary `hash_rows` is set; singletons and unseen tell of hashed rows in place of
+    ids, `train_ids` is an estimate, and sharing the share of these ids that are expected to share their row.
     """
 
     name: str
@@ -42,6 +49,9 @@ class FieldRow:
     unseen_test: float
     row_0_test: float
     groups: tuple[Group, ...]
+    hash_rows: int | None = None
+    used_rows: int = 0
+    sharing: float = 0.0
 
     @property
     def singleton_share(self) -> float:
@@ -54,6 +64,7 @@ def stats_rows(data: PreparedData) -> list[FieldRow]:
     rows = []
     for field, entry in zip(stats_of(data).fields, data.manifest["fields"], strict=True):
         lookups = {split: max(count, 1) for split, count in entry["lookups"].items()}
+        hash_rows = entry.get("hash_rows")
         rows.append(
             FieldRow(
                 name=field.name,
@@ -61,12 +72,15 @@ def stats_rows(data: PreparedData) -> list[FieldRow]:
                 rows=field.rows,
                 train_lookups=entry["lookups"]["train"],
                 train_ids=entry["train_ids"],
-                head_share=head_share(field.counts, 0.01),
+                head_share=head_share(field.ranked_counts, 0.01),
                 singletons=entry["train_singletons"],
                 unseen_valid=entry["unseen"]["valid"] / lookups["valid"],
                 unseen_test=entry["unseen"]["test"] / lookups["test"],
                 row_0_test=entry["row_0"]["test"] / lookups["test"],
-                groups=_groups(field.counts),
+                groups=_groups(field.ranked_counts),
+                hash_rows=hash_rows,
+                used_rows=int((field.counts[1:] > 0).sum()),
+                sharing=0.0 if hash_rows is None else sharing_ids(entry["train_ids"], hash_rows),
             )
         )
     return rows
@@ -97,6 +111,18 @@ def print_stats(rows: Sequence[FieldRow], console: Console) -> None:
         style="dim",
         markup=False,
         highlight=False,
+    )
+    for row in rows:
+        if row.hash_rows is not None:
+            console.print(_hashed(row), markup=False, highlight=False)
+
+
+def _hashed(row: FieldRow) -> str:
+    """What became of the ids of a field without a vocabulary."""
+    full = row.used_rows == row.hash_rows
+    return (
+        f"{row.name}: {'at least' if full else 'about'} {row.train_ids:,} ids of train hashed to "
+        f"{row.hash_rows:,} rows, {row.used_rows:,} of them used; {row.sharing:.1%} of the ids share a row"
     )
 
 

@@ -26,14 +26,14 @@ def draw_long_tail(fields: Sequence[FieldStats]) -> Figure:
         ordered = [field for field in largest_first(fields) if field.counts[1:].sum() > 0]
         for place, field in enumerate(ordered):
             named = place < NAMED_FIELDS
-            numbers, lookups = coverage(field.counts)
+            numbers, lookups = coverage(field.ranked_counts)
             axes.plot(
                 numbers / numbers[-1],
                 lookups / lookups[-1],
                 color=COLOURS[place] if named else GREY,
                 linewidth=1.6 if named else 0.8,
                 zorder=len(ordered) - place,
-                label=f"{field.name} ({field.rows - 1:,} ids)" if named else None,
+                label=_label(field) if named else None,
             )
         axes.set_xscale("log")
         axes.set_ylim(0, 1.02)
@@ -47,6 +47,11 @@ def draw_long_tail(fields: Sequence[FieldStats]) -> Figure:
             axes.plot([], [], color=GREY, linewidth=0.8, label=f"{others} smaller fields")
         figure.legend(loc="outside right upper", fontsize=FONT_SIZE - 1, frameon=False)
     return figure
+
+
+def _label(field: FieldStats) -> str:
+    """The field with the ids that its line stands for; where ids are hashed, with the rows that they use."""
+    return f"{field.name} ({len(field.ranked_counts) - 1:,} {'ids' if field.ranked else 'used rows'})"
 
 
 def coverage(counts: Counts, points: int = 400) -> tuple[Counts, Counts]:

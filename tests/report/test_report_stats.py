@@ -9,11 +9,12 @@ from click_logs import ANCHORS, write_parquet
 from rich.console import Console
 
 from autoembed.data.config import Categorical, DataConfig, Split
+from autoembed.data.hashed_ids import HashedIds
 from autoembed.data.prepare import prepare
 from autoembed.data.prepared import PreparedData
 from autoembed.report.stats import plot_long_tail, print_stats, stats_rows
 from autoembed.report.stats_plot import coverage, draw_long_tail
-from autoembed.stats import FieldStats
+from autoembed.stats import FieldStats, stats_of
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +95,31 @@ def test_many_fields_share_one_grey_entry_and_empty_fields_are_left_out() -> Non
     assert labels[0] == "f11 (11 ids)"
     assert labels[-1] == "3 smaller fields"
     assert len(labels) == 9
+
+
+def test_a_field_without_a_vocabulary_tells_how_many_ids_share_rows(tmp_path: Path) -> None:
+    rows = [{"label": i % 2, "split": "train", "user": i % 90, "few": i % 9} for i in range(200)]
+    rows += [{"label": 0, "split": "test", "user": 1, "few": 1}]
+    config = DataConfig(
+        path=str(write_parquet(tmp_path / "log.parquet", [*rows, *ANCHORS])),
+        categorical={"user": Categorical(hash_rows=100), "few": Categorical(hash_rows=2)},
+        split=Split(column="split"),
+    )
+    data = prepare(config, tmp_path / "out")
+    user, few = stats_rows(data)
+    read = np.unique(HashedIds("integers", 100).lookup(list(range(90))), return_counts=True)[1]
+    assert user.used_rows == len(read) and user.rows == 101
+    assert user.train_ids == pytest.approx(90, abs=15)
+    assert user.sharing == pytest.approx(read[read > 1].sum() / 90, abs=0.15)
+    # as by counting all ids: the most frequent row of used ones, not of the first percent of all rows
+    assert user.head_share == data.counts(0)[1:].max() / 202
+    assert sum(group.share for group in user.groups) == pytest.approx(1)
+    assert user.groups[-1].stop == 1 + user.used_rows
+    assert few.used_rows == few.hash_rows == 2
+    console = Console(width=200, file=StringIO())
+    print_stats([user, few], console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"user: about {user.train_ids} ids of train hashed to 100 rows, {len(read)} of them used;" in text
+    assert f"few: at least {few.train_ids} ids of train hashed to 2 rows" in text
+    labels = [line.get_label() for line in draw_long_tail(stats_of(data).fields).axes[0].lines]
+    assert labels == [f"user ({len(read)} used rows)", "few (2 used rows)"]
