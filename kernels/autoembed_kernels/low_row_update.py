@@ -25,7 +25,7 @@ from autoembed_kernels.stochastic_round import stochastic_codes, stochastic_roun
 
 LARGEST_CODE = 127
 # native/low_row_update.cpp numbers them in this order
-_FORMATS = (torch.float16, torch.bfloat16, torch.int8)
+FORMATS = (torch.float16, torch.bfloat16, torch.int8)
 
 
 def low_row_update(
@@ -70,7 +70,7 @@ def eager_low_row_update(
 ) -> None:
     """`low_row_update` itself."""
     native = None
-    if weight.dtype in _FORMATS and (weight.dtype == torch.int8) == (steps is not None):
+    if weight.dtype in FORMATS and (weight.dtype == torch.int8) == (steps is not None):
         is_float32 = gradient.dtype == values.dtype == torch.float32
         gradient = gradient.contiguous()
         native = native_for(weight, steps, rows, gradient, *state.values()) if is_float32 else None
@@ -101,7 +101,7 @@ def native_low_row_update(
     """`low_row_update` in one pass over each row, which it reads anew, native/low_row_update.cpp."""
     seed, update = chance or (0, 0)
     bad = library.autoembed_low_row_update(
-        *(OPTIMIZERS.index(optimizer.name), _FORMATS.index(weight.dtype)),
+        *(OPTIMIZERS.index(optimizer.name), FORMATS.index(weight.dtype)),
         *map(address, (weight, steps, rows, gradient, *state_tensors(state))),
         *(len(rows), *weight.shape),
         *(learning_rate, optimizer.eps, optimizer.l2, *optimizer.betas),

@@ -6,6 +6,7 @@
 
 #include "halves.h"
 #include "philox.h"
+#include "repeats.h"
 #include "row_step.h"
 
 namespace {
@@ -14,7 +15,7 @@ using f64x8 = double __attribute__((vector_size(64)));
 using i8x8 = int8_t __attribute__((vector_size(8)));
 
 constexpr int64_t STEP = 8;         // numbers at a time
-constexpr int64_t ROWS_AHEAD = 16;  // rows whose words are made together
+constexpr int64_t ROWS_TOGETHER = 16;  // rows whose words are made together
 constexpr float LARGEST_CODE = 127.0f;
 enum Format : int64_t { FLOAT16, BFLOAT16, INT8 };
 
@@ -155,19 +156,63 @@ INLINE void encode(const Stored& stored, int64_t row, const float* w, const uint
     }
 }
 
-// Memory of this thread for one row and the words of ROWS_AHEAD rows, kept for the next call
+// Memory of this thread for one row and the words of ROWS_TOGETHER rows, kept for the next call
 struct Scratch {
     std::vector<float> row;
     std::vector<uint64_t> counters;
     std::vector<uint32_t> words;
 
     void fit(int64_t dim, int64_t blocks) {
-        const auto counts = static_cast<size_t>(ROWS_AHEAD * blocks + 2 * COUNTERS);
+        const auto counts = static_cast<size_t>(ROWS_TOGETHER * blocks + 2 * COUNTERS);
         row.resize(std::max(row.size(), static_cast<size_t>(rounded_up(dim, STEP))));
         counters.resize(std::max(counters.size(), 3 * counts));
         words.resize(std::max(words.size(), 4 * counts + STEP));
     }
 };
+
+// Settings of one update: of the optimizer, and of the words for a cast by chance
+struct Update {
+    Optimizer optimizer;
+    Settings settings;
+    State state;
+    bool by_chance;
+    uint64_t seed, number;
+};
+
+// Updates rows row_of(u) for start <= u < stop from gradient_of(u) (dim,); rows below `count` may be fetched ahead.
+template <typename Dim, typename RowOf, typename GradientOf>
+INLINE void update_range(const Stored& stored, const Update& update, int64_t start, int64_t stop, int64_t count,
+                         const RowOf& row_of, const GradientOf& gradient_of, Dim dim) {
+    thread_local Scratch scratch;
+    const int64_t row_bytes = dim * (stored.format == INT8 ? 1 : 2), blocks = (dim + 3) / 4;
+    scratch.fit(dim, blocks);
+    float* w = scratch.row.data();
+    Corrections corrections(update.settings);
+    int64_t rows[ROWS_TOGETHER];
+    for (int64_t first = start; first < stop; first += ROWS_TOGETHER) {
+        const int64_t end = std::min(first + ROWS_TOGETHER, stop);
+        for (int64_t u = first; u < end; ++u) rows[u - first] = row_of(u);
+        if (update.by_chance)
+            row_words(update.seed, update.number, rows, end - first, blocks, scratch.counters.data(),
+                      scratch.words.data());
+        const uint32_t* words = update.by_chance ? scratch.words.data() : nullptr;
+        for (int64_t u = first; u < end; ++u) {
+            if (u + AHEAD < count) {
+                const int64_t later = row_of(u + AHEAD);
+                for (int64_t byte = 0; byte < row_bytes; byte += 64)
+                    __builtin_prefetch(stored.weight + later * row_bytes + byte, 1, 3);
+                if (stored.steps) __builtin_prefetch(stored.steps + later, 1, 3);
+                fetch_state(update.optimizer, update.state, later, dim);
+            }
+            const int64_t row = rows[u - first];
+            const float* gradient = gradient_of(u);
+            decode(stored, row, w, dim);
+            step_row(update.optimizer, w, gradient, update.state, row, corrections, update.settings, dim);
+            encode(stored, row, w, words, dim);
+            if (words) words += 4 * blocks;
+        }
+    }
+}
 
 }  // namespace
 
@@ -178,41 +223,51 @@ EXPORT int64_t autoembed_low_row_update(int64_t optimizer, int64_t format, uint8
                                         const int64_t* rows, const float* gradient, float* moment,
                                         float* square, int32_t* touches, int64_t count, int64_t height,
                                         int64_t dim, float rate, float eps, float l2, double beta1,
-                                        double beta2, int64_t by_chance, uint64_t seed, uint64_t update,
+                                        double beta2, int64_t by_chance, uint64_t seed, uint64_t number,
                                         int64_t threads) {
     for (int64_t u = 0; u < count; ++u)
         if (static_cast<uint64_t>(rows[u]) >= static_cast<uint64_t>(height)) return -1 - u;
-    const Settings s{rate, eps, l2, beta1, beta2};
-    const State state{moment, square, touches};
     const Stored stored{static_cast<Format>(format), weight, row_steps};
-    const auto chosen_optimizer = static_cast<Optimizer>(optimizer);
-    const int64_t row_bytes = dim * (format == INT8 ? 1 : 2), blocks = (dim + 3) / 4;
+    const Update update{static_cast<Optimizer>(optimizer), {rate, eps, l2, beta1, beta2},
+                        {moment, square, touches}, by_chance != 0, seed, number};
     with_dim(dim, [&](auto width) INLINE_LAMBDA {
         for_ranges(count, threads, [&](int64_t start, int64_t stop) INLINE_LAMBDA {
-            thread_local Scratch scratch;
-            scratch.fit(width, blocks);
-            float* w = scratch.row.data();
-            Corrections corrections(s);
-            for (int64_t first = start; first < stop; first += ROWS_AHEAD) {
-                const int64_t end = std::min(first + ROWS_AHEAD, stop);
-                if (by_chance)
-                    row_words(seed, update, rows + first, end - first, blocks, scratch.counters.data(),
-                              scratch.words.data());
-                const uint32_t* words = by_chance ? scratch.words.data() : nullptr;
-                for (int64_t u = first; u < end; ++u) {
-                    if (u + AHEAD < count) {
-                        const int64_t later = rows[u + AHEAD];
-                        for (int64_t byte = 0; byte < row_bytes; byte += 64)
-                            __builtin_prefetch(weight + later * row_bytes + byte, 1, 3);
-                        if (row_steps) __builtin_prefetch(row_steps + later, 1, 3);
-                        fetch_state(chosen_optimizer, state, later, width);
-                    }
-                    decode(stored, rows[u], w, width);
-                    step_row(chosen_optimizer, w, gradient + u * width, state, rows[u], corrections, s, width);
-                    encode(stored, rows[u], w, words, width);
-                    if (words) words += 4 * blocks;
-                }
-            }
+            update_range(
+                stored, update, start, stop, count, [&](int64_t u) INLINE_LAMBDA { return rows[u]; },
+                [&](int64_t u) INLINE_LAMBDA { return gradient + u * width; }, width);
+        });
+    });
+    return 0;
+}
+
+// The same at the rows of look-ups (count,), which may repeat: their gradients (count, dim) are summed on the
+// way. count and height are below 2^32.
+EXPORT int64_t autoembed_repeated_low_row_update(int64_t optimizer, int64_t format, uint8_t* weight,
+                                                 uint16_t* row_steps, const int64_t* rows,
+                                                 const float* gradient, float* moment, float* square,
+                                                 int32_t* touches, int64_t count, int64_t height, int64_t dim,
+                                                 float rate, float eps, float l2, double beta1, double beta2,
+                                                 int64_t by_chance, uint64_t seed, uint64_t number,
+                                                 int64_t threads) {
+    thread_local SortedLookUps kept;
+    SortedLookUps& sorted = kept;  // this thread's, in all threads of the loop
+    const int64_t bad = sorted.sort(rows, count, height, threads);
+    if (bad < 0) return bad;
+    const Stored stored{static_cast<Format>(format), weight, row_steps};
+    const Update update{static_cast<Optimizer>(optimizer), {rate, eps, l2, beta1, beta2},
+                        {moment, square, touches}, by_chance != 0, seed, number};
+    with_dim(dim, [&](auto width) INLINE_LAMBDA {
+        sorted.for_rows_in_ranges(threads, [&](int64_t start, int64_t stop) INLINE_LAMBDA {
+            RowRoom<decltype(width)> room(width);
+            float* sum = room.data();
+            update_range(
+                stored, update, start, stop, sorted.distinct,
+                [&](int64_t u) INLINE_LAMBDA { return sorted.row(u); },
+                [&](int64_t u) INLINE_LAMBDA {
+                    sum_of_row(sorted, u, gradient, count, sum, width);
+                    return sum;
+                },
+                width);
         });
     });
     return 0;
