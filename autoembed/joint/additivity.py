@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autoembed.joint.prices import ChoiceLike, GroupLike, read_rows
 from autoembed.joint.sensitivity import Sensitivity
+from autoembed.joint.stored_values import ChoiceLike, GroupLike, read_rows
 from autoembed.joint.swaps import HeldOut
 
 POOR = 0.8
@@ -85,9 +85,13 @@ def planned_rows(
 ) -> Tensor:
     """(R, D): what look-ups read when every group is stored by its choice."""
     rows = weight.clone()
+    members: dict[ChoiceLike, list[GroupLike]] = {}
     for group, choice in zip(groups, plan, strict=True):
-        first = sensitivity.first_rows[group.field]
-        rows[first + group.start : first + group.stop] = read_rows(weight, sensitivity, group, choice)
+        members.setdefault(choice, []).append(group)
+    for choice, alike in members.items():
+        for group, read in zip(alike, read_rows(weight, sensitivity, alike, choice), strict=True):
+            first = sensitivity.first_rows[group.field]
+            rows[first + group.start : first + group.stop] = read
     return rows
 
 

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autoembed.joint.prices import ChoiceLike, GroupLike, read_rows
 from autoembed.joint.sensitivity import Sensitivity
+from autoembed.joint.stored_values import ChoiceLike, GroupLike, read_rows
 from autoembed.joint.swaps import HeldOut
 
 TRUSTED_EXAMPLES = 50.0  # so many examples count as much as the fit of the kind
@@ -85,8 +85,8 @@ def calibrate(
     increases = torch.zeros(len(groups), len(chosen), dtype=torch.float64)
     examples = torch.zeros(len(groups), len(chosen), dtype=torch.float64)
     for place, c in enumerate(chosen):
-        rows = ((group, read_rows(held.weight, sensitivity, group, choices[c])) for group in groups)
-        found = held.swaps(rows)
+        read = read_rows(held.weight, sensitivity, groups, choices[c])
+        found = held.swaps(zip(groups, read, strict=True))
         increases[:, place] = torch.tensor([swap.increase for swap in found])
         examples[:, place] = torch.tensor([float(swap.examples) for swap in found])
     priced = prices[:, chosen]

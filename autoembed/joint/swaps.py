@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from autoembed.data.batch import Batch
-from autoembed.joint.prices import GroupLike
+from autoembed.joint.stored_values import GroupLike
 from autoembed.lookup import look_up
 
 _BATCH = 8192  # examples that run through the network together

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from autoembed.joint import prices as prices_file
-from autoembed.joint.prices import price, read_rows, stored_rows
+from autoembed.joint.prices import price
 from autoembed.joint.sensitivity import Sensitivity
+from autoembed.joint.stored_values import GroupRows, read_rows
 from autoembed_kernels.row_hash import reference
 
 DIM = 8
@@ -37,6 +38,11 @@ def case(rows: tuple[int, ...] = (40, 61), seed: int = 1) -> tuple[torch.Tensor,
     return weight, Sensitivity(second, gram, (0, rows[0]), 50, 0.0)
 
 
+def read(weight: torch.Tensor, sensitivity: Sensitivity, group: Group, choice: Choice) -> torch.Tensor:
+    (found,) = read_rows(weight, sensitivity, [group], choice)
+    return found
+
+
 MENU = [
     Choice(sharing, ratio, dim, precision)
     for sharing, ratio in (("own", 1.0), ("hashed", 0.25), ("one", 0.0), ("zero", 0.0))
@@ -54,7 +60,7 @@ def test_a_price_is_half_the_weighted_square_of_what_the_rows_read(correlated):
         where = slice((0, 40)[group.field] + group.start, (0, 40)[group.field] + group.stop)
         metric = sensitivity.correlation(group.field) if correlated else torch.eye(DIM)
         for c, choice in enumerate(MENU):
-            change = read_rows(weight, sensitivity, group, choice) - weight[where]
+            change = read(weight, sensitivity, group, choice) - weight[where]
             total = sum(
                 float((v.sqrt() * d) @ metric @ (v.sqrt() * d))
                 for v, d in zip(sensitivity.second[where], change, strict=True)
@@ -67,8 +73,8 @@ def test_rows_stored_in_full_cost_nothing_and_zero_reads_row_0():
     group = Group(1, 5, 30)
     found = price(weight, sensitivity, [group], [Choice("own"), Choice("own", precision="int8")])
     assert float(found[0, 0]) == 0.0 < float(found[0, 1])
-    read = read_rows(weight, sensitivity, group, Choice("zero"))
-    torch.testing.assert_close(read, weight[40].expand(25, DIM))
+    found = read(weight, sensitivity, group, Choice("zero"))
+    torch.testing.assert_close(found, weight[40].expand(25, DIM))
 
 
 def test_a_group_whose_rows_all_read_row_0_already_costs_nothing_under_any_choice():
@@ -91,25 +97,55 @@ def test_by_the_diagonal_more_bits_more_dimensions_and_less_sharing_never_cost_m
 def test_hashed_rows_are_the_weighted_means_of_their_buckets_by_the_readers_hash():
     weight, sensitivity = case()
     group = Group(1, 1, 61)
-    rows, step = stored_rows(weight, sensitivity, group, Choice("hashed", 0.25, 4, "fp32"))
-    assert rows.shape == (15, 4)
-    assert step is None
+    rows = GroupRows(weight, sensitivity, [group]).shared(Choice("hashed", 0.25, 4, "fp32")).rows
+    assert rows.shape == (15, DIM)
     buckets = torch.tensor([reference(row, 1, 15) for row in range(1, 61)])
     members = (buckets == int(buckets[0])).nonzero().squeeze(1) + 41
     v = sensitivity.second[members]
     expected = (v * weight[members]).sum(0) / v.sum(0)
-    torch.testing.assert_close(rows[buckets[0]], expected[:4], rtol=0.02, atol=0.02)
+    torch.testing.assert_close(rows[buckets[0]], expected, rtol=0.02, atol=0.02)
 
 
 def test_stored_rows_under_their_step_are_what_is_read():
     weight, sensitivity = case()
     group, choice = Group(0, 0, 40), Choice("own", dim=4, precision="int2")
-    rows, step = stored_rows(weight, sensitivity, group, choice)
-    read = read_rows(weight, sensitivity, group, choice)
-    codes = (rows / step - 0.5).round().clamp(-2, 1) + 0.5
-    torch.testing.assert_close(read[:, :4], codes * step)
-    assert not read[:, 4:].any()
-    assert stored_rows(weight, sensitivity, group, Choice("zero"))[0].shape == (0, DIM)
+    shared = GroupRows(weight, sensitivity, [group]).shared(choice)
+    step = shared.steps([choice])["int2", 4]
+    found = read(weight, sensitivity, group, choice)
+    codes = (shared.rows[:, :4] / step - 0.5).round().clamp(-2, 1) + 0.5
+    torch.testing.assert_close(found[:, :4], codes * step)
+    assert not found[:, 4:].any()
+
+
+def test_a_step_is_the_one_of_those_tried_with_the_least_weighted_error():
+    weight, sensitivity = case((40, 61), seed=3)
+    group = Group(1, 0, 61)
+    rows, choices = (
+        weight[40:],
+        [Choice("own", dim=dim, precision=p) for dim in (2, 8) for p in ("int1", "int4")],
+    )
+    stored = GroupRows(weight, sensitivity, [Group(0, 0, 40), group])
+    steps = stored.shared(choices[0]).steps(choices)
+    for choice in choices:
+        low, high, shift = {"int1": (-1, 0, 0.5), "int4": (-8, 7, 0.0)}[choice.precision]
+        tried = rows.abs().max() / max(high + shift, 0.5) * torch.logspace(-1.6, 0.0, 16)
+        errors = []
+        for step in tried:
+            codes = (rows / step - shift).round().clamp(low, high) + shift
+            squares = (codes * step - rows).square() * stored.weights[40:]
+            errors.append(float(squares[:, : choice.dim].sum()))
+        assert float(steps[choice.precision, choice.dim][1]) == pytest.approx(
+            float(tried[torch.tensor(errors).argmin()])
+        )
+
+
+def test_groups_side_by_side_read_what_each_reads_alone():
+    weight, sensitivity = case((900, 61))
+    groups = [Group(0, 1, 300), Group(1, 0, 1), Group(0, 300, 900), Group(1, 5, 61)]
+    for choice in MENU:
+        together = list(read_rows(weight, sensitivity, groups, choice))
+        for group, found in zip(groups, together, strict=True):
+            assert torch.equal(found, read(weight, sensitivity, group, choice)), choice
 
 
 def test_a_sample_of_a_large_group_prices_it_alike(monkeypatch):
@@ -128,4 +164,4 @@ def test_rows_that_were_never_met_have_a_price_of_zero_and_finite_values():
     unseen = Sensitivity(torch.zeros_like(weight), sensitivity.field_gram * 0, (0, 40), 50, 0.0)
     found = price(weight, unseen, [Group(0, 0, 40)], MENU)
     assert not found.any()
-    assert torch.isfinite(read_rows(weight, unseen, Group(0, 0, 40), Choice("one"))).all()
+    assert torch.isfinite(read(weight, unseen, Group(0, 0, 40), Choice("one"))).all()

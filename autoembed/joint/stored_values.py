@@ -1,0 +1,234 @@
+"""What choices make of rows: the vectors that look-ups would read, for many groups side by side.
+
+    own     the rows' prefix, quantized           one     the mean row, weighted by V, quantized
+    hashed  each bucket's mean row, quantized     zero    the field's row 0 as it is
+
+with V the sensitivities of the values (sensitivity.py). Integer codes share one step per group, of
+`STEP_POINTS` tried the one with the least V-weighted squared error of the prefix (mid-rise grid for 1 and 2
+bits, mid-tread above). Rows that the pass never met weigh next to nothing.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from autoembed.joint.sensitivity import Sensitivity
+from autoembed.plan import BITS
+from autoembed_kernels.lsq import Grid
+from autoembed_kernels.row_hash import row_hash
+
+STEP_POINTS = 16
+STEP_ROWS = 128  # rows of a group that its step is searched on, and as many of the largest as
+LARGEST_ROWS = 32
+TOGETHER = 1 << 16  # rows of several groups that are worked out at once
+_UNSEEN = 1e-3  # weight of a row that the pass never met, of the group's mean weight
+
+
+class GroupLike(Protocol):
+    """Rows [start, stop) of a field."""
+
+    @property
+    def field(self) -> int: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def stop(self) -> int: ...
+
+
+class ChoiceLike(Protocol):
+    """How a group is stored; sharing is own, hashed (to `ratio` of the rows), one or zero."""
+
+    @property
+    def sharing(self) -> str: ...
+    @property
+    def ratio(self) -> float: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def precision(self) -> str: ...
+
+
+class GroupRows:
+    """Rows of groups behind one another, N in all, and what choices make of them.
+
+    `samples`: per group the rows of the field that stand for it, ascending; without, all of them. values,
+    second (N, D); group (N,): of which group each row is; field (N,).
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        sensitivity: Sensitivity,
+        groups: Sequence[GroupLike],
+        samples: Sequence[Tensor] | None = None,
+    ) -> None:
+        device = weight.device
+        rows = samples or [torch.arange(group.start, group.stop) for group in groups]
+        self.sizes = torch.tensor([len(part) for part in rows], device=device)
+        self.group = torch.arange(len(groups), device=device).repeat_interleave(self.sizes)
+        fields = torch.tensor([group.field for group in groups], device=device)
+        self.field = fields[self.group]
+        local = torch.cat(list(rows)).to(device)
+        first = torch.tensor(sensitivity.first_rows, device=device)
+        self.values = weight[first[self.field] + local]  # (N, D)
+        self.second = sensitivity.second[first[self.field] + local]
+        self.row_0 = weight[first[fields]]  # (G, D)
+        means = _sums(self.second.sum(1, keepdim=True), self.group, len(groups)).squeeze(1)
+        means = means / (self.sizes * weight.shape[1]).clamp(min=1)
+        self.weights = self.second + (_UNSEEN * means + 1e-20)[self.group].unsqueeze(1)
+        # a sample's own numbers fill its buckets as full as those of all rows are
+        starts = torch.cumsum(self.sizes, 0) - self.sizes
+        place = torch.arange(len(local), device=device) - starts[self.group]
+        whole = torch.tensor([g.stop - g.start for g in groups], device=device) == self.sizes
+        self.hashed_number = torch.where(whole[self.group], local, place)
+
+    def read(self, choices: Sequence[ChoiceLike]) -> Iterator[tuple[int, Tensor]]:
+        """Number of every choice, in the order that saves work, and what the rows read under it (N, D)."""
+        members: dict[tuple[str, float], list[int]] = {}
+        for number, choice in enumerate(choices):
+            if choice.sharing == "zero":
+                yield number, self.row_0[self.group]
+            else:
+                members.setdefault((choice.sharing, choice.ratio), []).append(number)
+        for numbers in members.values():
+            alike = [choices[number] for number in numbers]
+            shared = self.shared(alike[0])
+            for number, stored in zip(numbers, shared.stored(alike), strict=True):
+                yield number, stored if shared.owner is None else stored[shared.owner]
+
+    def shared(self, choice: ChoiceLike) -> "SharedRows":
+        """The rows that the choice's sharing leaves, before rounding."""
+        groups = len(self.sizes)
+        if choice.sharing == "own":
+            return SharedRows(self.values, self.weights, self.group, self.sizes, None)
+        if choice.sharing == "one":
+            owner, counts = self.group, torch.ones_like(self.sizes)
+        else:
+            counts = (self.sizes.double() * choice.ratio).ceil().long().clamp(min=1)
+            buckets = row_hash(self.hashed_number, self.field, counts[self.group])
+            owner = (torch.cumsum(counts, 0) - counts)[self.group] + buckets
+        total = int(counts.sum())
+        weights = _sums(self.weights, owner, total)
+        rows = _sums(self.weights * self.values, owner, total) / weights.clamp(min=1e-30)
+        group = torch.arange(groups, device=rows.device).repeat_interleave(counts)
+        return SharedRows(rows, weights, group, counts, owner)
+
+
+@dataclass(frozen=True)
+class SharedRows:
+    """Rows (m, D) that are stored, with their weights (m, D) and groups (m,), ascending.
+
+    sizes (G,): rows by group; owner (N,): which of them every row reads, None where each has its own.
+    """
+
+    rows: Tensor
+    weights: Tensor
+    group: Tensor
+    sizes: Tensor
+    owner: Tensor | None
+
+    def stored(self, choices: Sequence[ChoiceLike]) -> Iterator[Tensor]:
+        """Of every choice, the rows (m, D): a prefix in the choice's precision and zeros behind it."""
+        steps = self.steps(choices)
+        for choice in choices:
+            values = self.rows
+            if choice.precision.startswith("int"):
+                step = steps[choice.precision, choice.dim][self.group].unsqueeze(1)
+                values = _quantized(values, step, _grid(choice.precision))
+            elif choice.precision != "fp32":
+                half = torch.float16 if choice.precision == "fp16" else torch.bfloat16
+                values = values.to(half).to(values.dtype)
+            if choice.dim < values.shape[1]:
+                values = values.clone() if values is self.rows else values
+                values[:, choice.dim :] = 0.0
+            yield values
+
+    def steps(self, choices: Sequence[ChoiceLike]) -> dict[tuple[str, int], Tensor]:
+        """(G,) steps of the integer choices, by precision and dimension."""
+        asked = sorted({(c.precision, c.dim) for c in choices if c.precision.startswith("int")})
+        if not asked:
+            return {}
+        rows, weights, group, largest = self._step_rows()
+        fractions = torch.logspace(-1.6, 0.0, STEP_POINTS, device=rows.device)
+        found = {}
+        for precision in sorted({precision for precision, _ in asked}):
+            grid = _grid(precision)
+            reach = max(grid.highest + grid.shift, 0.5)
+            tried = largest.clamp(min=1e-8).unsqueeze(1) / reach * fractions  # (G, points)
+            errors = []
+            for step in tried.T:
+                change = _quantized(rows, step[group].unsqueeze(1), grid).sub_(rows)
+                errors.append(_sums(change.square_().mul_(weights), group, len(self.sizes)))
+            upto = torch.stack(errors, 1).cumsum(2)  # (G, points, D)
+            for dim in (dim for of, dim in asked if of == precision):
+                best = upto[:, :, dim - 1].argmin(1, keepdim=True)
+                found[precision, dim] = tried.gather(1, best).squeeze(1)
+        return found
+
+    def _step_rows(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rows to search steps on, their weights and groups, and every group's largest value (G,).
+
+        The largest rows count as themselves: a sample that misses them finds steps that clip them.
+        """
+        size = self.rows.abs().amax(1)
+        order = size.argsort(descending=True)
+        order = order[self.group[order].argsort(stable=True)]
+        starts = torch.cumsum(self.sizes, 0) - self.sizes
+        group = self.group  # ascending: the same before and after
+        rank = torch.arange(len(order), device=order.device) - starts[group]
+        stride = (self.sizes // STEP_ROWS).clamp(min=1)
+        rest = ((self.sizes - LARGEST_ROWS).clamp(min=1) + stride - 1) // stride
+        share = (self.sizes - LARGEST_ROWS) / rest
+        counts_itself = (self.sizes <= STEP_ROWS)[group] | (rank < LARGEST_ROWS)
+        kept = counts_itself | ((rank - LARGEST_ROWS) % stride[group] == 0)
+        chosen, group = order[kept], group[kept]
+        weights = self.weights[chosen] * torch.where(counts_itself[kept], 1.0, share[group]).unsqueeze(1)
+        return self.rows[chosen], weights, group, size[order[starts]]
+
+
+def read_rows(
+    weight: Tensor, sensitivity: Sensitivity, groups: Sequence[GroupLike], choice: ChoiceLike
+) -> Iterator[Tensor]:
+    """Per group (rows of the group, D): the vectors that its rows read under a choice, all rows exactly."""
+    for together in _batches(groups):
+        stored = GroupRows(weight, sensitivity, together)
+        (_, read), *_ = stored.read([choice])
+        yield from torch.split(read, stored.sizes.tolist())
+
+
+def _batches(groups: Sequence[GroupLike]) -> Iterator[list[GroupLike]]:
+    """Groups in turn, as many together as have `TOGETHER` rows."""
+    batch: list[GroupLike] = []
+    size = 0
+    for group in groups:
+        rows = group.stop - group.start
+        if batch and size + rows > TOGETHER:
+            yield batch
+            batch, size = [], 0
+        batch.append(group)
+        size += rows
+    if batch:
+        yield batch
+
+
+def _sums(values: Tensor, owner: Tensor, count: int) -> Tensor:
+    """values (N, D) -> (count, D): the sum of those of every owner (N,)."""
+    return values.new_zeros(count, values.shape[1]).index_add_(0, owner, values)
+
+
+def _quantized(values: Tensor, step: Tensor, grid: Grid) -> Tensor:
+    codes = values / step
+    if grid.shift:
+        codes = codes.sub_(grid.shift)
+    codes = codes.round_().clamp_(grid.lowest, grid.highest)
+    if grid.shift:
+        codes = codes.add_(grid.shift)
+    return codes.mul_(step)
+
+
+def _grid(precision: str) -> Grid:
+    bits = BITS[precision]
+    return Grid(bits, mid_rise=bits <= 2)
