@@ -9,11 +9,12 @@ Departs from the paper, which begins with all chunks: the pool has its final siz
 filled by the ids that come first, so that the peak is never the dense table's, and chunks grow from small
 random weights; rounds come every 10 steps for the first 100 and every `interval` steps after, as TorchRec's
 ITEP does with other numbers. Fields share one pool. Exported, every field carries a bitmap of its chunks.
+Where ids are hashed without a vocabulary, only those that were met have pointers and utilities, so that there
+may be far more hashed rows than ids (the paper's large space of virtual addresses).
 """
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -63,6 +64,8 @@ class Fiited(Method):
 
     def table(self, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer) -> "FiitedTable":
         draws = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        # of a vocabulary all rows are met, and need no numbers of entries
+        virtual = not all(field.ranked for field in spec.stats.fields)
         store = ChunkStore(
             spec.stats.rows,
             self._chunks(spec),
@@ -71,6 +74,7 @@ class Fiited(Method):
             optimizer,
             spec.initial_std,
             draws,
+            virtual=virtual,
         )
         return FiitedTable(self, spec, store)
 
@@ -103,12 +107,14 @@ class Fiited(Method):
 class FiitedTable(Table):
     """Reads and trains the store; what the best epoch is remembered by are pointers and pool."""
 
+    entry: Tensor | None
     pointers: Tensor
     weight: Tensor
 
     def __init__(self, method: Fiited, spec: TableSpec, store: ChunkStore) -> None:
         super().__init__(spec)
         self.method, self.store = method, store
+        self.register_buffer("entry", store.entry)
         self.register_buffer("pointers", store.pointers)
         self.register_buffer("weight", store.pool)
         for name in ("utility", "free"):
@@ -121,16 +127,31 @@ class FiitedTable(Table):
         """Moved with the module, the store must hold the moved tensors."""
         super()._apply(*arguments, **options)  # type: ignore[no-untyped-call]
         self.store.pool = self.weight
-        for name in ("pointers", "utility", "free"):
+        for name in ("entry", "pointers", "utility", "free"):
             setattr(self.store, name, getattr(self, name))
         self.store.state = {name: getattr(self, f"state_{name}") for name in self.store.state}
         return self
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Entries that came after what is loaded are dropped."""
+        kept = state_dict.get(f"{prefix}pointers", self.pointers)
+        if self.entry is not None and len(kept) != len(self.pointers):
+            self.store.keep_entries(len(kept))
+            self._follow()
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+        if self.entry is not None:
+            self.store.entry_count = int((self.entry >= 0).sum())
+
+    def _follow(self) -> None:
+        """The store makes its entries anew when they grow."""
+        self.pointers, self.utility = self.store.pointers, self.store.utility
+
     def values(self, lookup: Lookup) -> Tensor:
-        rows, repeats = dedupe(lookup.rows, len(self.pointers))
+        rows, repeats = dedupe(lookup.rows, self.spec.stats.rows)
         training = torch.is_grad_enabled()
         if training:
             self.store.admit(rows)
+            self._follow()
         values = self.store.look_up(rows)
         if training:
             values.requires_grad_()
@@ -146,6 +167,7 @@ class FiitedTable(Table):
         self._pending = None
         if values.grad is not None:
             self.store.step(rows, values.grad, learning_rate)
+            self._follow()
 
     def after_step(self, step: int) -> None:
         interval = EARLY_INTERVAL if step <= EARLY_STEPS else self.method.interval
@@ -153,15 +175,13 @@ class FiitedTable(Table):
             self.store.rebalance(self.method.decay, self.method.margin)
 
     def plan(self) -> Plan:
-        return self.method.plan(self.spec, [int(marks.sum()) for marks in self._marks()])
+        fields = range(len(self.spec.stats.fields))
+        return self.method.plan(self.spec, [int((self._pointers_of(field) >= 0).sum()) for field in fields])
 
     def pack(self) -> Packed:
-        marks = self._marks()
-        firsts = (*self.spec.stats.first_rows, self.spec.stats.rows)
-
         def rows_of(field: int, segment: Segment) -> SegmentRows:
-            pointers = self.pointers[firsts[field] : firsts[field + 1]].flatten()
-            held = marks[field].flatten()
+            pointers = self._pointers_of(field).flatten()
+            held = pointers >= 0
             values = self.weight[pointers[held].long()]
             if self.method.bits == 16:
                 values = values.half().float()
@@ -169,11 +189,10 @@ class FiitedTable(Table):
 
         return pack(self.plan(), rows_of)
 
-    def _marks(self) -> list[Tensor]:
-        """Per field (rows, chunks) bool: what is in the pool."""
-        firsts = (*self.spec.stats.first_rows, self.spec.stats.rows)
-        held = self.pointers >= 0
-        return [held[first:end] for first, end in pairwise(firsts)]
+    def _pointers_of(self, field: int) -> Tensor:
+        """(rows of the field, chunks) int32: places in the pool, negative where a chunk has none."""
+        first, rows = self.spec.stats.first_rows[field], self.spec.stats.fields[field].rows
+        return self.store.pointers_of(torch.arange(first, first + rows, device=self.pointers.device))
 
     @property
     def training_bytes(self) -> int:

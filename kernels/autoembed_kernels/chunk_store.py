@@ -14,6 +14,13 @@ decay comes once a round, as in TorchRec's ITEP; the margin keeps chunks near th
 every round. The pool has its final size from the start and is empty: who comes first takes a place. Departs
 from what is told of the paper: a chunk that gets a place starts from N(0, std^2) with optimizer state zero.
 From weights of zero two chunks that are multiplied with one another would never get a gradient.
+
+Virtual ids are a space of addresses that may be far larger than what is ever looked up. An id gets an entry,
+its pointers and utility, when it is first admitted or trained; before, it costs 4 bytes, an entry's number:
+
+    bytes = 8 k V                 V ids that all have their entries, id v the entry v
+            4 V + 8 k E           V virtual ids, E of them met; E is up to 1/8 ahead of what is met
+            + what the pool, its optimizer state and the stack of free places take
 """
 
 import torch
@@ -22,12 +29,16 @@ from torch import Tensor
 from autoembed_kernels.row_update import RowOptimizer, row_update
 
 ABSENT = -1
+GROWTH = 8  # entries grow by one part of so many
 _SAMPLES = 1 << 16  # utilities that the threshold is read from
 
 
 class ChunkStore:
-    """ids x chunks pointers (V, k) int32 and utilities (V, k) float32; pool (P, z) float32 with its optimizer
+    """Entries' pointers (E, k) int32 and utilities (E, k) float32; pool (P, z) float32 with its optimizer
     state; the stack `free` (P,) int32 of which the first `free_count` are unused places.
+
+    Of virtual ids `entry` (V,) int32 is the number of an id's entry or ABSENT, and `entry_count` of E are
+    taken, in the order in which ids came: an entry never changes its id. Of others `entry` is None and E = V.
     """
 
     def __init__(
@@ -39,6 +50,8 @@ class ChunkStore:
         optimizer: RowOptimizer,
         std: float,
         generator: torch.Generator,
+        *,
+        virtual: bool = False,
     ) -> None:
         """`dim` is that of the whole vector, `generator` one of the CPU that the store draws from while it
         lives. Raises ValueError where `dim` is no multiple of `chunks`.
@@ -47,8 +60,10 @@ class ChunkStore:
             raise ValueError(f"dimension {dim} cannot be cut into {chunks} chunks alike")
         if not 0 < places < 2**31:
             raise ValueError(f"the pool needs 1 to {2**31 - 1} places, got {places}")
-        self.pointers = torch.full((ids, chunks), ABSENT, dtype=torch.int32)
-        self.utility = torch.zeros(ids, chunks)
+        self.entry = torch.full((ids,), ABSENT, dtype=torch.int32) if virtual else None
+        self.entry_count = 0 if virtual else ids
+        self.pointers = torch.full((self.entry_count, chunks), ABSENT, dtype=torch.int32)
+        self.utility = torch.zeros(self.entry_count, chunks)
         self.pool = torch.randn(places, dim // chunks, generator=generator) * std
         self.optimizer, self.std, self.generator = optimizer, std, generator
         self.state = optimizer.state(self.pool)
@@ -59,11 +74,46 @@ class ChunkStore:
     def nbytes(self) -> int:
         """Bytes of everything that is held between steps."""
         held = (self.pointers, self.utility, self.pool, self.free, *self.state.values())
-        return sum(tensor.nbytes for tensor in held)
+        entries = 0 if self.entry is None else self.entry.nbytes
+        return entries + sum(tensor.nbytes for tensor in held)
+
+    def pointers_of(self, rows: Tensor) -> Tensor:
+        """rows (N,) -> (N, k) int32: places in the pool, ABSENT where a chunk has none."""
+        if self.entry is None:
+            return self.pointers.index_select(0, rows)
+        entries = self.entry.index_select(0, rows)
+        if not self.entry_count:
+            return self.pointers.new_full((len(rows), self.pointers.shape[1]), ABSENT)
+        pointers = self.pointers.index_select(0, entries.clamp(min=0))
+        return pointers.masked_fill_((entries < 0).unsqueeze(1), ABSENT)
+
+    def keep_entries(self, count: int) -> None:
+        """Make room for `count` entries, or drop those behind them; ids keep the entries that are left."""
+        for name, fill in (("pointers", ABSENT), ("utility", 0)):
+            held = getattr(self, name)
+            resized = held.new_full((count, held.shape[1]), fill)
+            kept = min(count, len(held))
+            resized[:kept] = held[:kept]
+            setattr(self, name, resized)
+
+    def _entries(self, rows: Tensor) -> Tensor:
+        """rows (U,) distinct -> their entries (U,); ids without one get the next, in order."""
+        if self.entry is None:
+            return rows
+        entries = self.entry.index_select(0, rows)
+        new = (entries < 0).nonzero().squeeze(1)
+        if len(new):
+            needed = self.entry_count + len(new)
+            if needed > len(self.pointers):
+                self.keep_entries(min(max(needed, needed + needed // GROWTH), len(self.entry)))
+            entries[new] = torch.arange(self.entry_count, needed, dtype=entries.dtype, device=entries.device)
+            self.entry.index_copy_(0, rows, entries)
+            self.entry_count = needed
+        return entries
 
     def look_up(self, rows: Tensor) -> Tensor:
         """rows (N,) -> vectors (N, D), chunks that are not in the pool zero."""
-        pointers = self.pointers.index_select(0, rows).flatten()  # (N k,)
+        pointers = self.pointers_of(rows).flatten()  # (N k,)
         values = self.pool.index_select(0, pointers.clamp(min=0))  # (N k, z)
         values.mul_((pointers >= 0).unsqueeze(1))
         return values.view(len(rows), -1)
@@ -72,9 +122,10 @@ class ChunkStore:
         """rows (U,) distinct, gradient (U, D) summed over each row's look-ups: train what is in the pool, and
         add to the utility of all, in the pool or not.
         """
-        pointers = self.pointers.index_select(0, rows)  # (U, k)
+        entries = self._entries(rows)
+        pointers = self.pointers.index_select(0, entries)  # (U, k)
         by_chunk = gradient.view(*pointers.shape, -1)
-        self.utility.index_add_(0, rows, by_chunk.norm(dim=2))
+        self.utility.index_add_(0, entries, by_chunk.norm(dim=2))
         pointers, by_chunk = pointers.flatten(), by_chunk.flatten(0, 1)
         present = (pointers >= 0).nonzero().squeeze(1)
         row_update(
@@ -92,10 +143,11 @@ class ChunkStore:
         """
         if not self.free_count:
             return
-        pointers = self.pointers.index_select(0, rows)  # (U, k)
+        entries = self._entries(rows).long()
+        pointers = self.pointers.index_select(0, entries)  # (U, k)
         come = (pointers < 0).flatten().nonzero().squeeze(1)[: self.free_count]
         pointers.view(-1)[come] = self._take(len(come))
-        self.pointers.index_copy_(0, rows, pointers)
+        self.pointers.index_copy_(0, entries, pointers)
 
     def _take(self, count: int) -> Tensor:
         """Places (count,) off the stack; what is free holds fresh weights and a state of zero."""
@@ -115,7 +167,8 @@ class ChunkStore:
         """One round; returns how many chunks left the pool and how many came in."""
         self.utility *= decay
         threshold = self._threshold()
-        pointers, utility = self.pointers.view(-1), self.utility.view(-1)
+        pointers = self.pointers[: self.entry_count].view(-1)
+        utility = self.utility[: self.entry_count].view(-1)
         leave = ((pointers >= 0) & (utility < (1 - margin) * threshold)).nonzero().squeeze(1)
         self._give_back(pointers[leave])
         pointers[leave] = ABSENT
@@ -129,7 +182,7 @@ class ChunkStore:
 
     def _threshold(self) -> float:
         """The utility above which about as many chunks lie as the pool has places."""
-        utility = self.utility.view(-1)
+        utility = self.utility[: self.entry_count].view(-1)
         if len(self.pool) >= len(utility):
             return 0.0
         sample = utility

@@ -19,32 +19,38 @@ def check_places(store: ChunkStore) -> None:
     st.integers(1, 20),
     st.sampled_from(OPTIMIZERS),
     st.integers(0, 2**32),
+    st.booleans(),
 )
 @settings(deadline=None, max_examples=40)
 def test_steps_and_rounds_do_what_a_dictionary_of_chunks_does(
-    ids: int, chunks: int, places: int, name: str, seed: int
+    ids: int, chunks: int, places: int, name: str, seed: int, virtual: bool
 ) -> None:
     """The reference keeps every chunk that is present in a dictionary, with a state of its own."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = RowOptimizer(name)
-    store = ChunkStore(ids, chunks, 2 * chunks, places, optimizer, 0.5, generator)
+    store = ChunkStore(ids, chunks, 2 * chunks, places, optimizer, 0.5, generator, virtual=virtual)
+    everything = torch.arange(ids)
+
+    def pointers() -> torch.Tensor:
+        return store.pointers_of(everything)
+
     utility = torch.zeros(ids, chunks)
     held: dict[tuple[int, int], tuple[torch.Tensor, dict[str, torch.Tensor]]] = {}
 
     def newcomers() -> None:
         """What came since the last call starts from the store's weights, whatever they are."""
-        for row, chunk in (store.pointers != ABSENT).nonzero().tolist():
+        for row, chunk in (pointers() != ABSENT).nonzero().tolist():
             if (row, chunk) not in held:
-                weight = store.pool[store.pointers[row, chunk].long()].clone().unsqueeze(0)
+                weight = store.pool[pointers()[row, chunk].long()].clone().unsqueeze(0)
                 assert weight.abs().sum() > 0
                 held[row, chunk] = weight, optimizer.state(weight)
 
     for _ in range(6):
         rows = torch.randperm(ids, generator=generator)[:5]
-        free, before = store.free_count, (store.pointers != ABSENT).sum()
-        absent = int((store.pointers[rows] == ABSENT).sum())
+        free, before = store.free_count, (pointers() != ABSENT).sum()
+        absent = int((pointers()[rows] == ABSENT).sum())
         store.admit(rows)
-        assert (store.pointers != ABSENT).sum() - before == min(free, absent)
+        assert (pointers() != ABSENT).sum() - before == min(free, absent)
         newcomers()
         gradient = torch.randn(len(rows), 2 * chunks, generator=generator)
         store.step(rows, gradient, 0.1)
@@ -55,22 +61,23 @@ def test_steps_and_rounds_do_what_a_dictionary_of_chunks_does(
                 if (row, chunk) in held:
                     weight, state = held[row, chunk]
                     reference(optimizer, weight, state, torch.tensor([0]), part, 0.1)
-        present = store.pointers != ABSENT
+        present = pointers() != ABSENT
         left, came = store.rebalance(0.9, 0.1)
         utility *= 0.9
         check_places(store)
-        now = store.pointers != ABSENT
+        now = pointers() != ABSENT
         assert left == int((present & ~now).sum()) and came == int((now & ~present).sum())
         for row, chunk in (~now).nonzero().tolist():
             held.pop((row, chunk), None)
         newcomers()
-        torch.testing.assert_close(store.utility, utility)
+        entries = everything if store.entry is None else store.entry.long()
+        met = entries >= 0
+        torch.testing.assert_close(store.utility[entries[met]], utility[met])
+        assert not utility[~met].any()
         expected = torch.zeros(ids, chunks, 2)
         for (row, chunk), (weight, _) in held.items():
             expected[row, chunk] = weight[0]
-        torch.testing.assert_close(
-            store.look_up(torch.arange(ids)), expected.flatten(1), rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(store.look_up(everything), expected.flatten(1), rtol=1e-4, atol=1e-5)
 
 
 def test_the_pool_goes_to_the_chunks_of_larger_gradients_and_follows_them() -> None:
@@ -104,6 +111,46 @@ def test_what_is_held_is_less_than_the_dense_table_and_its_state() -> None:
     store = ChunkStore(1000, 2, 16, 200, RowOptimizer("adam"), 0.01, torch.Generator())
     # pointers and utilities 8 bytes a chunk; 8 values with two moments, a touch count and a free place
     assert store.nbytes == 2000 * 8 + 200 * (8 * 12 + 4 + 4) < 1000 * 16 * 12
+
+
+def test_virtual_ids_cost_four_bytes_until_they_are_met() -> None:
+    store = ChunkStore(100_000, 4, 16, 50, RowOptimizer("sgd"), 0.01, torch.Generator(), virtual=True)
+    empty = 4 * 100_000 + 50 * (4 * 4 + 4)
+    assert store.nbytes == empty
+    assert not store.look_up(torch.tensor([0, 99_999])).any() and store.nbytes == empty
+    generator = torch.Generator().manual_seed(0)
+    met = torch.randperm(100_000, generator=generator)[:3000]
+    for rows in met.split(97):
+        store.admit(rows)
+        store.step(rows, torch.ones(len(rows), 16), 0.1)
+        store.rebalance(0.98, 0.1)
+    assert store.entry_count == 3000
+    # the room that is ahead of them is at most an eighth
+    assert empty + 3000 * 8 * 4 <= store.nbytes <= empty + 3000 * 8 * 4 * 9 / 8
+    check_places(store)
+
+
+@given(st.integers(1, 30), st.integers(1, 40), st.integers(0, 2**32))
+@settings(deadline=None, max_examples=30)
+def test_virtual_ids_train_as_others_do(ids: int, places: int, seed: int) -> None:
+    stores = [
+        ChunkStore(
+            *(ids, 2, 4, places, RowOptimizer("adagrad"), 0.5, torch.Generator().manual_seed(seed)),
+            virtual=virtual,
+        )
+        for virtual in (False, True)
+    ]
+    generator = torch.Generator().manual_seed(seed + 1)
+    for _ in range(5):
+        rows = torch.randperm(ids, generator=generator)[:6]
+        gradient = torch.randn(len(rows), 4, generator=generator)
+        found = []
+        for store in stores:
+            store.admit(rows)
+            store.step(rows, gradient, 0.1)
+            moved = store.rebalance(0.9, 0.1)
+            found.append((*moved, store.pointers_of(torch.arange(ids)).ge(0)))
+        assert found[0][:2] == found[1][:2] and torch.equal(found[0][2], found[1][2])
 
 
 def test_sizes_that_make_no_store_are_refused() -> None:

@@ -4,11 +4,19 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
+from autoembed.data.batch import Batch
 from autoembed.methods import make_method
+from autoembed.methods.base import Table, TableSpec
 from autoembed.models import ModelConfig
 from autoembed.plan import PROFILES
+from autoembed.stats import FieldStats, Stats
 from autoembed.training import Trained, TrainingConfig, train
+from autoembed_kernels.row_update import RowOptimizer
 
+COUNTS = np.array([2, 0, 5, 1, 0, 0, 9, 3])
 DRIFT = Path(__file__).parents[2] / "studies" / "fiited" / "drift.py"
 
 
@@ -28,3 +36,51 @@ def test_hot_ids_that_change_are_followed_where_a_plan_of_the_first_half_is_lost
     assert moving.bytes.total <= static.bytes.total
     # .76 and .51 with this seed; the cut has hardly a row for what is hot at the end
     assert moving.test.auc > static.test.auc + 0.15
+
+
+def hashed_table(keep: float = 0.5) -> Table:
+    """Of one field of hashed rows."""
+    stats = Stats((FieldStats("user", COUNTS, ranked=False),))
+    spec = TableSpec(stats, 4, PROFILES["packed"], initial_std=0.1)
+    method = make_method("fiited", {"keep": keep, "chunks": 2})
+    return method.table(spec, torch.Generator().manual_seed(1), RowOptimizer("adagrad"))
+
+
+def reading(*rows: int) -> Batch:
+    size = len(rows)
+    return Batch(torch.zeros(size), torch.zeros(size, 0), torch.tensor(rows).unsqueeze(1), {})
+
+
+def step(table: Table, *rows: int) -> None:
+    table(reading(*rows)).square().sum().backward()
+    table.update(0.1)
+
+
+def test_only_hashed_rows_that_were_met_take_pointers_and_utilities() -> None:
+    table = hashed_table()
+    places = 8  # of 2 values with a sum of squares each, and a place on the stack
+    empty = 8 * 4 + places * (2 * 4 * 2 + 4)
+    assert table.training_bytes == empty
+    with torch.no_grad():
+        table(reading(1, 5, 7))
+    assert table.training_bytes == empty, "serving meets nobody"
+    step(table, 6, 2, 6)
+    assert table.training_bytes == empty + 2 * 2 * 8
+    with torch.no_grad():
+        assert table(reading(2, 6)).ne(0).all() and not table(reading(0, 5)).any()
+
+
+def test_the_remembered_epoch_is_read_again_after_more_rows_were_met() -> None:
+    table = hashed_table()
+    step(table, 6, 2)
+    remembered = {name: value.clone() for name, value in table.state_dict().items()}
+    with torch.no_grad():
+        before = table(reading(*range(8)))
+    for _ in range(3):
+        step(table, 3, 7, 0, 6)
+    with torch.no_grad():
+        assert not torch.equal(table(reading(*range(8))), before)
+    table.load_state_dict(remembered)
+    with torch.no_grad():
+        assert torch.equal(table(reading(*range(8))), before)
+    assert table.plan() == table.pack().plan
