@@ -1,8 +1,10 @@
 """The trainable embedding collection: one flat array for all fields, sparse optimizer steps.
 
 Rows of all fields lie behind one another (`Stats.first_rows`). A step touches only the rows that the
-batch looks up: the forward pass gathers each distinct row once as a leaf, autograd sums the gradient of
-its duplicates, and `RowStore.update` moves these rows and their optimizer state alone.
+batch looks up: the forward pass makes what it reads a leaf, and `RowStore.update` moves these rows and their
+optimizer state alone. `RowStore.gather` reads each distinct row once, for methods that change its vector or
+need its gradient; autograd sums the gradient of repeats. `RowStore.look_up` reads the vectors as they are,
+and the update finds and sums the repeats itself, in one pass.
 """
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from autoembed.lookup import Lookup as Lookup
 from autoembed.lookup import look_up as look_up
 from autoembed_kernels.dedupe import Repeats, dedupe, take_rows
+from autoembed_kernels.repeated_update import repeated_row_update
 from autoembed_kernels.row_update import RowOptimizer, row_update
 
 
@@ -29,7 +32,15 @@ class RowStore(nn.Module):
         self.register_buffer("weight", weight)
         for name, state in optimizer.state(weight).items():
             self.register_buffer(name, state, persistent=False)
-        self._pending: tuple[Tensor, Tensor] | None = None
+        self._pending: tuple[Tensor, Tensor, bool] | None = None
+
+    def look_up(self, rows: Tensor) -> Tensor:
+        """Rows (N,), which may repeat -> their weights (N, D), a leaf while gradients are recorded."""
+        values = take_rows(self.weight, rows)
+        if torch.is_grad_enabled():
+            values.requires_grad_()
+            self._pending = (rows, values, True)
+        return values
 
     def gather(self, rows: Tensor) -> tuple[Tensor, Tensor, Repeats]:
         """Looked-up rows (N,) -> distinct rows (U,), their weights (U, D), and who repeats them.
@@ -41,19 +52,20 @@ class RowStore(nn.Module):
         values = take_rows(self.weight, unique)
         if torch.is_grad_enabled():
             values.requires_grad_()
-            self._pending = (unique, values)
+            self._pending = (unique, values, False)
         return unique, values, repeats
 
     def update(self, learning_rate: float) -> None:
-        """One optimizer step on the rows gathered last; nothing where no gradient came."""
+        """One optimizer step on the rows read last; nothing where no gradient came."""
         if self._pending is None:
             return
-        rows, values = self._pending
+        rows, values, repeated = self._pending
         self._pending = None
         if values.grad is None:
             return
         state = {name: getattr(self, name) for name in self.optimizer.state_names}
-        row_update(self.optimizer, self.weight, state, rows, values.grad, learning_rate)
+        step = repeated_row_update if repeated else row_update
+        step(self.optimizer, self.weight, state, rows, values.grad, learning_rate)
 
     @property
     def nbytes(self) -> int:

@@ -90,11 +90,31 @@ def test_a_step_moves_the_rows_looked_up_and_no_other(name: str) -> None:
     assert moved.tolist() == rows.tolist() == [2, 7]
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_looking_up_trains_as_gathering_and_repeating_does(name: str) -> None:
+    read = torch.tensor([7, 2, 7, 0, 7])
+    factors = torch.randn(5, 3, generator=torch.Generator().manual_seed(2))
+    stores = [RowStore(_weight(), RowOptimizer(name, l2=0.1)) for _ in range(2)]
+    for _ in range(3):
+        looked_up = stores[0].look_up(read)
+        _, weights, repeats = stores[1].gather(read)
+        repeated = repeat(weights, repeats)
+        assert torch.equal(looked_up, repeated)
+        for vectors in (looked_up, repeated):
+            (vectors.square() * factors).sum().backward()
+        for store in stores:
+            store.update(0.1)
+    torch.testing.assert_close(stores[0].weight, stores[1].weight)
+    for name in stores[0].optimizer.state_names:
+        torch.testing.assert_close(stores[0].get_buffer(name), stores[1].get_buffer(name))
+
+
 def test_reading_without_gradients_leaves_nothing_to_update() -> None:
     store = RowStore(_weight(), RowOptimizer("adam"))
     before = store.weight.clone()
     with torch.no_grad():
         store.gather(torch.tensor([1, 2]))
+        store.look_up(torch.tensor([1, 2]))
     store.update(0.1)
     assert torch.equal(store.weight, before)
 

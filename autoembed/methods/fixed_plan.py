@@ -62,7 +62,10 @@ class FixedPlanTable(Table):
         self.precision.tabulate(len(self.rows.weight))
 
     def values(self, lookup: Lookup) -> Tensor:
-        unique, weights, inverse = self.rows.gather(self.address(lookup.rows))
+        rows = self.address(lookup.rows)
+        if self.precision.is_float32 and self.address.zero_row is None and not self.has_prefixes:
+            return self.rows.look_up(rows)
+        unique, weights, inverse = self.rows.gather(rows)
         return repeat(self._as_stored(unique, weights), inverse)
 
     def _as_stored(self, rows: Tensor, weights: Tensor) -> Tensor:

@@ -23,7 +23,6 @@ from autoembed.methods.base import Choice, Method, Table, TableSpec, knob, unrea
 from autoembed.methods.low_rows import LowRows
 from autoembed.packed import Packed, SegmentRows, pack
 from autoembed.plan import FieldPlan, Plan, Segment, own, plan_bytes
-from autoembed_kernels.dedupe import repeat
 from autoembed_kernels.low_row_update import row_steps, to_codes
 from autoembed_kernels.row_update import RowOptimizer
 
@@ -90,7 +89,7 @@ class LowPrecisionTable(Table):
         self.rows = LowRows(weight, optimizer, seed if method.rounding == "stochastic" else None, steps)
 
     def values(self, lookup: Lookup) -> Tensor:
-        return repeat(*self.rows.gather(lookup.rows))
+        return self.rows.look_up(lookup.rows)
 
     def update(self, learning_rate: float) -> None:
         self.rows.update(learning_rate)

@@ -7,8 +7,8 @@ precision, and FBGEMM's bias of 128 steps, too.
 import torch
 from torch import Tensor, nn
 
-from autoembed_kernels.dedupe import Repeats, dedupe
-from autoembed_kernels.low_row_update import low_row_update, low_row_values
+from autoembed_kernels.low_row_update import low_row_values
+from autoembed_kernels.repeated_update import repeated_low_row_update
 from autoembed_kernels.row_update import RowOptimizer
 
 
@@ -39,17 +39,16 @@ class LowRows(nn.Module):
             self.register_buffer(name, state.contiguous(), persistent=False)
         self._pending: tuple[Tensor, Tensor] | None = None
 
-    def gather(self, rows: Tensor) -> tuple[Tensor, Repeats]:
-        """Looked-up rows (N,) -> the float32 values (U, D) of the distinct ones, and who repeats them.
+    def look_up(self, rows: Tensor) -> Tensor:
+        """Looked-up rows (N,), which may repeat -> their float32 values (N, D).
 
         While gradients are recorded the values are a leaf, and `update` will use its gradient.
         """
-        unique, repeats = dedupe(rows, len(self.weight))
-        values = self.read(unique)
+        values = self.read(rows)
         if torch.is_grad_enabled():
             values.requires_grad_()
-            self._pending = (unique, values)
-        return values, repeats
+            self._pending = (rows, values)
+        return values
 
     def read(self, rows: Tensor) -> Tensor:
         """The values (N, D) float32 of rows (N,)."""
@@ -57,7 +56,7 @@ class LowRows(nn.Module):
 
     @torch.no_grad()
     def update(self, learning_rate: float) -> None:
-        """One optimizer step on the rows gathered last; nothing where no gradient came."""
+        """One optimizer step on the rows looked up last; nothing where no gradient came."""
         if self._pending is None:
             return
         rows, values = self._pending
@@ -67,7 +66,7 @@ class LowRows(nn.Module):
         state = {name: getattr(self, name) for name in self.optimizer.state_names}
         chance = None if self.seed is None else (self.seed, self.updates)
         stored = (self.weight, self.steps, state)
-        low_row_update(self.optimizer, *stored, rows, values.detach(), values.grad, learning_rate, chance)
+        repeated_low_row_update(self.optimizer, *stored, rows, values.grad, learning_rate, chance)
         self.updates += 1
 
     @property

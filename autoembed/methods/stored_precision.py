@@ -86,9 +86,14 @@ class StoredPrecision(nn.Module):
         rounded = self.steps.detach().abs().bfloat16().float().clamp(min=2.0**-14)
         return self.steps.abs() + (rounded - self.steps.detach().abs())
 
+    @property
+    def is_float32(self) -> bool:
+        """Whether rows are stored as they are."""
+        return self.kinds in ((), ("fp32",))
+
     def forward(self, rows: Tensor, weights: Tensor) -> Tensor:
         """rows (U,) of the store, weights (U, D) -> (U, D) as stored."""
-        if self.kinds in ((), ("fp32",)):
+        if self.is_float32:
             return weights
         segment = self.segment_of(rows)
         kind = self.kind[segment].unsqueeze(1)

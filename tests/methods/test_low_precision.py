@@ -8,7 +8,8 @@ from autoembed.methods.low_rows import LowRows
 from autoembed.packed import PackedTable
 from autoembed.plan import PROFILES, plan_bytes
 from autoembed_kernels.low_row_update import row_steps, write_low_rows
-from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, row_update
+from autoembed_kernels.repeated_update import repeated_row_update
+from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 FORMATS = pytest.mark.parametrize("format", list(DTYPES))
@@ -28,7 +29,7 @@ def test_small_steps_stall_with_nearest_rounding_and_arrive_with_stochastic(form
     for rounding, seed in (("stochastic", 11), ("nearest", None)):
         rows = LowRows(torch.ones(64, 8, dtype=DTYPES[format]), RowOptimizer("sgd"), seed)
         for _ in range(200):
-            values, _ = rows.gather(torch.arange(64))
+            values = rows.look_up(torch.arange(64))
             values.sum().backward()
             rows.update(1e-4)
         moved[rounding] = 1 - rows.weight.float().mean().item()
@@ -48,7 +49,7 @@ def test_a_step_is_the_float32_step_rounded_to_a_neighbour(format: str, optimize
     assert made.rows._pending is not None
     rows, values = made.rows._pending
     assert values.grad is not None
-    row_update(RowOptimizer(optimizer), exact, state, rows, values.grad.clone(), 0.01)
+    repeated_row_update(RowOptimizer(optimizer), exact, state, rows, values.grad.clone(), 0.01)
     made.update(0.01)
     nearest = exact.to(DTYPES[format]).float()
     # a neighbour is less than a spacing away, at most twice what the nearest value's exponent says
@@ -92,7 +93,7 @@ def test_the_same_seed_rounds_alike_and_another_seed_does_not() -> None:
     for seed in (1, 1, 2):
         rows = LowRows(torch.full((16, 8), 0.5, dtype=torch.float16), RowOptimizer("sgd"), seed)
         for _ in range(3):
-            values, _ = rows.gather(torch.arange(16))
+            values = rows.look_up(torch.arange(16))
             values.sum().backward()
             rows.update(1e-4)
         weights.append(rows.weight.clone())
@@ -157,7 +158,7 @@ def test_small_steps_stall_in_eight_bits_too_unless_rounded_by_chance() -> None:
         assert (made.rows.weight[:, 0] == 127).all()
         before = made.rows.read(rows)
         for _ in range(200):
-            values, _ = made.rows.gather(rows)
+            values = made.rows.look_up(rows)
             values[:, 1:].sum().backward()
             made.rows.update(1e-4)
         moved[rounding] = (before - made.rows.read(rows))[:, 1:].mean().item()
