@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from autoembed.joint.sensitivity import Sensitivity
-from autoembed.joint.stored_values import ChoiceLike, GroupLike, read_rows
+from autoembed.joint.stored_values import ChoiceLike, GroupLike, read_plans
 from autoembed.joint.swaps import HeldOut
 
 POOR = 0.8
@@ -45,10 +45,8 @@ def check_additivity(
     """Measure `plans`, each (G,) choice numbers, on held-out examples; one evaluation per plan."""
     numbers = torch.arange(len(groups))
     predicted = [float(prices[numbers, plan].sum()) for plan in plans]
-    measured = [
-        held.table(planned_rows(held.weight, sensitivity, groups, [choices[c] for c in plan.tolist()]))
-        for plan in plans
-    ]
+    read = read_plans(held.weight, sensitivity, groups, choices, torch.stack(list(plans)), held.rows)
+    measured = [held.table(vectors) for vectors in read]
     return Additivity(tuple(predicted), tuple(measured), spearman(predicted, measured))
 
 
@@ -78,21 +76,6 @@ def cheapest_plan(prices: Tensor, sizes: Tensor, budget: float) -> Tensor:
         else:
             high = middle
     return (prices + high * sizes).argmin(1)
-
-
-def planned_rows(
-    weight: Tensor, sensitivity: Sensitivity, groups: Sequence[GroupLike], plan: Sequence[ChoiceLike]
-) -> Tensor:
-    """(R, D): what look-ups read when every group is stored by its choice."""
-    rows = weight.clone()
-    members: dict[ChoiceLike, list[GroupLike]] = {}
-    for group, choice in zip(groups, plan, strict=True):
-        members.setdefault(choice, []).append(group)
-    for choice, alike in members.items():
-        for group, read in zip(alike, read_rows(weight, sensitivity, alike, choice), strict=True):
-            first = sensitivity.first_rows[group.field]
-            rows[first + group.start : first + group.stop] = read
-    return rows
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:

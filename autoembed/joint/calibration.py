@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from autoembed.joint.sensitivity import Sensitivity
-from autoembed.joint.stored_values import ChoiceLike, GroupLike, read_rows
+from autoembed.joint.stored_values import ChoiceLike, GroupLike, read_plans
 from autoembed.joint.swaps import HeldOut
 
 TRUSTED_EXAMPLES = 50.0  # so many examples count as much as the fit of the kind
@@ -84,9 +84,10 @@ def calibrate(
     kind_of = torch.tensor([names.index(kinds[c]) for c in chosen], dtype=torch.int64)
     increases = torch.zeros(len(groups), len(chosen), dtype=torch.float64)
     examples = torch.zeros(len(groups), len(chosen), dtype=torch.float64)
-    for place, c in enumerate(chosen):
-        read = read_rows(held.weight, sensitivity, groups, choices[c])
-        found = held.swaps(zip(groups, read, strict=True))
+    everywhere = torch.tensor(chosen, dtype=torch.int64).unsqueeze(1).expand(-1, len(groups))
+    read = read_plans(held.weight, sensitivity, groups, choices, everywhere, held.rows)
+    for place, vectors in enumerate(read):
+        found = held.swaps(groups, vectors)
         increases[:, place] = torch.tensor([swap.increase for swap in found])
         examples[:, place] = torch.tensor([float(swap.examples) for swap in found])
     priced = prices[:, chosen]

@@ -73,8 +73,9 @@ class GroupRows:
         self.field = fields[self.group]
         local = torch.cat(list(rows)).to(device)
         first = torch.tensor(sensitivity.first_rows, device=device)
-        self.values = weight[first[self.field] + local]  # (N, D)
-        self.second = sensitivity.second[first[self.field] + local]
+        self.global_rows = first[self.field] + local  # (N,)
+        self.values = weight[self.global_rows]  # (N, D)
+        self.second = sensitivity.second[self.global_rows]
         self.row_0 = weight[first[fields]]  # (G, D)
         means = _sums(self.second.sum(1, keepdim=True), self.group, len(groups)).squeeze(1)
         means = means / (self.sizes * weight.shape[1]).clamp(min=1)
@@ -85,19 +86,29 @@ class GroupRows:
         whole = torch.tensor([g.stop - g.start for g in groups], device=device) == self.sizes
         self.hashed_number = torch.where(whole[self.group], local, place)
 
-    def read(self, choices: Sequence[ChoiceLike]) -> Iterator[tuple[int, Tensor]]:
-        """Number of every choice, in the order that saves work, and what the rows read under it (N, D)."""
+    def read(
+        self, choices: Sequence[ChoiceLike], places: Tensor | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Number of every choice, in the order that saves work, and what the rows read under it (N, D).
+
+        `places` (n,): of these rows alone, (n, D).
+        """
+        group = self.group if places is None else self.group[places]
         members: dict[tuple[str, float], list[int]] = {}
         for number, choice in enumerate(choices):
             if choice.sharing == "zero":
-                yield number, self.row_0[self.group]
+                yield number, self.row_0[group]
             else:
                 members.setdefault((choice.sharing, choice.ratio), []).append(number)
         for numbers in members.values():
             alike = [choices[number] for number in numbers]
             shared = self.shared(alike[0])
+            if shared.owner is None:
+                yield from zip(numbers, shared.stored(alike, places), strict=True)
+                continue
+            owner = shared.owner if places is None else shared.owner[places]
             for number, stored in zip(numbers, shared.stored(alike), strict=True):
-                yield number, stored if shared.owner is None else stored[shared.owner]
+                yield number, stored[owner]
 
     def shared(self, choice: ChoiceLike) -> "SharedRows":
         """The rows that the choice's sharing leaves, before rounding."""
@@ -130,19 +141,23 @@ class SharedRows:
     sizes: Tensor
     owner: Tensor | None
 
-    def stored(self, choices: Sequence[ChoiceLike]) -> Iterator[Tensor]:
-        """Of every choice, the rows (m, D): a prefix in the choice's precision and zeros behind it."""
+    def stored(self, choices: Sequence[ChoiceLike], places: Tensor | None = None) -> Iterator[Tensor]:
+        """Of every choice, the rows (m, D), or those at `places`: a prefix in the choice's precision and
+        zeros behind it.
+        """
         steps = self.steps(choices)
+        rows = self.rows if places is None else self.rows[places]
+        group = self.group if places is None else self.group[places]
         for choice in choices:
-            values = self.rows
+            values = rows
             if choice.precision.startswith("int"):
-                step = steps[choice.precision, choice.dim][self.group].unsqueeze(1)
+                step = steps[choice.precision, choice.dim][group].unsqueeze(1)
                 values = _quantized(values, step, _grid(choice.precision))
             elif choice.precision != "fp32":
                 half = torch.float16 if choice.precision == "fp16" else torch.bfloat16
                 values = values.to(half).to(values.dtype)
             if choice.dim < values.shape[1]:
-                values = values.clone() if values is self.rows else values
+                values = values.clone() if values is rows else values
                 values[:, choice.dim :] = 0.0
             yield values
 
@@ -189,26 +204,45 @@ class SharedRows:
         return self.rows[chosen], weights, group, size[order[starts]]
 
 
-def read_rows(
-    weight: Tensor, sensitivity: Sensitivity, groups: Sequence[GroupLike], choice: ChoiceLike
-) -> Iterator[Tensor]:
-    """Per group (rows of the group, D): the vectors that its rows read under a choice, all rows exactly."""
-    for together in _batches(groups):
-        stored = GroupRows(weight, sensitivity, together)
-        (_, read), *_ = stored.read([choice])
-        yield from torch.split(read, stored.sizes.tolist())
+def read_plans(
+    weight: Tensor,
+    sensitivity: Sensitivity,
+    groups: Sequence[GroupLike],
+    choices: Sequence[ChoiceLike],
+    plans: Tensor,
+    rows: Tensor,
+) -> Tensor:
+    """(P, K, D): what some rows would read under plans, rows of no group as they are.
+
+    plans (P, G): the choice's number of every group; rows (K,): global rows, ascending. Groups are taken with
+    all their rows, a few groups at a time.
+    """
+    out = weight[rows].repeat(len(plans), 1, 1)
+    for numbers in _batches(groups):
+        stored = GroupRows(weight, sensitivity, [groups[number] for number in numbers])
+        where = torch.searchsorted(rows, stored.global_rows).clamp(max=max(len(rows) - 1, 0))
+        places = (rows[where] == stored.global_rows).nonzero().squeeze(1) if len(rows) else where[:0]
+        if not len(places):
+            continue
+        chosen = plans[:, numbers].to(weight.device)
+        used = torch.unique(chosen)
+        of_rows = chosen[:, stored.group[places]]  # (P, n)
+        for number, read in stored.read([choices[c] for c in used.tolist()], places):
+            plan, place = (of_rows == used[number]).nonzero(as_tuple=True)
+            out[plan, where[places[place]]] = read[place]
+    return out
 
 
-def _batches(groups: Sequence[GroupLike]) -> Iterator[list[GroupLike]]:
-    """Groups in turn, as many together as have `TOGETHER` rows."""
-    batch: list[GroupLike] = []
+def _batches(groups: Sequence[GroupLike]) -> Iterator[list[int]]:
+    """Numbers of the groups in turn, as many together as have `TOGETHER` rows."""
+    batch: list[int] = []
     size = 0
-    for group in groups:
+    for number, group in enumerate(groups):
         rows = group.stop - group.start
         if batch and size + rows > TOGETHER:
             yield batch
             batch, size = [], 0
-        batch.append(group)
+        batch.append(number)
         size += rows
     if batch:
         yield batch

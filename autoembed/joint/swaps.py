@@ -6,7 +6,7 @@ look it up, and only they run through the network again: one swap of every group
 one evaluation, whatever the number of groups.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +32,8 @@ class HeldOut:
     """Held-out examples under a model with frozen weights, ready for swaps.
 
     weight (R, D) are the vectors that look-ups read now. `batches` are kept, up to `max_examples` of them:
-    memory is that of their vectors, (examples, F, D) float32.
+    memory is that of their vectors, (examples, F, D) float32. rows (K,): the global rows that they look up,
+    each once, ascending; changes are given as what these rows would read.
     """
 
     def __init__(
@@ -49,16 +50,20 @@ class HeldOut:
         self._firsts = torch.tensor(first_rows, dtype=torch.int64, device=device)
         self._kept: list[Batch] = []
         parts = []
+        looked_up = []
         self.examples = 0
         for batch in batches:
             self._kept.append(batch := batch.to(device))
             lookup = look_up(batch, self._firsts)
             parts.append(lookup.pool(weight[lookup.rows]))
+            looked_up.append(lookup.rows)
             self.examples += len(batch)
             if self.examples >= max_examples:
                 break
         if not parts:
             raise ValueError("no held-out example to measure swaps on; give the data a valid split")
+        self.rows, places = torch.unique(torch.cat(looked_up), return_inverse=True)
+        self._places = torch.split(places, [len(rows) for rows in looked_up])  # by batch, into `rows`
         self.dense = torch.cat([batch.dense for batch in self._kept])
         self.vectors = torch.cat(parts)  # (N, F, D)
         logits = self._logits(self.dense, self.vectors)
@@ -66,10 +71,10 @@ class HeldOut:
         self.entropy = _cross_entropy(logits, self.targets)  # (N,)
         self._lookups: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
-    def swaps(self, changes: Iterable[tuple[GroupLike, Tensor]]) -> list[Measured]:
-        """Each change alone: the rows of a group read these vectors (rows of the group, D)."""
+    def swaps(self, groups: Sequence[GroupLike], vectors: Tensor) -> list[Measured]:
+        """Every group alone: its rows read those of `vectors` (K, D), the others what they read now."""
         found: list[Measured] = []
-        for together in self._gathered(changes):
+        for together in self._gathered(groups, vectors - self.weight[self.rows]):
             dense = torch.cat([self.dense[owners] for owners, _ in together])
             targets = torch.cat([self.targets[owners] for owners, _ in together])
             entropy = torch.cat([self.entropy[owners] for owners, _ in together])
@@ -79,23 +84,25 @@ class HeldOut:
                 found.append(Measured(float(part.sum()) / self.examples, len(part)))
         return found
 
-    def table(self, weight: Tensor) -> float:
-        """All groups at once: look-ups read `weight` (R, D)."""
+    def table(self, vectors: Tensor) -> float:
+        """All groups at once: `rows` read `vectors` (K, D)."""
         total, start = 0.0, 0
-        for batch in self._kept:
+        for batch, places in zip(self._kept, self._places, strict=True):
             lookup = look_up(batch, self._firsts)
-            logits = self._logits(batch.dense, lookup.pool(weight[lookup.rows]))
+            logits = self._logits(batch.dense, lookup.pool(vectors[places]))
             part = slice(start, start + len(batch))
             total += float((_cross_entropy(logits, self.targets[part]) - self.entropy[part]).double().sum())
             start += len(batch)
         return total / self.examples
 
-    def _gathered(self, changes: Iterable[tuple[GroupLike, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
-        """Examples and their new vectors by change, as many changes together as fill a batch."""
+    def _gathered(
+        self, groups: Sequence[GroupLike], changes: Tensor
+    ) -> Iterator[list[tuple[Tensor, Tensor]]]:
+        """Examples and their new vectors by group, as many groups together as fill a batch."""
         together: list[tuple[Tensor, Tensor]] = []
         size = 0
-        for group, rows in changes:
-            changed = self._changed(group, rows)
+        for group in groups:
+            changed = self._changed(group, changes)
             if size and size + len(changed[0]) > _BATCH:
                 yield together
                 together, size = [], 0
@@ -104,19 +111,20 @@ class HeldOut:
         if together:
             yield together
 
-    def _changed(self, group: GroupLike, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _changed(self, group: GroupLike, changes: Tensor) -> tuple[Tensor, Tensor]:
         """The examples (n,) that look the group up, and their vectors (n, F, D) with the change."""
-        owners, ids, shares = self._field(group.field)
-        chosen = ((ids >= group.start) & (ids < group.stop)).nonzero().squeeze(1)
+        owners, places_of, shares = self._field(group.field)
         first = self.first_rows[group.field]
-        change = (rows[ids[chosen] - group.start] - self.weight[first + ids[chosen]]) * shares[chosen]
+        ends = torch.tensor([first + group.start, first + group.stop], device=self.rows.device)
+        chosen = slice(*torch.searchsorted(places_of, torch.searchsorted(self.rows, ends)).tolist())
+        change = changes[places_of[chosen]] * shares[chosen]
         examples, places = torch.unique(owners[chosen], return_inverse=True)
         vectors = self.vectors[examples]
         vectors[:, group.field] += torch.zeros_like(vectors[:, 0]).index_add(0, places, change)
         return examples, vectors
 
     def _field(self, field: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Of every look-up of a field: its example, its row in the field, its share (M, 1) in the pool."""
+        """Of a field's look-ups, by row: their examples, places in `rows`, shares (M, 1) in the pool."""
         if field not in self._lookups:
             parts = []
             start = 0
@@ -130,7 +138,9 @@ class HeldOut:
                 shares = bag.shares().to(self.weight).unsqueeze(1)
                 parts.append((numbers.repeat_interleave(bag.lengths), bag.values, shares))
             owners, ids, weights = (torch.cat(columns) for columns in zip(*parts, strict=True))
-            self._lookups[field] = owners, ids, weights
+            ids, order = ids.sort()
+            places = torch.searchsorted(self.rows, self.first_rows[field] + ids)
+            self._lookups[field] = owners[order], places, weights[order]
         return self._lookups[field]
 
     @torch.no_grad()

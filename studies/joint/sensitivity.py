@@ -23,7 +23,7 @@ import torch
 from autoembed.config import load
 from autoembed.data.config import load_data_config
 from autoembed.data.prepare import prepare
-from autoembed.joint.additivity import cheapest_plan, check_additivity, planned_rows, random_plans
+from autoembed.joint.additivity import cheapest_plan, check_additivity, random_plans
 from autoembed.joint.calibration import calibrate
 from autoembed.joint.choices import allowed, menu, row_bytes
 from autoembed.joint.groups import groups_of
@@ -104,21 +104,11 @@ def _figures(data: Any, spec: TableSpec, network: torch.nn.Module, rows: torch.T
         kind: check_additivity(fresh, sensitivity, groups, choices, p, plans) for kind, p in prices.items()
     }
     budget = spec.stats.rows * spec.dim * 4.0
-    losses = {
-        kind: {
-            str(ratio): round(
-                fresh.table(
-                    planned_rows(
-                        *(rows, sensitivity, groups),
-                        [choices[c] for c in cheapest_plan(p, sizes, budget / ratio).tolist()],
-                    )
-                ),
-                6,
-            )
-            for ratio in RATIOS
-        }
-        for kind, p in prices.items()
-    }
+    losses = {}
+    for kind, p in prices.items():
+        best = [cheapest_plan(p, sizes, budget / ratio) for ratio in RATIOS]
+        found = check_additivity(fresh, sensitivity, groups, choices, p, best).measured
+        losses[kind] = {str(ratio): round(loss, 6) for ratio, loss in zip(RATIOS, found, strict=True)}
     return {
         "groups": len(groups),
         "choices": len(choices),

@@ -8,7 +8,6 @@ from autoembed.joint.additivity import (
     Additivity,
     cheapest_plan,
     check_additivity,
-    planned_rows,
     random_plans,
     spearman,
 )
@@ -53,8 +52,10 @@ def test_predictions_rank_measured_plans_and_a_poor_ranking_is_told():
     assert Additivity((1.0, 2.0), (2.0, 1.0), -1.0).is_poor
 
 
-def test_planned_rows_of_the_finest_choices_are_the_rows():
-    held, sensitivity, _, _ = calibrated()
-    finest = next(c for c in CHOICES if c.precision == "fp32" and c.dim == 8)
-    rows = planned_rows(held.weight, sensitivity, GROUPS, [finest] * len(GROUPS))
-    torch.testing.assert_close(rows, held.weight, rtol=0, atol=0)
+def test_a_plan_of_the_finest_choices_costs_nothing():
+    held, sensitivity, prices, _ = calibrated()
+    finest = next(n for n, c in enumerate(CHOICES) if c.precision == "fp32" and c.dim == 8)
+    plan = torch.full((len(GROUPS),), finest)
+    found = check_additivity(held, sensitivity, GROUPS, CHOICES, prices, [plan, plan])
+    assert found.measured == pytest.approx((0.0, 0.0), abs=1e-7)
+    assert found.predicted == (0.0, 0.0)

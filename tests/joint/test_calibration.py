@@ -5,7 +5,12 @@ import torch
 from joint.priced import CHOICES, DIM, GROUPS, Choice, calibrated
 
 from autoembed.joint.calibration import _fit, calibrate, kind
-from autoembed.joint.stored_values import read_rows
+from autoembed.joint.stored_values import read_plans
+
+
+def read_everywhere(held, sensitivity, choice):
+    plan = torch.full((1, len(GROUPS)), choice)
+    return read_plans(held.weight, sensitivity, GROUPS, CHOICES, plan, held.rows)[0]
 
 
 def test_a_planted_power_law_with_kinds_and_groups_is_found():
@@ -29,8 +34,8 @@ def test_calibrated_prices_are_nearer_to_swaps_that_were_not_measured():
     after = calibration.apply(CHOICES, prices)
     fresh = (calibration.residual == 0.0) & (prices > 0.0)
     measured = torch.zeros_like(prices)
-    for c, choice in enumerate(CHOICES):
-        swaps = held.swaps(zip(GROUPS, read_rows(held.weight, sensitivity, GROUPS, choice), strict=True))
+    for c in range(len(CHOICES)):
+        swaps = held.swaps(GROUPS, read_everywhere(held, sensitivity, c))
         measured[:, c] = torch.tensor([swap.increase for swap in swaps])
     wrong = [float((p[fresh] / measured[fresh]).log().abs().mean()) for p in (prices, after)]
     assert wrong[1] < 0.8 * wrong[0]
@@ -42,9 +47,7 @@ def test_the_fallback_measures_every_choice_and_comes_nearest():
     every = calibrate(held, sensitivity, GROUPS, CHOICES, prices, every_choice=True)
     assert every.swaps == int((prices > 1e-10).sum()) > by_kind.swaps
     zero = CHOICES.index(Choice("zero"))
-    measured = held.swaps(
-        zip(GROUPS, read_rows(held.weight, sensitivity, GROUPS, Choice("zero")), strict=True)
-    )
+    measured = held.swaps(GROUPS, read_everywhere(held, sensitivity, zero))
     # some hundred examples see each swap, so that prices are nearly the measurements
     expected = torch.tensor([swap.increase for swap in measured], dtype=torch.float64)
     torch.testing.assert_close(every.apply(CHOICES, prices)[:, zero], expected, rtol=0.2, atol=0)

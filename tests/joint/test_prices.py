@@ -8,7 +8,7 @@ import torch
 from autoembed.joint import prices as prices_file
 from autoembed.joint.prices import price
 from autoembed.joint.sensitivity import Sensitivity
-from autoembed.joint.stored_values import GroupRows, read_rows
+from autoembed.joint.stored_values import GroupRows, read_plans
 from autoembed_kernels.row_hash import reference
 
 DIM = 8
@@ -39,8 +39,9 @@ def case(rows: tuple[int, ...] = (40, 61), seed: int = 1) -> tuple[torch.Tensor,
 
 
 def read(weight: torch.Tensor, sensitivity: Sensitivity, group: Group, choice: Choice) -> torch.Tensor:
-    (found,) = read_rows(weight, sensitivity, [group], choice)
-    return found
+    first = sensitivity.first_rows[group.field]
+    rows = torch.arange(first + group.start, first + group.stop)
+    return read_plans(weight, sensitivity, [group], [choice], torch.zeros(1, 1, dtype=torch.int64), rows)[0]
 
 
 MENU = [
@@ -139,13 +140,20 @@ def test_a_step_is_the_one_of_those_tried_with_the_least_weighted_error():
         )
 
 
-def test_groups_side_by_side_read_what_each_reads_alone():
+def test_plans_of_groups_side_by_side_read_what_each_group_reads_alone(monkeypatch):
+    monkeypatch.setattr("autoembed.joint.stored_values.TOGETHER", 350)
     weight, sensitivity = case((900, 61))
     groups = [Group(0, 1, 300), Group(1, 0, 1), Group(0, 300, 900), Group(1, 5, 61)]
-    for choice in MENU:
-        together = list(read_rows(weight, sensitivity, groups, choice))
-        for group, found in zip(groups, together, strict=True):
-            assert torch.equal(found, read(weight, sensitivity, group, choice)), choice
+    plans = torch.randint(len(MENU), (30, len(groups)), generator=torch.Generator().manual_seed(0))
+    rows = torch.cat([torch.tensor([0, 1, 299, 300, 301, 899, 900, 903, 905]), torch.arange(910, 961, 3)])
+    found = read_plans(weight, sensitivity, groups, MENU, plans, rows)
+    for plan, vectors in zip(plans, found, strict=True):
+        table = weight.clone()
+        for group, choice in zip(groups, plan.tolist(), strict=True):
+            first = (0, 900)[group.field]
+            alone = read(weight, sensitivity, group, MENU[choice])
+            table[first + group.start : first + group.stop] = alone
+        assert torch.equal(vectors, table[rows])
 
 
 def test_a_sample_of_a_large_group_prices_it_alike(monkeypatch):
