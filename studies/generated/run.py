@@ -136,7 +136,12 @@ def main() -> None:
         return
     stats, dim = stats_of(data), recipe.model.dim
     settings = TRIED if options.tune else (*SETTINGS, Setting("joint"))
-    wanted = [s for s in settings if not options.methods or s.method in options.methods]
+    wanted = [
+        setting
+        for setting in settings
+        if (not options.methods or setting.method in options.methods)
+        and (not options.budgets or setting.budget in ("", *options.budgets))
+    ]
     for seed in options.seeds:
         for setting in wanted:
             fitted = Setting(**{**vars(setting), "knobs": setting.fitted(stats, dim), "free": ""})
@@ -195,6 +200,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--methods", nargs="*", default=[])
+    parser.add_argument("--budgets", nargs="*", default=[], help="only these, and what has no budget")
     parser.add_argument("--tune", action="store_true", help="try rates of full precision")
     parser.add_argument("--work", type=Path, default=Path("generated"), help="folder of log and data")
     parser.add_argument("--out", type=Path)
