@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from autoembed.plan import Plan, Sharing, segment_index_bytes
 from autoembed.segment_index import hashed_rows, placed_index
+from autoembed_kernels.listed_marks import find_listed
 from autoembed_kernels.marked_bits import find_marked
 from autoembed_kernels.row_hash import row_hash
 
@@ -23,6 +24,7 @@ class MarkedRows(nn.Module):
     chunk_count: Tensor
     dim: Tensor
     hashed: Tensor
+    listed: Tensor
     field: Tensor
 
     def __init__(self, plan: Plan, segment_index: Tensor) -> None:
@@ -36,6 +38,7 @@ class MarkedRows(nn.Module):
             else 0
             for _, s, at in segments
         ]
+        self.any_listed = any(s.sharing is Sharing.LISTED for _, s, _ in segments)
         columns = {
             "at": [at for _, _, at in segments],
             "start": [s.start for _, s, _ in segments],
@@ -43,6 +46,7 @@ class MarkedRows(nn.Module):
             "chunk_count": [s.chunks if m else 0 for (_, s, _), m in zip(segments, marked, strict=True)],
             "dim": [s.dim for _, s, _ in segments],
             "hashed": hashed,
+            "listed": [s.stored_rows if s.sharing is Sharing.LISTED else 0 for _, s, _ in segments],
             "field": [field for field, _, _ in segments],
         }
         for name, column in columns.items() if self.chunks else ():
@@ -57,7 +61,7 @@ class MarkedRows(nn.Module):
         count = self.chunk_count[segment]
         has = chunk < count
         position = place * count + torch.where(has, chunk, 0)
-        marked, rank = find_marked(self.segment_index, self.at[segment], self.marks[segment], position)
+        marked, rank = self._find(segment, position)
         hashed = self.hashed[segment]
         row = torch.where(
             marked,
@@ -66,6 +70,22 @@ class MarkedRows(nn.Module):
         )
         present = has & (marked | (hashed > 0))
         return present, torch.where(present, row, 0), chunk * self.dim[segment]
+
+    def _find(self, segment: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Look-ups (N,) by segment and place among its marks -> whether it is marked, and its rank (N,)."""
+        if not self.any_listed:
+            return find_marked(self.segment_index, self.at[segment], self.marks[segment], position)
+        is_listed = self.listed[segment] > 0
+        marked, rank = torch.zeros_like(is_listed), torch.zeros_like(position)
+        for chosen in (is_listed.nonzero().squeeze(1), (~is_listed).nonzero().squeeze(1)):
+            where = segment[chosen]
+            columns = self.at[where], self.marks[where]
+            if len(chosen) and is_listed[chosen[0]]:
+                found = find_listed(self.segment_index, *columns, self.listed[where], position[chosen])
+            else:
+                found = find_marked(self.segment_index, *columns, position[chosen])
+            marked[chosen], rank[chosen] = found
+        return marked, rank
 
     def moved(self, segment: Tensor, values: Tensor, column: Tensor) -> Tensor:
         """values (N, W), of which the segment's first `dim` count -> (N, W), those from `column` (N,) on."""

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
+from autoembed_kernels.listed_marks import listed_bytes
 from autoembed_kernels.marked_bits import marks_bytes
 from autoembed_kernels.path_mlp import HIDDEN_STEP, path_networks, path_rows
 from autoembed_kernels.signature_pool import MAX_KEYS, SIGNATURE_BYTES
@@ -63,10 +64,12 @@ class Sharing(IntEnum):
     # ids read a quotient row through the network of their remainder, of `chunks` times 8 hidden units
     # (autoembed_kernels.path_mlp); the networks lie as rows behind the quotients
     QUOTIENT_PATH = 11
+    # as MARKED, but the index bytes list the marked chunks (autoembed_kernels.listed_marks)
+    LISTED = 12
 
     @property
     def is_marked(self) -> bool:
-        return self in (Sharing.MARKED, Sharing.MARKED_OR_HASHED)
+        return self in (Sharing.MARKED, Sharing.MARKED_OR_HASHED, Sharing.LISTED)
 
     @property
     def is_pooled(self) -> bool:
@@ -243,6 +246,8 @@ def segment_bytes(profile: Profile, segment: Segment) -> int:
 
 def segment_index_bytes(segment: Segment) -> int:
     """Bytes of its own that a segment keeps in the `index` tensor, behind the directory; mostly 0."""
+    if segment.sharing is Sharing.LISTED:
+        return listed_bytes(segment.rows * segment.chunks, segment.stored_rows)
     if segment.sharing.is_marked:
         return marks_bytes(segment.rows * segment.chunks)
     if segment.sharing is Sharing.SIGNATURE_POOL:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from autoembed.plan import Plan, Segment, Sharing, placed, segment_index_bytes
+from autoembed_kernels.listed_marks import pack_listed, unpack_listed
 from autoembed_kernels.marked_bits import pack_marks, unpack_marks
 
 
@@ -36,6 +37,11 @@ def hashed_rows(segment: Segment, index: Tensor) -> int:
 
 
 def _marks_problem(segment: Segment, index: Tensor) -> str:
+    if segment.sharing is Sharing.LISTED:
+        listed = unpack_listed(index, segment.rows * segment.chunks, segment.stored_rows)
+        if torch.equal(pack_listed(listed), index):
+            return ""
+        return f"its list is none of {segment.stored_rows} marks, ascending and of its chunks"
     marks = unpack_marks(index, segment.rows * segment.chunks)
     if not torch.equal(pack_marks(marks), index):
         return "the counts of its marks, or the bits behind the last mark, are not those of its marks"

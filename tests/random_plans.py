@@ -6,6 +6,7 @@ from torch import Tensor
 
 from autoembed.packed import Packed, SegmentRows, pack
 from autoembed.plan import BITS, MAX_CHUNKS, PROFILES, FieldPlan, Plan, Profile, Segment, Sharing
+from autoembed_kernels.listed_marks import pack_listed
 from autoembed_kernels.lsq import Grid
 from autoembed_kernels.marked_bits import pack_marks
 from autoembed_kernels.path_mlp import path_rows
@@ -69,7 +70,7 @@ def _segment(
     single_rows: bool,
 ) -> Segment:
     kinds = [Sharing.OWN, Sharing.OWN, Sharing.HASHED, Sharing.OOV, Sharing.ZERO]
-    kinds += [] if single_rows else [Sharing.MARKED, Sharing.MARKED_OR_HASHED, Sharing.QUOTIENT_PATH]
+    kinds += [] if single_rows else [*(s for s in Sharing if s.is_marked), Sharing.QUOTIENT_PATH]
     sharing = draw(st.sampled_from(kinds))
     if sharing is Sharing.OOV and start == 0:
         sharing = Sharing.ZERO
@@ -86,7 +87,9 @@ def _segment(
         stored = -(-rows // networks) + networks * path_rows(8 * eighths, dim)
         floats = [p for p in profile.precisions if not p.startswith("int")]
         return Segment(start, stop, sharing, stored, dim, draw(st.sampled_from(floats)), chunks=eighths)
-    chunks = draw(st.integers(1, min(width, MAX_CHUNKS))) if sharing is Sharing.MARKED else 1
+    chunks = (
+        draw(st.integers(1, min(width, MAX_CHUNKS))) if sharing in (Sharing.MARKED, Sharing.LISTED) else 1
+    )
     if sharing.is_marked:
         stored_rows = draw(st.integers(1, rows * chunks))
     elif sharing.is_paired:
@@ -141,7 +144,7 @@ def random_marks(segment: Segment, generator: torch.Generator) -> Tensor:
         marked = int(torch.randint(0, min(marked, places + 1), (), generator=generator))
     marks = torch.zeros(places, dtype=torch.bool)
     marks[torch.randperm(places, generator=generator)[:marked]] = True
-    return pack_marks(marks)
+    return pack_listed(marks) if segment.sharing is Sharing.LISTED else pack_marks(marks)
 
 
 def grid_of(segment: Segment) -> Grid:

@@ -13,6 +13,7 @@ from autoembed.packed import Packed, PackedTable, SegmentRows, pack
 from autoembed.plan import PROFILES, FieldPlan, Plan, Segment, Sharing, own, segment_index_bytes
 from autoembed.segment_index import placed_index
 from autoembed.tables_file import TablesError
+from autoembed_kernels.listed_marks import pack_listed, unpack_listed
 from autoembed_kernels.lsq import Grid, fake_quantize, grid_table
 from autoembed_kernels.marked_bits import pack_marks, unpack_marks
 from autoembed_kernels.path_mlp import path_networks, path_rows
@@ -83,7 +84,11 @@ def marked(packed: Packed, segment: Segment, stored: Tensor, row: int, index: in
     """The chunks of a row behind one another, found by counting the marks before them one by one."""
     at = next(at for field, s, at in placed_index(packed.plan) if field == index and s == segment)
     own_index = packed.segment_index[at : at + segment_index_bytes(segment)]
-    marks = unpack_marks(own_index, segment.rows * segment.chunks).tolist()
+    places = segment.rows * segment.chunks
+    if segment.sharing is Sharing.LISTED:
+        marks = unpack_listed(own_index, places, segment.stored_rows).tolist()
+    else:
+        marks = unpack_marks(own_index, places).tolist()
     hashed = segment.stored_rows - sum(marks)
     chunks = []
     for place in range((row - segment.start) * segment.chunks, (row - segment.start + 1) * segment.chunks):
@@ -332,14 +337,29 @@ def marked_table(sharing: Sharing = Sharing.MARKED) -> tuple[Plan, Tensor, Tenso
     plan = Plan(PROFILES["packed"], (FieldPlan("user", 600, 2, (Segment(0, 600, sharing, 3, 2),)),))
     marks = torch.zeros(600, dtype=torch.bool)
     marks[[1, 515, 599]] = True
-    return plan, pack_marks(marks), torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    index = pack_listed(marks) if sharing is Sharing.LISTED else pack_marks(marks)
+    return plan, index, torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
 
 
-def test_marked_rows_read_what_is_stored_and_the_others_zero() -> None:
-    plan, index, values = marked_table()
+@pytest.mark.parametrize("sharing", [Sharing.MARKED, Sharing.LISTED])
+def test_marked_rows_read_what_is_stored_and_the_others_zero(sharing: Sharing) -> None:
+    plan, index, values = marked_table(sharing)
     rows = PackedTable(pack(plan, lambda *_: SegmentRows(values, index=index))).decode(0)
     assert torch.equal(rows[[1, 515, 599]], values)
     assert rows.abs().sum() == values.sum()
+
+
+def test_a_list_of_marks_that_is_altered_is_refused(tmp_path: Path) -> None:
+    plan, index, values = marked_table(Sharing.LISTED)
+    path = tmp_path / "tables.safetensors"
+    pack(plan, lambda *_: SegmentRows(values, index=index)).save(path)
+    whole = path.read_bytes()
+    start = whole.index(index.numpy().tobytes())
+    # a mark before the first block, the last mark before the others, and one behind the last row
+    for at, value in ((0, 1), (9, 0), (9, 255)):
+        path.write_bytes(whole[: start + at] + bytes([value]) + whole[start + at + 1 :])
+        with pytest.raises(TablesError, match="its list is none of 3 marks"):
+            Packed.load(path)
 
 
 def test_index_bytes_that_do_not_fit_their_segment_are_refused(tmp_path: Path) -> None:

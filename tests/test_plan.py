@@ -137,6 +137,9 @@ def test_marks_are_paid_for_in_the_index() -> None:
     # 2000 marks: 4 counts of 4 bytes, 250 bytes of bits
     assert plan_bytes(one_field(marked)).index - plan_bytes(one_field(plain)).index == 16 + 250
     assert plan_bytes(one_field(marked)).payload == 10 * 4 * 4
+    # one block of 2^16 places, and 2 bytes a mark
+    listed = Segment(0, 1000, Sharing.LISTED, 10, 4, chunks=2)
+    assert plan_bytes(one_field(listed)).index - plan_bytes(one_field(plain)).index == 4 + 2 * 10
 
 
 def test_rows_that_read_row_0_at_the_tail_need_no_vocabulary() -> None:
@@ -210,8 +213,8 @@ def test_the_numbers_in_the_index_never_change() -> None:
     assert (*(f"int{bits}" for bits in range(1, 9)), "fp16", "bf16", "fp32") == PRECISIONS
     sharings = ("OWN", "HASHED", "OOV", "ZERO")
     sharings += ("QUOTIENT_ADD", "QUOTIENT_MULTIPLY", "QUOTIENT_CONCATENATE", "POOL")
-    sharings += ("MARKED", "MARKED_OR_HASHED", "SIGNATURE_POOL", "QUOTIENT_PATH")
-    assert tuple((s.name, s.value) for s in Sharing) == tuple(zip(sharings, range(12), strict=True))
+    sharings += ("MARKED", "MARKED_OR_HASHED", "SIGNATURE_POOL", "QUOTIENT_PATH", "LISTED")
+    assert tuple((s.name, s.value) for s in Sharing) == tuple(zip(sharings, range(13), strict=True))
 
 
 def test_an_index_that_ends_early_or_late_is_refused() -> None:

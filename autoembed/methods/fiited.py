@@ -8,7 +8,8 @@ back. Training holds no dense table: pool, optimizer state, pointers and utiliti
 Departs from the paper, which begins with all chunks: the pool has its final size from the first step and is
 filled by the ids that come first, so that the peak is never the dense table's, and chunks grow from small
 random weights; rounds come every 10 steps for the first 100 and every `interval` steps after, as TorchRec's
-ITEP does with other numbers. Fields share one pool. Exported, every field carries a bitmap of its chunks.
+ITEP does with other numbers. Fields share one pool. Exported, every field carries a bitmap or a list
+of the chunks that are held, which takes fewer bytes.
 Where ids are hashed without a vocabulary, only those that were met have pointers and utilities, so that there
 may be far more hashed rows than ids (the paper's large space of virtual addresses).
 """
@@ -24,10 +25,20 @@ from autoembed.budget import Footprint
 from autoembed.lookup import Lookup
 from autoembed.methods.base import Choice, Float, Int, Method, Table, TableSpec, knob
 from autoembed.packed import Packed, SegmentRows, pack
-from autoembed.plan import FieldPlan, Plan, Segment, Sharing, plan_bytes
+from autoembed.plan import (
+    DIRECTORY_HEADER_BYTES,
+    FIELD_ENTRY_BYTES,
+    SEGMENT_ENTRY_BYTES,
+    FieldPlan,
+    Plan,
+    Segment,
+    Sharing,
+    plan_bytes,
+)
 from autoembed_kernels.chunk_store import ChunkStore
 from autoembed_kernels.dedupe import dedupe, repeat
-from autoembed_kernels.marked_bits import pack_marks
+from autoembed_kernels.listed_marks import listed_bytes, pack_listed
+from autoembed_kernels.marked_bits import marks_bytes, pack_marks
 from autoembed_kernels.row_update import RowOptimizer
 
 EARLY_STEPS, EARLY_INTERVAL = 100, 10
@@ -53,14 +64,20 @@ class Fiited(Method):
     def footprint(self, spec: TableSpec) -> Footprint:
         """Between a pool of which nothing is used and one that is full."""
         chunks = self._chunks(spec)
-        left, held = self._places(spec), []
+        places = left = self._places(spec)
+        held = []
         for field in spec.stats.fields:
             held.append(max(1, min(left, field.rows * chunks)))  # marks of none would be no segment
             left = max(0, left - held[-1])
         empty = plan_bytes(self.plan(spec, [0] * len(held))).total
-        full = plan_bytes(self.plan(spec, held)).total
-        # how chunks fall to fields moves digits of the header and the padding of segments
-        return Footprint(empty, full + len(held) * (spec.profile.table_align - 1) + 32)
+        full = plan_bytes(self.plan(spec, held))
+        # however places fall to fields, marks take no more than bitmaps, and than lists of 2 bytes a chunk
+        marks = [field.rows * chunks for field in spec.stats.fields]
+        most = min(sum(map(marks_bytes, marks)), sum(listed_bytes(n, 0) for n in marks) + 2 * places)
+        index = DIRECTORY_HEADER_BYTES + (FIELD_ENTRY_BYTES + SEGMENT_ENTRY_BYTES) * len(held) + most
+        # how chunks fall to fields moves digits of the header and the padding of segments, too
+        slack = len(held) * (spec.profile.table_align - 1) + 32
+        return Footprint(empty, full.total - full.index + index + slack)
 
     def table(self, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer) -> "FiitedTable":
         draws = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
@@ -85,10 +102,12 @@ class Fiited(Method):
         for field, stored in zip(spec.stats.fields, held, strict=True):
             segment = Segment(0, field.rows, Sharing.ZERO)
             if stored:
+                marks = field.rows * chunks
+                is_listed = listed_bytes(marks, stored) < marks_bytes(marks)
                 segment = Segment(
                     0,
                     field.rows,
-                    Sharing.MARKED,
+                    Sharing.LISTED if is_listed else Sharing.MARKED,
                     stored,
                     spec.dim // chunks,
                     f"fp{self.bits}",
@@ -185,7 +204,8 @@ class FiitedTable(Table):
             values = self.weight[pointers[held].long()]
             if self.method.bits == 16:
                 values = values.half().float()
-            return SegmentRows(values, index=pack_marks(held.cpu()))
+            pack_held = pack_listed if segment.sharing is Sharing.LISTED else pack_marks
+            return SegmentRows(values, index=pack_held(held.cpu()))
 
         return pack(self.plan(), rows_of)
 

@@ -1,17 +1,20 @@
 """What is peculiar to FIITED: it follows ids that become hot while it trains."""
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from autoembed.data.batch import Batch
 from autoembed.methods import make_method
 from autoembed.methods.base import Table, TableSpec
+from autoembed.methods.fiited import Fiited
 from autoembed.models import ModelConfig
-from autoembed.plan import PROFILES
+from autoembed.plan import PROFILES, Sharing, plan_bytes
 from autoembed.stats import FieldStats, Stats
 from autoembed.training import Trained, TrainingConfig, train
 from autoembed_kernels.row_update import RowOptimizer
@@ -68,6 +71,34 @@ def test_only_hashed_rows_that_were_met_take_pointers_and_utilities() -> None:
     assert table.training_bytes == empty + 2 * 2 * 8
     with torch.no_grad():
         assert table(reading(2, 6)).ne(0).all() and not table(reading(0, 5)).any()
+
+
+@pytest.mark.parametrize(("held", "sharing"), [(10, Sharing.LISTED), (8000, Sharing.MARKED)])
+def test_a_field_says_which_chunks_it_holds_in_whichever_way_takes_fewer_bytes(
+    held: int, sharing: Sharing
+) -> None:
+    stats = Stats((FieldStats("user", np.ones(10_000, dtype=np.int64), ranked=False),))
+    spec = TableSpec(stats, 8, PROFILES["packed"])
+    plan = Fiited(keep=1.0, chunks=4).plan(spec, [held])
+    (segment,) = plan.fields[0].segments
+    assert segment.sharing is sharing
+    other = Sharing.MARKED if sharing is Sharing.LISTED else Sharing.LISTED
+    field = replace(plan.fields[0], segments=(replace(segment, sharing=other),))
+    assert plan_bytes(plan).total < plan_bytes(replace(plan, fields=(field,))).total
+
+
+@pytest.mark.parametrize("keep", [0.003, 0.02, 0.1, 0.5])
+@pytest.mark.parametrize("split", [0.0, 0.1, 0.5, 1.0])
+def test_the_footprint_holds_however_the_places_fall_to_fields(keep: float, split: float) -> None:
+    counts = np.ones(20_000, dtype=np.int64)
+    fields = tuple(FieldStats(name, counts, ranked=False) for name in ("a", "b"))
+    spec = TableSpec(Stats(fields), 8, PROFILES["packed"])
+    method = Fiited(keep=keep, chunks=2)
+    places = int(keep * 80_000)
+    first = min(int(split * places), 40_000)
+    size = plan_bytes(method.plan(spec, [first, min(places - first, 40_000)])).total
+    footprint = method.footprint(spec)
+    assert footprint.low_bytes <= size <= footprint.high_bytes < 1.2 * size
 
 
 def test_the_remembered_epoch_is_read_again_after_more_rows_were_met() -> None:
