@@ -18,9 +18,11 @@ from autoembed.packed import PackedTable
 from autoembed.plan import PROFILES, FieldPlan, Plan, Segment, Sharing
 from autoembed_kernels.dedupe import native_dedupe, native_sum_repeats, native_take_rows
 from autoembed_kernels.look_up_packed import native_look_up_packed
+from autoembed_kernels.low_row_update import FORMATS
 from autoembed_kernels.native import build
 from autoembed_kernels.native.loader import SIGNATURES, opened
 from autoembed_kernels.pair_products import native_gradient, native_products
+from autoembed_kernels.repeated_update import native_repeated_low_row_update, native_repeated_row_update
 from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, native_row_update
 
 # one small operation through its public door, and whether the library served it
@@ -111,6 +113,7 @@ def results(library: ctypes.CDLL) -> list[torch.Tensor]:
         for _ in range(2):
             native_row_update(library, optimizer, weight, state, unique, summed, 0.1)
         made += [native_take_rows(library, weight, rows, poisoned(700, 19)), *state.values()]
+    made += repeated(library, rows, 16) + repeated(library, rows, 19)
     for seed in range(20):
         plan = random_plan(seed)
         table = PackedTable(packed_with_rows(plan, seed)[0])
@@ -120,6 +123,27 @@ def results(library: ctypes.CDLL) -> list[torch.Tensor]:
     vectors = torch.randn(5, 27, 19, generator=generator)
     products = native_products(library, vectors, poisoned(5, 351))
     return [*made, products, native_gradient(library, products, vectors, poisoned(5, 27, 19))]
+
+
+def repeated(library: ctypes.CDLL, rows: torch.Tensor, dim: int) -> list[torch.Tensor]:
+    """What two updates from repeated look-ups leave, of every format, by chance."""
+    generator = torch.Generator().manual_seed(1)
+    gradient = torch.randn(len(rows), dim, generator=generator)
+    made = []
+    for dtype in (torch.float32, *FORMATS):
+        start = 3 * torch.randn(300, dim, generator=generator)
+        weight = start.to(dtype)
+        steps = torch.full((300,), 0.5, dtype=torch.float16) if dtype == torch.int8 else None
+        optimizer = RowOptimizer("rowwise_adagrad")
+        state = optimizer.state(start)
+        for update in range(2):
+            if dtype == torch.float32:
+                native_repeated_row_update(library, optimizer, weight, state, rows, gradient, 0.1)
+            else:
+                stored = (optimizer, weight, steps, state, rows, gradient, 0.1)
+                native_repeated_low_row_update(library, *stored, (2**40 + 7, update))
+        made += [weight, *state.values(), *([] if steps is None else [steps])]
+    return made
 
 
 def random_plan(seed: int) -> Plan:

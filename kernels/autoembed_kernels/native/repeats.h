@@ -10,24 +10,26 @@ namespace {
 
 constexpr int64_t GRADIENTS_AHEAD = 16;  // look-ups whose gradients are fetched ahead; 8 to 32 measure alike
 
-// Room for a row of a width that the compiler knows, or does not
-template <typename Dim>
+// Room for some rows of a width that the compiler knows, or does not; each in whole vectors of 8
+template <typename Dim, int64_t ROWS = 1>
 class RowRoom {
   public:
     explicit RowRoom(Dim) {}
-    float* data() { return held_; }
+    float* row(int64_t i) { return held_ + i * WIDTH; }
 
   private:
-    float held_[Dim::value];
+    static constexpr int64_t WIDTH = (Dim::value + 7) / 8 * 8;
+    float held_[ROWS * WIDTH];
 };
 
-template <>
-class RowRoom<int64_t> {
+template <int64_t ROWS>
+class RowRoom<int64_t, ROWS> {
   public:
-    explicit RowRoom(int64_t dim) : held_(static_cast<size_t>(dim)) {}
-    float* data() { return held_.data(); }
+    explicit RowRoom(int64_t dim) : width_((dim + 7) / 8 * 8), held_(static_cast<size_t>(ROWS * width_)) {}
+    float* row(int64_t i) { return held_.data() + i * width_; }
 
   private:
+    int64_t width_;
     std::vector<float> held_;
 };
 
@@ -45,5 +47,31 @@ INLINE void sum_of_row(const SortedLookUps& sorted, int64_t u, const float* grad
         for (int64_t j = 0; j < dim; ++j) sum[j] += row[j];
     }
 }
+
+// Distinct rows with their gradients, or look-ups whose gradients are to be summed
+struct Source {
+    const int64_t* rows;
+    const float* gradient;
+    int64_t lookups;              // gradients
+    const SortedLookUps* sorted;  // of look-ups, else none
+
+    int64_t distinct() const { return sorted ? sorted->distinct : lookups; }
+    INLINE int64_t row(int64_t u) const { return sorted ? sorted->row(u) : rows[u]; }
+
+    // The gradient (dim,) of distinct row u, in `room` where it is a sum
+    template <typename Dim>
+    INLINE const float* of(int64_t u, float* room, Dim dim) const {
+        if (!sorted) return gradient + u * dim;
+        sum_of_row(*sorted, u, gradient, lookups, room, dim);
+        return room;
+    }
+
+    // Calls work(start, stop) for a range of distinct rows for each thread
+    template <typename Work>
+    INLINE void for_ranges_of_rows(int64_t threads, const Work& work) const {
+        if (sorted) sorted->for_rows_in_ranges(threads, work);
+        else for_ranges(lookups, threads, work);
+    }
+};
 
 }  // namespace

@@ -90,7 +90,13 @@ INLINE void adagrad_row(float* __restrict w, const float* __restrict gradient, f
 template <typename Dim>
 INLINE void scaled_row(float* __restrict w, const float* __restrict gradient, float root, const Settings& s,
                        Dim dim) {
-    for (int64_t j = 0; j < dim; ++j) w[j] -= s.rate * ((gradient[j] + s.l2 * w[j]) / root);
+    int64_t j = 0;
+    // as wide as low rows are written and read: what is stored in halves is not forwarded to a whole load
+    for (; j + 8 <= dim; j += 8) {
+        const f32x8 held = load<f32x8>(w + j);
+        store(w + j, held - s.rate * ((load<f32x8>(gradient + j) + s.l2 * held) / root));
+    }
+    for (; j < dim; ++j) w[j] -= s.rate * ((gradient[j] + s.l2 * w[j]) / root);
 }
 
 // All rows' state: moment and square (height, dim) where the optimizer has them, square (height,) for row-wise

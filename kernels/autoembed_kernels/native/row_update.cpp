@@ -1,7 +1,49 @@
 // One optimizer step on some rows and their state, in one pass over each row.
 
+#include <algorithm>
+
 #include "repeats.h"
 #include "row_step.h"
+
+namespace {
+
+constexpr int64_t TOGETHER = 4;  // rows whose gradients are summed before the steps of all: no step waits for another
+
+template <typename Dim>
+__attribute__((noinline)) void update_range(Optimizer optimizer, float* weight, const State& state,
+                                            const Settings& settings, const Source& source, int64_t start,
+                                            int64_t stop, Dim dim) {
+    const int64_t count = source.distinct();
+    RowRoom<Dim, TOGETHER> sums(dim);
+    Corrections corrections(settings);
+    const float* gradients[TOGETHER];
+    for (int64_t first = start; first < stop; first += TOGETHER) {
+        const int64_t held = std::min(TOGETHER, stop - first);
+        for (int64_t i = 0; i < held; ++i) {
+            const int64_t ahead = first + i + AHEAD;
+            if (ahead < count) {
+                fetch_row(weight + source.row(ahead) * dim, dim);
+                fetch_state(optimizer, state, source.row(ahead), dim);
+            }
+            gradients[i] = source.of(first + i, sums.row(i), dim);
+        }
+        for (int64_t i = 0; i < held; ++i) {
+            const int64_t row = source.row(first + i);
+            step_row(optimizer, weight + row * dim, gradients[i], state, row, corrections, settings, dim);
+        }
+    }
+}
+
+void update_all(Optimizer optimizer, float* weight, const State& state, const Settings& settings,
+                const Source& source, int64_t dim, int64_t threads) {
+    with_dim(dim, [&](auto width) INLINE_LAMBDA {
+        source.for_ranges_of_rows(threads, [&](int64_t start, int64_t stop) INLINE_LAMBDA {
+            update_range(optimizer, weight, state, settings, source, start, stop, width);
+        });
+    });
+}
+
+}  // namespace
 
 // weight (height, dim) and state at the distinct rows (count,) from gradient (count, dim), in place; state as
 // `State` says. Returns 0, or -1 - place where a row is out of range; then nothing is written.
@@ -11,22 +53,8 @@ EXPORT int64_t autoembed_row_update(int64_t optimizer, float* weight, const int6
                                     double beta1, double beta2, int64_t threads) {
     for (int64_t u = 0; u < count; ++u)
         if (static_cast<uint64_t>(rows[u]) >= static_cast<uint64_t>(height)) return -1 - u;
-    const Settings s{rate, eps, l2, beta1, beta2};
-    const State state{moment, square, steps};
-    const auto chosen = static_cast<Optimizer>(optimizer);
-    with_dim(dim, [&](auto width) INLINE_LAMBDA {
-        for_ranges(count, threads, [&](int64_t start, int64_t stop) INLINE_LAMBDA {
-            Corrections corrections(s);
-            for (int64_t u = start; u < stop; ++u) {
-                if (u + AHEAD < count) {
-                    fetch_row(weight + rows[u + AHEAD] * width, width);
-                    fetch_state(chosen, state, rows[u + AHEAD], width);
-                }
-                step_row(chosen, weight + rows[u] * width, gradient + u * width, state, rows[u], corrections, s,
-                         width);
-            }
-        });
-    });
+    update_all(static_cast<Optimizer>(optimizer), weight, {moment, square, steps}, {rate, eps, l2, beta1, beta2},
+               {rows, gradient, count, nullptr}, dim, threads);
     return 0;
 }
 
@@ -37,29 +65,10 @@ EXPORT int64_t autoembed_repeated_row_update(int64_t optimizer, float* weight, c
                                              int32_t* steps, int64_t count, int64_t height, int64_t dim,
                                              float rate, float eps, float l2, double beta1, double beta2,
                                              int64_t threads) {
-    thread_local SortedLookUps kept;
-    SortedLookUps& sorted = kept;  // this thread's, in all threads of the loop
+    thread_local SortedLookUps sorted;
     const int64_t bad = sorted.sort(rows, count, height, threads);
     if (bad < 0) return bad;
-    const Settings s{rate, eps, l2, beta1, beta2};
-    const State state{moment, square, steps};
-    const auto chosen = static_cast<Optimizer>(optimizer);
-    with_dim(dim, [&](auto width) INLINE_LAMBDA {
-        sorted.for_rows_in_ranges(threads, [&](int64_t start, int64_t stop) INLINE_LAMBDA {
-            Corrections corrections(s);
-            RowRoom<decltype(width)> room(width);
-            float* sum = room.data();
-            for (int64_t u = start; u < stop; ++u) {
-                if (u + AHEAD < sorted.distinct) {
-                    const int64_t later = sorted.row(u + AHEAD);
-                    fetch_row(weight + later * width, width);
-                    fetch_state(chosen, state, later, width);
-                }
-                sum_of_row(sorted, u, gradient, count, sum, width);
-                const int64_t row = sorted.row(u);
-                step_row(chosen, weight + row * width, sum, state, row, corrections, s, width);
-            }
-        });
-    });
+    update_all(static_cast<Optimizer>(optimizer), weight, {moment, square, steps}, {rate, eps, l2, beta1, beta2},
+               {rows, gradient, count, &sorted}, dim, threads);
     return 0;
 }

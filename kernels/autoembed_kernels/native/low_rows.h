@@ -1,0 +1,223 @@
+// Rows stored in 16 or 8 bits: read as float32 and cast back, to the nearest or by chance. low_row_update.py and
+// stochastic_round.py have the formulas.
+
+#pragma once
+
+#include <algorithm>
+
+#include "halves.h"
+#include "vectors.h"
+
+namespace {
+
+using f64x8 = double __attribute__((vector_size(64)));
+using i8x8 = int8_t __attribute__((vector_size(8)));
+
+constexpr int64_t STEP = 8;         // numbers at a time
+constexpr float LARGEST_CODE = 127.0f;
+enum Format : int64_t { FLOAT16, BFLOAT16, INT8 };
+
+struct Stored {
+    uint8_t* weight;  // (height, dim) of 2 bytes, or of 1
+    uint16_t* steps;  // (height,) float16 of int8 rows
+};
+
+INLINE int64_t rounded_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+INLINE u32x8 chosen(u32x8 mask, u32x8 yes, u32x8 no) { return (yes & mask) | (no & ~mask); }
+
+// Words as numbers even in [0, 1). Through signed numbers, which every processor converts.
+INLINE f64x8 fractions(u32x8 words) {
+    const f64x8 centred = __builtin_convertvector(reinterpret_cast<i32x8>(words ^ 0x80000000u), f64x8);
+    return (centred + 0x1p31) * 0x1p-32;
+}
+
+// floor of numbers between -2^31 and 2^31
+INLINE i32x8 floors(f64x8 values) {
+    const i32x8 cut = __builtin_convertvector(values, i32x8);
+    return cut + __builtin_convertvector(__builtin_convertvector(cut, f64x8) > values, i32x8);
+}
+
+// Whether any lane of a mask is set
+INLINE bool any(u32x8 mask) {
+#ifdef __AVX__
+    const auto held = reinterpret_cast<__m256i>(mask);
+    return !_mm256_testz_si256(held, held);
+#else
+    uint64_t lanes[4];
+    std::memcpy(lanes, &mask, sizeof(mask));
+    return (lanes[0] | lanes[1] | lanes[2] | lanes[3]) != 0;
+#endif
+}
+
+// Up or down by chance to a multiple of what `dropped` bits leave of the mantissa
+INLINE u32x8 cut_by_chance(f32x8 values, u32x8 words, uint32_t dropped) {
+    const auto bits = reinterpret_cast<u32x8>(values);
+    const auto finite = reinterpret_cast<u32x8>((bits & 0x7f800000u) != 0x7f800000u);
+    return chosen(finite, (bits + (words & dropped)) & ~dropped, bits);
+}
+
+INLINE u16x8 halves_by_chance(f32x8 values, u32x8 words) {
+    const auto bits = reinterpret_cast<u32x8>(values);
+    const u32x8 size = bits & 0x7fffffffu;
+    // below 2^-14, but not zero: multiples of 2^-24
+    const auto small = reinterpret_cast<u32x8>(size - 1u < 0x387fffffu);
+    const auto endless = reinterpret_cast<u32x8>(size >= 0x7f800000u);
+    // few rows have such numbers
+    if (__builtin_expect(!any(small | endless), 1))
+        return to_halves(reinterpret_cast<f32x8>((bits + (words & 0x1fffu)) & ~0x1fffu));
+    const u32x8 cut = cut_by_chance(values, words, 0x1fffu);
+    const auto kept = reinterpret_cast<f32x8>(bits & small);
+    const i32x8 multiples = floors(__builtin_convertvector(kept, f64x8) * 0x1p24 + fractions(words));
+    const auto scaled = reinterpret_cast<u32x8>(__builtin_convertvector(multiples, f32x8) * 0x1p-24f);
+    return to_halves(reinterpret_cast<f32x8>(chosen(small, scaled, cut)));
+}
+
+INLINE u16x8 bfloats_by_chance(f32x8 values, u32x8 words) {
+    return to_bfloats(reinterpret_cast<f32x8>(cut_by_chance(values, words, 0xffffu)));
+}
+
+// The step of a row whose largest number has these bits without the sign; NaN, the largest, comes through.
+// The product with 1 / 127 is the quotient: rounded to float32 they differ only near the middle of two numbers,
+// and no quotient of 24 bits by 127 comes closer to one than 2^-32 of itself.
+INLINE float row_step(uint32_t largest) {
+    const auto exact = static_cast<float>(static_cast<double>(load<float>(&largest)) * (1.0 / LARGEST_CODE));
+    const float at_least = exact < 0x1p-14f ? 0x1p-14f : exact;
+    const uint32_t up = (load<uint32_t>(&at_least) + 0xffffu) & ~0xffffu;
+    return load<float>(&up);
+}
+
+INLINE i32x8 exact_codes_by_chance(f32x8 values, double step, u32x8 words) {
+    const i32x8 codes = floors(__builtin_convertvector(values, f64x8) / step + fractions(words));
+    const i32x8 most = i32x8{} + 127, least = i32x8{} - 127;
+    const i32x8 capped = codes > most ? most : codes;
+    return capped < least ? least : capped;
+}
+
+// floor(value / step + fraction of the word). In float32 with the step's inverse the sum is off by at most 2^-15;
+// only where it comes so near to a whole number, once in thousands, it takes the quotient in float64.
+INLINE i8x8 codes_by_chance(f32x8 values, float step, float inverse, u32x8 words) {
+    const f32x8 fraction = __builtin_convertvector(reinterpret_cast<i32x8>(words >> 8), f32x8) * 0x1p-24f;
+    const f32x8 sum = values * inverse + fraction;  // above -128 and below 129, or NaN
+    const i32x8 nearest = __builtin_convertvector((sum + 0x1.8p23f) - 0x1.8p23f, i32x8);
+    const f32x8 past = sum - __builtin_convertvector(nearest, f32x8);
+    const auto sure = reinterpret_cast<u32x8>((reinterpret_cast<u32x8>(past) & 0x7fffffffu) - 0x39000000u <
+                                              0x7f800000u - 0x39000000u);  // 2^-13 <= |past| < infinity
+    if (__builtin_expect(any(~sure), 0))
+        return __builtin_convertvector(exact_codes_by_chance(values, step, words), i8x8);
+    i32x8 codes = nearest + reinterpret_cast<i32x8>(past < 0.0f);
+    codes = codes > 127 ? i32x8{} + 127 : codes;
+    return __builtin_convertvector(codes, i8x8);
+}
+
+// The largest lane, of numbers below 2^31
+INLINE uint32_t largest_lane(i32x8 sizes) {
+    using i32x4 = int32_t __attribute__((vector_size(16)));
+    i32x4 half[2];
+    std::memcpy(half, &sizes, sizeof(sizes));
+    i32x4 most = half[0] > half[1] ? half[0] : half[1];
+    const i32x4 swapped = __builtin_shufflevector(most, most, 2, 3, 0, 1);
+    most = most > swapped ? most : swapped;
+    const i32x4 turned = __builtin_shufflevector(most, most, 1, 0, 3, 2);
+    most = most > turned ? most : turned;
+    return static_cast<uint32_t>(most[0]);
+}
+
+INLINE i8x8 nearest_codes(f32x8 values, float step) {
+    // a sum with 1.5 * 2^23 is rounded to whole numbers, ties to even; no quotient exceeds 127
+    const f32x8 rounded = (values / step + 0x1.8p23f) - 0x1.8p23f;
+    return __builtin_convertvector(__builtin_convertvector(rounded, i32x8), i8x8);
+}
+
+INLINE f32x8 as_floats(i8x8 codes) {
+#ifdef __AVX2__
+    // GCC takes such a short vector apart
+    return reinterpret_cast<f32x8>(
+        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(load<int64_t>(&codes)))));
+#else
+    return __builtin_convertvector(codes, f32x8);
+#endif
+}
+
+// `from`'s first `count` numbers, at most STEP, and zeros
+template <typename Vector, typename T>
+INLINE Vector some(const T* from, int64_t count) {
+    if (count >= STEP) return load<Vector>(from);
+    Vector values{};
+    std::memcpy(&values, from, count * sizeof(T));
+    return values;
+}
+
+template <typename Vector, typename T>
+INLINE void put(T* to, Vector values, int64_t count) {
+    std::memcpy(to, &values, std::min(count, STEP) * sizeof(T));
+}
+
+// Row `row` -> w, float32; zeros from dim on to a multiple of STEP
+template <Format FORMAT, typename Dim>
+INLINE void decode(const Stored& stored, int64_t row, float* w, Dim dim) {
+    if constexpr (FORMAT == INT8) {
+        const auto* codes = reinterpret_cast<const int8_t*>(stored.weight) + row * dim;
+        u16x8 step{};
+        step[0] = stored.steps[row];
+        const float scale = from_halves(step)[0];
+        for (int64_t j = 0; j < dim; j += STEP) store(w + j, as_floats(some<i8x8>(codes + j, dim - j)) * scale);
+    } else {
+        const auto* held = reinterpret_cast<const uint16_t*>(stored.weight) + row * dim;
+        for (int64_t j = 0; j < dim; j += STEP) {
+            const auto bits = some<u16x8>(held + j, dim - j);
+            store(w + j, FORMAT == FLOAT16 ? from_halves(bits) : from_bfloats(bits));
+        }
+    }
+}
+
+// The step of w (dim,), and its inverse
+struct Steps {
+    float step, inverse;
+};
+
+template <typename Dim>
+INLINE Steps steps_of(const float* w, Dim dim) {
+    i32x8 largest{};
+    for (int64_t j = 0; j < dim; j += STEP) {
+        const i32x8 size = some<i32x8>(w + j, dim - j) & 0x7fffffff;
+        largest = size > largest ? size : largest;
+    }
+    const float step = row_step(largest_lane(largest));
+    return {step, 1.0f / step};
+}
+
+// w (dim,) -> row `row`, by chance with a word for each number, to the nearest without words. steps: of w, for INT8.
+template <Format FORMAT, typename Dim>
+INLINE void encode(const Stored& stored, int64_t row, const float* w, const Steps& steps, const uint32_t* words,
+                   Dim dim) {
+    if constexpr (FORMAT == INT8) stored.steps[row] = to_halves(f32x8{} + steps.step)[0];
+    for (int64_t j = 0; j < dim; j += STEP) {
+        const auto values = load<f32x8>(w + j);
+        const u32x8 chances = words ? load<u32x8>(words + j) : u32x8{};
+        if constexpr (FORMAT == INT8) {
+            auto* codes = reinterpret_cast<int8_t*>(stored.weight) + row * dim;
+            put(codes + j,
+                words ? codes_by_chance(values, steps.step, steps.inverse, chances) : nearest_codes(values, steps.step),
+                dim - j);
+        } else {
+            auto* held = reinterpret_cast<uint16_t*>(stored.weight) + row * dim;
+            u16x8 bits;
+            if constexpr (FORMAT == FLOAT16) bits = words ? halves_by_chance(values, chances) : to_halves(values);
+            else bits = words ? bfloats_by_chance(values, chances) : to_bfloats(values);
+            put(held + j, bits, dim - j);
+        }
+    }
+}
+
+// Calls work(constant format)
+template <typename Work>
+INLINE void with_format(Format format, const Work& work) {
+    switch (format) {
+        case FLOAT16: return work(std::integral_constant<Format, FLOAT16>{});
+        case BFLOAT16: return work(std::integral_constant<Format, BFLOAT16>{});
+        case INT8: return work(std::integral_constant<Format, INT8>{});
+    }
+}
+
+}  // namespace
