@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -202,6 +203,9 @@ class PackedTable(nn.Module):
         self.pairs = QuotientPairs([segment for _, segment, _ in placed(plan)])
         self.paths = QuotientPaths([segment for _, segment, _ in placed(plan)])
         self.marked = MarkedRows(plan, packed.segment_index)
+        # whether every look-up reads one stored row or none
+        many = self.pairs.kinds or self.paths.any_path or self.marked.chunks
+        self._reads_single_rows = self.pool_address.pool is None and not many
         self._projected = [i for i, field in enumerate(plan.fields) if field.projection_dim]
         self._register("matrices", _matrices(packed, self.width))
 
@@ -242,16 +246,18 @@ class PackedTable(nn.Module):
         return torch.stack([columns[field] for field in fields], dim=1)
 
     def _held(self) -> tuple[PackedSegments, PackedRows]:
-        """How rows are read; the buffers are where the module was moved to, the two where it was made."""
-        layout = replace(self._layout, **{name: getattr(self, f"segment_{name}") for name in SEGMENT_TENSORS})
-        addresses = replace(self._addresses, **{name: getattr(self, f"row_{name}") for name in ROW_TENSORS})
-        return layout, addresses
-
-    @property
-    def _reads_single_rows(self) -> bool:
-        """Whether every look-up reads one stored row or none."""
-        many = self.pairs.kinds or self.paths.any_path or self.marked.chunks
-        return self.pool_address.pool is None and not many
+        """How rows are read, by the module's buffers, which moving the module replaces."""
+        buffers = self._buffers
+        layout: dict[str, Any] = {name: buffers[f"segment_{name}"] for name in SEGMENT_TENSORS}
+        addresses: dict[str, Any] = {name: buffers[f"row_{name}"] for name in ROW_TENSORS}
+        if torch.compiler.is_compiling():
+            return replace(self._layout, **layout), replace(self._addresses, **addresses)
+        # an equal one is kept, because it keeps what C++ is given
+        if any(getattr(self._layout, name) is not tensor for name, tensor in layout.items()):
+            self._layout = replace(self._layout, **layout)
+        if any(getattr(self._addresses, name) is not tensor for name, tensor in addresses.items()):
+            self._addresses = replace(self._addresses, **addresses)
+        return self._layout, self._addresses
 
     def stored(self, rows: Tensor, columns: int = 1) -> Tensor:
         """Global rows (N,) -> what is stored for them (N, W), padded with zeros, before any projection.
@@ -259,9 +265,9 @@ class PackedTable(nn.Module):
         `columns`: the single fields of the batch, in whose turn the first rows come; it only saves time.
         """
         layout, addresses = self._held()
-        pool = self.pool_address.pool
         if self._reads_single_rows:
             return look_up_packed(self.words, layout, addresses, rows, columns)
+        pool = self.pool_address.pool
         _, segment, stored = stored_rows(addresses, rows)
         if pool is not None:
             return self._with_pool(pool, layout, segment, stored)

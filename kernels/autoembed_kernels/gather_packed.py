@@ -20,12 +20,13 @@ holds 4 or 2 floats. They rely on a little-endian machine, as the file format do
 import ctypes
 import struct
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from autoembed_kernels.gpu.present import triton_for
-from autoembed_kernels.native.loader import address, native_for, threads
+from autoembed_kernels.native.loader import address, native_for, readable, threads
 from autoembed_kernels.operators import operators
 
 INTEGER, FP16, BF16, FP32 = range(4)
@@ -64,6 +65,21 @@ class PackedSegments:
     any_narrow: bool
     any_offset: bool
     width: int
+
+    @cached_property
+    def readable(self) -> bool:
+        """Whether C++ can read the tensors."""
+        return readable(*(getattr(self, name) for name in SEGMENT_TENSORS))
+
+    @cached_property
+    def native(self) -> "NativeSegments":
+        """As native/packed.h reads it, made once. Raises TypeError for a tensor of another dtype."""
+        addresses = typed_addresses(self, SEGMENT_DTYPES)
+        return NativeSegments(*addresses, len(self.base), self.width, self.any_offset)
+
+    def __getstate__(self) -> dict[str, object]:
+        """All but what is of this process: copies have tensors of their own."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("readable", "native")}
 
 
 def reference_gather_packed(
@@ -124,7 +140,7 @@ def gather_packed(words: Tensor, segments: PackedSegments, segment: Tensor, row:
 def eager_gather_packed(words: Tensor, segments: PackedSegments, segment: Tensor, row: Tensor) -> Tensor:
     """`gather_packed` itself."""
     segment, row = segment.contiguous(), row.contiguous()
-    native = native_for(words, segment, row, *(getattr(segments, name) for name in SEGMENT_TENSORS))
+    native = native_for(words, segment, row) if segments.readable else None
     if native is None and triton_for(words, segment, row):
         from autoembed_kernels.gpu.gather_packed import triton_gather_packed
 
@@ -135,17 +151,12 @@ def eager_gather_packed(words: Tensor, segments: PackedSegments, segment: Tensor
 
 
 class NativeSegments(ctypes.Structure):
-    """`PackedSegments` as native/gather_packed.cpp reads it; holds addresses, not the tensors."""
+    """`PackedSegments` as native/packed.h reads it; holds addresses, not the tensors."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in SEGMENT_TENSORS),
         *((name, ctypes.c_int64) for name in ("count", "width", "any_offset")),
     )
-
-    @staticmethod
-    def of(segments: PackedSegments) -> "NativeSegments":
-        addresses = typed_addresses(segments, SEGMENT_DTYPES)
-        return NativeSegments(*addresses, len(segments.base), segments.width, segments.any_offset)
 
 
 def typed_addresses(held: object, dtypes: dict[str, torch.dtype]) -> list[int | None]:
@@ -162,7 +173,7 @@ def native_gather_packed(
 ) -> Tensor:
     """`gather_packed` into out (N, W), in one pass over the look-ups."""
     bad = library.autoembed_gather_packed(
-        *(address(words), 8 * len(words), ctypes.byref(NativeSegments.of(segments))),
+        *(address(words), 8 * len(words), ctypes.byref(segments.native)),
         *(address(segment), address(row), len(row), address(out), threads()),
     )
     if bad < 0:

@@ -11,20 +11,15 @@ Rows are counted over all fields, one field behind the other, and start is ascen
 
 import ctypes
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from autoembed_kernels.checked_rows import check_rows
-from autoembed_kernels.gather_packed import (
-    SEGMENT_TENSORS,
-    NativeSegments,
-    PackedSegments,
-    torch_gather_packed,
-    typed_addresses,
-)
+from autoembed_kernels.gather_packed import PackedSegments, torch_gather_packed, typed_addresses
 from autoembed_kernels.gpu.present import triton_for
-from autoembed_kernels.native.loader import address, checked, native_for, threads
+from autoembed_kernels.native.loader import address, checked, native_for, readable, threads
 from autoembed_kernels.operators import operators
 from autoembed_kernels.row_hash import row_hash
 
@@ -55,6 +50,20 @@ class PackedRows:
     any_hashed: bool
     rows: int
 
+    @cached_property
+    def readable(self) -> bool:
+        """Whether C++ can read the tensors."""
+        return readable(*(getattr(self, name) for name in ROW_TENSORS))
+
+    @cached_property
+    def native(self) -> "NativeRows":
+        """As native/packed.h reads it, made once. Raises TypeError for a tensor of another dtype."""
+        return NativeRows(*typed_addresses(self, ROW_DTYPES), self.rows)
+
+    def __getstate__(self) -> dict[str, object]:
+        """All but what is of this process: copies have tensors of their own."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("readable", "native")}
+
 
 def look_up_packed(
     words: Tensor, segments: PackedSegments, addresses: PackedRows, rows: Tensor, columns: int = 1
@@ -78,11 +87,7 @@ def eager_look_up_packed(
 ) -> Tensor:
     """`look_up_packed` itself."""
     rows = (rows if rows.dtype in (torch.int32, torch.int64) else rows.long()).contiguous()
-    held = (
-        *(getattr(segments, name) for name in SEGMENT_TENSORS),
-        *(getattr(addresses, n) for n in ROW_TENSORS),
-    )
-    native = native_for(words, rows, *held)
+    native = native_for(words, rows) if segments.readable and addresses.readable else None
     if native is None:
         check_rows(rows, addresses.rows)
         if triton_for(words, rows):
@@ -95,13 +100,9 @@ def eager_look_up_packed(
 
 
 class NativeRows(ctypes.Structure):
-    """`PackedRows` as native/gather_packed.cpp reads it; holds addresses, not the tensors."""
+    """`PackedRows` as native/packed.h reads it; holds addresses, not the tensors."""
 
     _fields_ = (*((name, ctypes.c_void_p) for name in ROW_TENSORS), ("rows", ctypes.c_int64))
-
-    @staticmethod
-    def of(addresses: PackedRows) -> "NativeRows":
-        return NativeRows(*typed_addresses(addresses, ROW_DTYPES), addresses.rows)
 
 
 def native_look_up_packed(
@@ -116,7 +117,7 @@ def native_look_up_packed(
     """`look_up_packed` into out (N, W), in one pass over the look-ups."""
     bad = library.autoembed_look_up_packed(
         *(address(words), 8 * len(words)),
-        *(ctypes.byref(NativeSegments.of(segments)), ctypes.byref(NativeRows.of(addresses))),
+        *(ctypes.byref(segments.native), ctypes.byref(addresses.native)),
         *(address(rows), rows.element_size(), len(rows), max(1, columns), address(out), threads()),
     )
     checked(bad, rows, addresses.rows, "row")

@@ -13,8 +13,8 @@ import ctypes
 import torch
 from torch import Tensor
 
-from autoembed_kernels.gather_packed import SEGMENT_TENSORS, NativeSegments, PackedSegments
-from autoembed_kernels.look_up_packed import ROW_TENSORS, NativeRows, PackedRows, look_up_packed
+from autoembed_kernels.gather_packed import PackedSegments
+from autoembed_kernels.look_up_packed import PackedRows, look_up_packed
 from autoembed_kernels.native.loader import address, checked, native_for, threads
 
 
@@ -35,13 +35,10 @@ def pool_packed(
     """
     rows, offsets, means = rows.contiguous(), offsets.long().contiguous(), means.bool().contiguous()
     weights = None if weights is None else weights.float().contiguous()
-    held = (
-        *(getattr(segments, name) for name in SEGMENT_TENSORS),
-        *(getattr(addresses, name) for name in ROW_TENSORS),
-    )
     native = None
-    if not torch.compiler.is_compiling() and rows.dtype in (torch.int32, torch.int64):
-        native = native_for(words, rows, offsets, means, weights, *held)
+    known = segments.readable and addresses.readable and rows.dtype in (torch.int32, torch.int64)
+    if known and not torch.compiler.is_compiling():
+        native = native_for(words, rows, offsets, means, weights)
     if native is None:
         return torch_pool_packed(words, segments, addresses, rows, offsets, means, weights)
     out = torch.empty((len(offsets) - 1) // max(1, len(means)), len(means), segments.width)
@@ -68,7 +65,7 @@ def native_pool_packed(
         )
     bad = library.autoembed_pool_packed(
         *(address(words), 8 * len(words)),
-        *(ctypes.byref(NativeSegments.of(segments)), ctypes.byref(NativeRows.of(addresses))),
+        *(ctypes.byref(segments.native), ctypes.byref(addresses.native)),
         *(address(rows), rows.element_size(), len(rows), address(offsets), examples, fields),
         *(address(weights), address(means), address(out), threads()),
     )

@@ -1,6 +1,9 @@
 """Look-ups in packed tables in C++ against the reference and against torch."""
 
+import copy
 import dataclasses
+import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from native_library import native, poisoned
 from random_plans import packed_with_rows, plans
 
 from autoembed.packed import PackedTable
-from autoembed.plan import Plan
+from autoembed.plan import PROFILES, FieldPlan, Plan, own
 from autoembed_kernels.gather_packed import (
     BF16,
     FP16,
@@ -185,3 +188,30 @@ def test_rows_that_come_field_by_field_in_turn_are_looked_up_as_torch_looks_them
         wrong[-1] = int(sizes.sum())
         with pytest.raises(IndexError, match=f"at place {len(rows) - 1} is out of range"):
             native_look_up_packed(native(), *held, wrong, len(sizes), values)
+
+
+def small_table() -> PackedTable:
+    plan = Plan(PROFILES["packed"], (FieldPlan("a", 9, 5, (own(0, 9, 5, "int3", scale=0),)),))
+    return PackedTable(packed_with_rows(plan, 0)[0])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda table: pickle.loads(pickle.dumps(table))])
+def test_a_copy_of_a_table_reads_its_own_memory(copied: Callable[[PackedTable], PackedTable]) -> None:
+    native()
+    table = small_table()
+    rows = torch.arange(9)
+    before = table.stored(rows)
+    other = copied(table)
+    table.words.zero_()
+    table.get_buffer("segment_scale").zero_()
+    assert torch.equal(other.stored(rows), before)
+    assert not table.stored(rows).any()
+
+
+def test_a_table_reads_the_buffers_that_replaced_its_own() -> None:
+    native()
+    table = small_table()
+    rows = torch.arange(9)
+    before = table.stored(rows)
+    table.register_buffer("segment_scale", table.get_buffer("segment_scale") * 2, persistent=False)
+    assert torch.equal(table.stored(rows), before * 2)

@@ -73,10 +73,12 @@ def library() -> ctypes.CDLL | None:
 
 def native_for(*tensors: Tensor | None) -> ctypes.CDLL | None:
     """The library, where it can work on all these tensors: dense, contiguous, on the CPU."""
-    for tensor in tensors:
-        if tensor is not None and not (tensor.device.type == "cpu" and tensor.is_contiguous()):
-            return None
-    return library()
+    return library() if readable(*tensors) else None
+
+
+def readable(*tensors: Tensor | None) -> bool:
+    """Whether C++ can read these tensors: dense, contiguous, on the CPU."""
+    return all(tensor is None or (tensor.is_cpu and tensor.is_contiguous()) for tensor in tensors)
 
 
 def threads() -> int:

@@ -1,0 +1,77 @@
+// Blocks of look-ups decoded. Where rows are stored in more ways than one, those of one way are decoded after the
+// other, so that no branch depends on a row.
+
+#include "decode_block.h"
+
+namespace autoembed {
+
+constexpr int64_t OUT_AHEAD = 32 * LINE;
+
+// Which of the first `count` of `ways` are `way`, as bits
+INLINE uint64_t those_of(Way way, const uint8_t* ways, int64_t count) {
+    uint64_t found = 0;
+#if defined(__AVX512BW__)
+    found = _mm512_cmpeq_epi8_mask(_mm512_load_si512(ways), _mm512_set1_epi8(way));
+#elif defined(__SSE2__)
+    for (int64_t at = 0; at < BLOCK; at += 16) {
+        const __m128i equal =
+            _mm_cmpeq_epi8(_mm_load_si128(reinterpret_cast<const __m128i*>(ways + at)), _mm_set1_epi8(way));
+        found |= static_cast<uint64_t>(static_cast<uint32_t>(_mm_movemask_epi8(equal))) << at;
+    }
+#else
+    for (int64_t n = 0; n < count; ++n) found |= static_cast<uint64_t>(ways[n] == way) << n;
+#endif
+    return count < BLOCK ? found & ((uint64_t{1} << count) - 1) : found;
+}
+
+// Fetches the lines of the row that is written OUT_AHEAD bytes behind this one
+template <typename Dim>
+INLINE void fetch_written(const float* out, Dim dim) {
+    const auto* at = reinterpret_cast<const char*>(out) + OUT_AHEAD;
+    if constexpr (!std::is_same_v<Dim, int64_t>)
+        for (int64_t line = 0; line < dim * 4; line += LINE) __builtin_prefetch(at + line, 1, 3);
+}
+
+// Decodes the first `count` rows to rows of `out`
+template <typename Dim>
+void decode_block(const Segments& segments, const Block& block, int64_t count, const Block& next, Dim dim,
+                  float* out) {
+    const int64_t width = segments.width;
+    if (segments.alike)
+        return with_alike(segments, [&](auto way, auto same) INLINE_LAMBDA {
+            const int64_t bits = segments.all[0].bits, bytes = segments.all[0].fetch_bytes;
+            for (int64_t n = 0; n < count; ++n) {
+                fetch_written(out + n * width, dim);
+                fetch_row(next.rows[n], same ? bytes : next.segments[n]->fetch_bytes);
+                const Segment& s = *block.segments[n];
+                float* to = out + n * width;
+                write_decoded<decltype(way)::value>(block.row(n), s, same ? bits : s.bits, dim, width, to);
+            }
+        });
+    fetch_rows(next);
+    alignas(64) uint8_t ways[BLOCK];
+    for (int64_t n = 0; n < BLOCK; ++n) ways[n] = block.segments[n]->way;
+    for (int64_t way = 0; way < WAYS; ++way) {
+        if (!segments.has[way]) continue;
+        with_way(static_cast<Way>(way), [&](auto known) INLINE_LAMBDA {
+            constexpr Way way = decltype(known)::value;
+            for (uint64_t those = those_of(way, ways, count); those; those &= those - 1) {
+                const int64_t n = __builtin_ctzll(those);
+                const Segment& s = *block.segments[n];
+                write_decoded<way>(block.row(n), s, s.bits, dim, width, out + n * width);
+            }
+        });
+    }
+}
+
+DecodeBlock decoder_of(const Segments& segments) {
+    DecodeBlock found = nullptr;
+    with_dim(segments.full ? segments.width : 0, [&](auto dim) {
+        found = [](const Segments& of, const Block& block, int64_t count, const Block& next, float* out) {
+            decode_block(of, block, count, next, decltype(dim){}, out);
+        };
+    });
+    return found;
+}
+
+}  // namespace autoembed

@@ -1,0 +1,181 @@
+// How rows are found: see find_rows.h. The hash is that of row_hash.py.
+
+#include "find_rows.h"
+
+namespace autoembed {
+
+namespace {
+
+INLINE int64_t bucket(int64_t row, int64_t salt, int64_t buckets) {
+    auto mixed = static_cast<uint64_t>(row) + static_cast<uint64_t>(salt + 1) * 0x9E3779B97F4A7C15u;
+    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9u;
+    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EBu;
+    mixed ^= mixed >> 31;
+    return static_cast<int64_t>((mixed >> 1) % static_cast<uint64_t>(buckets));
+}
+
+}  // namespace
+
+template <typename Row>
+Finder<Row>::Finder(const uint8_t* payload, int64_t bytes, const Segments& segments, const PackedRows& rows, const Row* given,
+       int64_t columns)
+    : payload_(payload), bytes_(bytes), segments_(segments), rows_(rows), given_(given), fields_(columns) {
+    const auto count = static_cast<int64_t>(segments.all.size());
+    origins_.resize(count);
+    for (int64_t s = 0; s < count && direct_; ++s) {
+        const Segment& one = segments.all[s];
+        const int64_t first = rows.start[s], stop = s + 1 < count ? rows.start[s + 1] : rows.rows;
+        int64_t last = 0;
+        const bool overflows = __builtin_mul_overflow(stop, one.row_bytes, &last) || one.base < 0 ||
+                               __builtin_add_overflow(last, one.base, &last);
+        last = one.base + (overflows ? 0 : std::max<int64_t>(0, stop - first - 1) * one.row_bytes);
+        direct_ = !rows.reads_row_0[s] && !rows.hashed[s] && !overflows && one.read_bytes <= bytes &&
+                  last <= bytes - one.read_bytes;
+        origins_[s] = {reinterpret_cast<uintptr_t>(payload) + one.base - first * one.row_bytes, one.row_bytes};
+        single_ = single_ && rows.field_segment[s] == s;
+    }
+    length_ = direct_ ? columns + BLOCK : 0;
+    expected_.resize(length_ * (single_ ? 4 : 2 + FEW));
+    if (single_) shared_.resize(length_);
+}
+
+template <typename Row>
+int64_t Finder<Row>::operator()(int64_t from, int64_t count, Block& block) {
+    const int64_t column = from == next_ ? next_column_ : from % columns();
+    // a division for every block would take half a nanosecond a look-up
+    next_ = from + BLOCK;
+    next_column_ = column + step_ < columns() ? column + step_ : column + step_ - columns();
+    if (direct_ && single_ && find_single(from, count, column, block)) return -1;
+    if (direct_ && !single_ && find_expected(from, count, column, block)) return -1;
+    return find_each(from, count, column, block);
+}
+
+template <typename Row>
+bool Finder<Row>::are_expected(const Row* given, int64_t count, int64_t column) const {
+    const int64_t* start = table(START) + column;
+    const int64_t* rows = table(ROWS) + column;
+    uint64_t others = 0;
+    for (int64_t n = 0; n < count; ++n)
+        others |= static_cast<uint64_t>(given[n]) - static_cast<uint64_t>(start[n]) >=
+                  static_cast<uint64_t>(rows[n]);
+    return !others;
+}
+
+template <typename Row>
+bool Finder<Row>::find_single(int64_t from, int64_t count, int64_t column, Block& block) const {
+    const Row* __restrict given = given_ + from;
+    if (!are_expected(given, count, column)) return false;
+    const int64_t* origin = table(ORIGIN) + column;
+    const int64_t* row_bytes = table(ROW_BYTES) + column;
+    uintptr_t* __restrict rows = block.rows;
+    for (int64_t n = 0; n < count; ++n)
+        rows[n] = static_cast<uintptr_t>(origin[n]) + static_cast<uintptr_t>(given[n] * row_bytes[n]);
+    block.segments = shared_.data() + column;
+    return true;
+}
+
+template <typename Row>
+bool Finder<Row>::find_expected(int64_t from, int64_t count, int64_t column, Block& block) const {
+    const Row* __restrict given = given_ + from;
+    if (!are_expected(given, count, column)) return false;
+    int64_t found[BLOCK];
+    const int64_t* first = table(FIRST) + column;
+    for (int64_t n = 0; n < count; ++n) found[n] = first[n];
+    for (int64_t later = 0; later < most_ - 1; ++later) {
+        const int64_t* start = table(LATER + later) + column;
+        for (int64_t n = 0; n < count; ++n) found[n] += start[n] <= given[n];
+    }
+    const Segment* segments = segments_.all.data();
+    const Origin* origins = origins_.data();
+    for (int64_t n = 0; n < count; ++n) {
+        const Origin& of = origins[found[n]];
+        block.own[n] = segments + found[n];
+        block.rows[n] = of.origin + static_cast<uintptr_t>(given[n] * of.row_bytes);
+    }
+    block.segments = block.own;
+    return true;
+}
+
+template <typename Row>
+int64_t Finder<Row>::find_each(int64_t from, int64_t count, int64_t column, Block& block) {
+    block.segments = block.own;
+    bool others = false;
+    for (int64_t n = 0; n < count; ++n) {
+        const int64_t row = given_[from + n];
+        FieldRange& field = fields_[column];
+        column = column + 1 == columns() ? 0 : column + 1;
+        if (static_cast<uint64_t>(row) >= static_cast<uint64_t>(rows_.rows)) return from + n;
+        if (static_cast<uint64_t>(row - field.start) >= static_cast<uint64_t>(field.rows)) {
+            field = range_of(row);
+            others = true;
+        }
+        if (!locate_row(row, field, block.rows[n], block.own[n])) return from + n;
+    }
+    if (direct_ && others) expect();
+    return -1;
+}
+
+template <typename Row>
+bool Finder<Row>::locate_row(int64_t row, const FieldRange& field, uintptr_t& place,
+                             const Segment*& segment) const {
+    int64_t s = last_at_or_before(row, field.first, field.count);
+    if (rows_.reads_row_0[s]) {
+        row = rows_.field_start[s];
+        s = rows_.field_segment[s];
+    }
+    const int64_t stored = rows_.hashed[s]
+                               ? bucket(row - rows_.field_start[s], rows_.field[s], rows_.buckets[s])
+                               : row - rows_.start[s];
+    segment = &segments_.all[s];
+    return locate(payload_, bytes_, *segment, stored, place);
+}
+
+template <typename Row>
+int64_t Finder<Row>::last_at_or_before(int64_t row, int64_t first, int64_t count) const {
+    while (count > 1) {
+        const int64_t middle = count / 2;
+        first += rows_.start[first + middle] <= row ? middle : 0;
+        count -= middle;
+    }
+    return first;
+}
+
+template <typename Row>
+typename Finder<Row>::FieldRange Finder<Row>::range_of(int64_t row) {
+    const auto segments = static_cast<int64_t>(segments_.all.size());
+    const int64_t segment = last_at_or_before(row, 0, segments);
+    FieldRange range;
+    range.first = rows_.field_segment[segment];
+    int64_t stop = segment;
+    while (stop < segments && rows_.field_segment[stop] == range.first) ++stop;
+    range.start = rows_.field_start[segment];
+    range.rows = (stop < segments ? rows_.start[stop] : rows_.rows) - range.start;
+    range.count = stop - range.first;
+    most_ = std::max(most_, range.count);
+    direct_ = direct_ && range.count <= FEW;
+    return range;
+}
+
+template <typename Row>
+void Finder<Row>::expect() {
+    for (int64_t n = 0; n < length_; ++n) {
+        const FieldRange& field = fields_[n % columns()];
+        table(START)[n] = field.start;
+        table(ROWS)[n] = field.rows;
+        if (single_) {
+            table(ORIGIN)[n] = static_cast<int64_t>(origins_[field.first].origin);
+            table(ROW_BYTES)[n] = origins_[field.first].row_bytes;
+            shared_[n] = &segments_.all[field.first];
+            continue;
+        }
+        table(FIRST)[n] = field.first;
+        for (int64_t later = 0; later < FEW - 1; ++later)
+            table(LATER + later)[n] =
+                later + 1 < field.count ? rows_.start[field.first + later + 1] : INT64_MAX;
+    }
+}
+
+template class Finder<int32_t>;
+template class Finder<int64_t>;
+
+}  // namespace autoembed
