@@ -11,6 +11,7 @@ Of more than `examples` examples, about that many are read, drawn by a hash of t
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,14 +76,14 @@ class Signatures(Companion):
 
 
 def signed_count(counts: Counts, least: int) -> int:
-    """How many rows from 1 on have at least `least` look-ups; counts (R,) of a field never increase there."""
+    """How many rows from 1 on have at least `least` look-ups, by counts (R,) of a field."""
     return int((counts[1:] >= least).sum())
 
 
 def signed_rows(stats: Stats, least: int) -> Tensor:
     """Global rows (n,) int64, ascending, of those that `Signatures` gives one."""
     parts = [
-        first + 1 + torch.arange(signed_count(field.counts, least))
+        first + 1 + torch.from_numpy(np.flatnonzero(field.counts[1:] >= least))
         for first, field in zip(stats.first_rows, stats.fields, strict=True)
     ]
     return torch.cat(parts)

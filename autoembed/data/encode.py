@@ -18,6 +18,7 @@ from autoembed.data.split import OrderSplit, last_starts, random_codes
 
 Array = npt.NDArray[Any]
 Written = dict[str, dict[str, Any]]  # path inside the folder -> size and checksum
+_SPARSE = 8
 
 
 def assign_splits(log: RawLog, config: DataConfig) -> None:
@@ -218,7 +219,10 @@ def _count(log: RawLog, raw: RawField, size: int) -> tuple[Array, Array, Array]:
         lookups[split] += len(numbers)
         known = numbers[numbers >= 0]
         missing[split] += len(numbers) - len(known)
-        if split == 0 and len(known):
+        if split == 0 and size > _SPARSE * len(known):  # hashed to far more rows than a piece has look-ups
+            found, times = np.unique(known, return_counts=True)
+            seen[found] += times
+        elif split == 0:
             found = np.bincount(known)
             seen[: len(found)] += found
     return seen, missing, lookups

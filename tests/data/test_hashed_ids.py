@@ -141,6 +141,20 @@ def test_preparing_keeps_no_table_of_ids(tmp_path: Path, monkeypatch: pytest.Mon
     assert data.fields[0].rows == 2
 
 
+def test_counts_are_the_same_in_far_more_rows_than_there_are_look_ups(tmp_path: Path) -> None:
+    for name in ("few", "many"):
+        (tmp_path / name).mkdir()
+    rows = log(300, 5)
+    few = prepared(tmp_path / "few", rows, word=Categorical(hash_rows=100))
+    many = prepared(tmp_path / "many", rows, word=Categorical(hash_rows=1_000_003))
+    assert sorted(few.counts(0)[1:])[-5:] == sorted(many.counts(0)[1:])[-5:]
+    assert few.counts(0).sum() == many.counts(0).sum() and few.counts(0)[0] == many.counts(0)[0]
+    for data in (few, many):
+        (train,) = data.batches("train", 1000)
+        found = np.bincount(train.ids[:, 0], minlength=data.fields[0].rows)
+        assert np.array_equal(data.counts(0), found)
+
+
 def test_other_fields_are_prepared_as_before(tmp_path: Path) -> None:
     rows = log(100, 20)
     for name in ("alone", "beside"):
