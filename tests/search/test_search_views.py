@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from autoembed.search.inputs import prepare_inputs
 from autoembed.search.preview import extents, preview
 from autoembed.search.progress import LiveView, StageBar, format_seconds
 from autoembed.space import load_space
+from autoembed.stats import Stats
 
 FAKE = "search_trainers:fail_at_4_bits"
 
@@ -85,3 +87,14 @@ def test_a_profile_that_cannot_store_a_method_says_so(clicks: Path, tmp_path: Pa
     space = {"methods": [{"method": "uniform", "baselines": [{"bits": 3}]}]}
     rows = preview(make_study(clicks, profile="fbgemm-cpu", search_space=space), tmp_path / "run")
     assert "cannot store 'int3'" in rows[1][4]
+
+
+def test_a_method_that_needs_ranks_names_the_field_without_before_anything_is_trained(
+    clicks: Path, tmp_path: Path
+) -> None:
+    spec = prepare_inputs(make_study(clicks), tmp_path).spec
+    first, *others = spec.stats.fields
+    hashed = replace(spec, stats=Stats((replace(first, ranked=False), *others)))
+    problems = {row.method: row.problem for row in extents(load_space(SPACE), hashed)}
+    assert f"needs rows in order of frequency; field {first.name!r}" in problems["frequency_cut"]
+    assert not problems["uniform"]
