@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -75,8 +75,10 @@ class PreparedData:
 
     def counts(self, field: int) -> npt.NDArray[np.int64]:
         """Look-ups in train by row (R,): row 0 is out of vocabulary, counts[1:] never increase unless the
-        field has no vocabulary."""
-        counts: npt.NDArray[np.int64] = np.load(self.path / "counts" / f"{_stem(field)}.npy")
+        field has no vocabulary. There may be many more rows than ids then, so they are mapped, not loaded."""
+        mode: Literal["r"] | None = None if self.fields[field].hash_rows is None else "r"
+        path = self.path / "counts" / f"{_stem(field)}.npy"
+        counts: npt.NDArray[np.int64] = np.load(path, mmap_mode=mode)
         return counts
 
     def vocabulary(self, field: int) -> FieldIds:
