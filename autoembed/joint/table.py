@@ -15,12 +15,12 @@ from autoembed.methods.base import TableSpec
 from autoembed.methods.fixed_plan import FixedPlanTable
 from autoembed.methods.plans import Fields, placed_segments
 from autoembed.methods.row_address import RowAddress
-from autoembed.plan import Segment
+from autoembed.plan import Segment, Sharing
 from autoembed_kernels.lsq import Grid
 from autoembed_kernels.row_update import RowOptimizer
 
 SEARCH_POINTS = 24
-_SEARCH_VALUES = 1 << 15  # a step is searched on at most so many values, evenly taken
+_SEARCH_VALUES = 1 << 13  # a step is searched on at most so many values, evenly taken
 
 StepKey = tuple[int, int, int, int, int, int, int]  # field, start, stop, sharing, stored rows, dim, bits
 
@@ -59,21 +59,20 @@ def stored_rows(spec: TableSpec, fields: Fields, rows: Tensor) -> Tensor:
     Rows that several ids share become the mean of their rows, weighted by look-ups in train (at least one).
     """
     address = RowAddress(fields).to(rows.device)
-    counts = torch.cat([torch.from_numpy(f.counts) for f in spec.stats.fields]).to(rows.device)
-    first = spec.stats.first_rows
-    owners = [
-        torch.arange(first[number] + s.start, first[number] + s.stop)
-        for number, s, _ in placed_segments(fields)
-    ]
-    ids = torch.cat(owners).to(rows.device) if owners else torch.zeros(0, dtype=torch.int64)
-    places = address(ids)
-    shares = counts[ids].clamp(min=1).double()
-    total = torch.zeros(address.stored_rows, dtype=torch.float64, device=rows.device)
-    total.index_add_(0, places, shares)
-    # an id alone in its row keeps it to the bit: x * n / n in double, rounded to float, is x
-    sums = torch.zeros(address.stored_rows, rows.shape[1], dtype=torch.float64, device=rows.device)
-    sums.index_add_(0, places, rows[ids].double() * shares.unsqueeze(1))
-    return (sums / total.clamp(min=1.0).unsqueeze(1)).float()
+    stored = rows.new_zeros(address.stored_rows, rows.shape[1])
+    for number, s, place in placed_segments(fields):
+        first = spec.stats.first_rows[number]
+        own = rows[first + s.start : first + s.stop]
+        if s.sharing is Sharing.OWN:
+            stored[place : place + s.stored_rows] = own
+            continue
+        places = address(torch.arange(first + s.start, first + s.stop, device=rows.device)) - place
+        counts = torch.from_numpy(spec.stats.fields[number].counts[s.start : s.stop]).to(rows.device)
+        shares = counts.clamp(min=1).double().unsqueeze(1)
+        total = shares.new_zeros(s.stored_rows, 1).index_add_(0, places, shares)
+        sums = shares.new_zeros(s.stored_rows, rows.shape[1]).index_add_(0, places, own.double() * shares)
+        stored[place : place + s.stored_rows] = (sums / total.clamp(min=1.0)).float()
+    return stored
 
 
 @torch.no_grad()
@@ -104,8 +103,8 @@ def best_step(values: Tensor, grid: Grid) -> float:
 
     values (n,) float32; positive also where all values are zero.
     """
-    values = values[:: max(1, len(values) // _SEARCH_VALUES)]
     largest = float(values.abs().max()) if len(values) else 0.0
+    values = values[:: max(1, len(values) // _SEARCH_VALUES)]
     if largest == 0.0:
         return 1e-4
     reach = grid.highest + grid.shift or 1.0
