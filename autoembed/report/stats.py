@@ -55,8 +55,8 @@ class FieldRow:
 
     @property
     def singleton_share(self) -> float:
-        """Of the distinct ids in train."""
-        return self.singletons / max(self.train_ids, 1)
+        """Of the distinct ids in train, or of the used rows of a field without a vocabulary."""
+        return self.singletons / max(self.train_ids if self.hash_rows is None else self.used_rows, 1)
 
 
 def stats_rows(data: PreparedData) -> list[FieldRow]:
@@ -112,9 +112,12 @@ def print_stats(rows: Sequence[FieldRow], console: Console) -> None:
         markup=False,
         highlight=False,
     )
-    for row in rows:
-        if row.hash_rows is not None:
-            console.print(_hashed(row), markup=False, highlight=False)
+    hashed = [row for row in rows if row.hash_rows is not None]
+    for row in hashed:
+        console.print(_hashed(row), markup=False, highlight=False)
+    if hashed:
+        text = "of hashed fields, seen once and unseen count used rows in place of ids"
+        console.print(text, style="dim", markup=False, highlight=False)
 
 
 def _hashed(row: FieldRow) -> str:

@@ -115,6 +115,7 @@ def test_a_field_without_a_vocabulary_tells_how_many_ids_share_rows(tmp_path: Pa
     assert user.head_share == data.counts(0)[1:].max() / 202
     assert sum(group.share for group in user.groups) == pytest.approx(1)
     assert user.groups[-1].stop == 1 + user.used_rows
+    assert user.singleton_share == (data.counts(0)[1:] == 1).sum() / len(read)
     assert few.used_rows == few.hash_rows == 2
     console = Console(width=200, file=StringIO())
     print_stats([user, few], console)
