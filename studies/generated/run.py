@@ -112,6 +112,8 @@ def key(setting: Setting, recipe: Recipe, seed: int) -> dict[str, Any]:
     training = recipe.training.model_copy(update=setting.training)
     knobs = " ".join(f"{name}={_short(value)}" for name, value in setting.knobs.items())
     rates = f"{training.learning_rate:g} {training.table_learning_rate:g}"
+    if training.scale_learning_rate != recipe.training.scale_learning_rate:
+        rates += f" {training.scale_learning_rate:g}"
     values = (setting.method, setting.budget, knobs, setting.profile, training.optimizer, rates, seed)
     return dict(zip(KEY, map(str, values), strict=True))
 
@@ -135,7 +137,7 @@ def main() -> None:
             print(json.dumps(row))
         return
     stats, dim = stats_of(data), recipe.model.dim
-    settings = TRIED if options.tune else (*SETTINGS, Setting("joint"))
+    settings = TRIED if options.tune else SETTINGS
     wanted = [
         setting
         for setting in settings

@@ -20,6 +20,7 @@ BUDGETS = ("1/3.9", "1/15.5", "1/62", "1/248")
 ROW_SCALES = "packed-row-scale"  # int8 rows with a step each need a profile that keeps it in the row
 ROWWISE: dict[str, Any] = {"optimizer": "rowwise_adagrad", "table_learning_rate": 0.05}
 Size = Callable[[float], int]  # of the file, by the free knob
+SLOW_STEPS: dict[str, Any] = {"scale_learning_rate": 1e-4}  # of learned quantization steps; 1e-3 elsewhere
 DIGITS = 4  # of a free knob
 
 
@@ -92,24 +93,31 @@ SETTINGS: tuple[Setting, ...] = (
     *_at("hashing", "ratio"),
     *_at("cafe_offline", "ratio"),
     *_at("robe", "ratio"),
-    *_at("cafe", "ratio"),
+    *_at("cafe", "ratio", BUDGETS[:3]),
+    Setting("uniform", {"bits": 4}, training=SLOW_STEPS),
+    *_at("frequency_cut", "keep", BUDGETS[2:3], bits=16),
+    Setting("low_precision", {"format": "int8"}, profile=ROW_SCALES),
+    Setting("cached_low_precision", {"bits": 4, "cache": 0.01}, profile=ROW_SCALES),
     *_at("fiited", "keep", BUDGETS[:2]),
-    *_at("fiited", "keep", BUDGETS[2:], chunks=1),
-    *_at("quotient_remainder", "collisions"),
+    *_at("fiited", "keep", BUDGETS[2:3], chunks=1),
+    *_at("quotient_remainder", "collisions", BUDGETS[:3]),
     Setting("mixed_dimension", {"keep": 1 / 3.9, "blocks": "group"}, BUDGETS[0]),
     Setting("mixed_dimension", {"keep": 1 / 15.5, "blocks": "group", "bits": 8}, BUDGETS[1]),
     Setting("mixed_dimension", {"keep": 1 / 62, "blocks": "group", "bits": 4}, BUDGETS[2]),
-    Setting("low_precision", {"format": "int8"}, profile=ROW_SCALES),
     Setting("low_precision", {"format": "fp16"}),
-    Setting("fp16"),
-    Setting("uniform", {"bits": 8}, BUDGETS[0]),
-    Setting("uniform", {"bits": 2}),
-    Setting("cached_low_precision", {"bits": 8, "cache": 0.05}, profile=ROW_SCALES),
-    Setting("cached_low_precision", {"bits": 4, "cache": 0.01}, profile=ROW_SCALES),
+    Setting("joint"),
     Setting("full_precision", training=ROWWISE),
     Setting("low_precision", {"format": "int8"}, profile=ROW_SCALES, training=ROWWISE),
+    *_at("mpe_budget", "ratio", BUDGETS[1:2]),
+    Setting("uniform", {"bits": 8}),
+    Setting("uniform", {"bits": 2}),
+    Setting("fp16"),
+    Setting("cached_low_precision", {"bits": 8, "cache": 0.05}, profile=ROW_SCALES),
     Setting("cached_low_precision", {"bits": 4, "cache": 0.01}, profile=ROW_SCALES, training=ROWWISE),
-    *_at("mpe_budget", "ratio", BUDGETS[1:3]),
+    *_at("cafe", "ratio", BUDGETS[3:]),
+    *_at("fiited", "keep", BUDGETS[3:], chunks=1),
+    *_at("quotient_remainder", "collisions", BUDGETS[3:]),
+    *_at("mpe_budget", "ratio", BUDGETS[2:3]),
 )
 TRIED: tuple[Setting, ...] = tuple(
     Setting("full_precision", training={"optimizer": o, "learning_rate": n, "table_learning_rate": t})

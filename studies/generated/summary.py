@@ -19,7 +19,8 @@ def summary(rows: list[Row]) -> str:
     for row in rows:
         # what is fitted to a budget, and why a point of the joint search was kept, may differ between seeds
         knobs = "" if row["method"] == "joint" else row["knobs"]
-        settings[row["method"], row["budget"], knobs, row["profile"], row["optimizer"]].append(row)
+        place = (row["method"], row["budget"], knobs, row["profile"], row["optimizer"], row["rates"])
+        settings[place].append(row)
     usual = rows[0]["optimizer"]
     full = {
         row["seed"]: row for row in rows if row["method"] == "full_precision" and row["optimizer"] == usual
