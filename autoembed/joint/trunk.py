@@ -3,12 +3,15 @@
 An untuned reference makes compression look free. Candidates are the user's own settings and changes of one or
 two of them, learning rate and penalty on rows. Successive halving
 (Jamieson and Talwalkar, arXiv:1502.07943): all are trained for few epochs, the better third for three times
-as many, and so on; the last one left is trained in full. Selection is on the validation split alone.
+as many, and so on; the last one left is trained in full. Half of the effort goes to the schedule, which shows
+only in full trainings: more epochs where the last one allowed was the best, else a gentler cut of the rates,
+else patience for one epoch more; what is better is kept and changed further. Selection is on the validation
+split alone.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +41,7 @@ CHANGES = (
     (3.0, 0.1),
 )
 FIRST_L2 = 1e-5
+LONGER = 1.5  # times the epochs
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def train_trunk(
     device: torch.device | str | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Trunk:
-    """Tune with about `trainings` trainings of epochs, 0 for none, then train in full.
+    """Tune with about `trainings` trainings of epochs, 0 for none, and train in full.
 
     Settings other than the user's are taken only where they are better on the validation split by more than
     MARGIN. Raises Diverged where the final training does.
@@ -92,8 +96,11 @@ def train_trunk(
 
     tuning: list[Tried] = []
     if trainings > 0:
-        training = _tuned(training, trainings, run_of, tuning)
+        training = _tuned(training, trainings / 2, run_of, tuning)
     run = run_of(training)
+    if trainings > 0:
+        run = _scheduled(run, trainings / 2, run_of, tuning)
+        training = run.training
     assert isinstance(run.table, FixedPlanTable)
     ledger = run.meter.read()
     valid, test = (run.evaluate(run.table, split) for split in ("valid", "test"))
@@ -117,6 +124,42 @@ def _tuned(
         tuning.extend(results)
         candidates = [tried.training for tried in sorted(results, key=loss)][: max(1, len(results) // KEEP)]
     return candidates[0]
+
+
+def _scheduled(
+    run: Run, trainings: float, run_of: Callable[[TrainingConfig], Run], tuning: list[Tried]
+) -> Run:
+    """The best of `run` and full trainings under other schedules, at most `trainings` times its epochs."""
+    left = trainings * run.training.epochs
+    seen = [run.training]
+    while (changed := next(_schedules(run, left, seen), None)) is not None:
+        seen.append(changed)
+        left -= changed.epochs
+        try:
+            other = run_of(changed)
+        except Diverged:
+            tuning.append(Tried(changed, changed.epochs, None, 0.0, 0))
+            continue
+        metric = run.training.metric
+        if _loss(_best(other), metric) < _loss(_best(run), metric) - MARGIN:
+            run, other = other, run
+        tuning.append(_tried(other.training, other))
+    return run
+
+
+def _schedules(run: Run, epochs: float, seen: list[TrainingConfig]) -> Iterator[TrainingConfig]:
+    """Other schedules of at most so many epochs that were not seen, the most promising first."""
+    training = run.training
+    changes: list[dict[str, float]] = []
+    if run.history[-1].valid == _best(run):
+        changes.append({"epochs": math.ceil(LONGER * training.epochs)})
+    if training.cut_factor < 1.0:
+        changes.append({"cut_factor": min(1.0, training.cut_factor * KEEP)})
+    changes.append({"patience": training.patience + 1, "cut_patience": training.cut_patience + 1})
+    for change in changes:
+        changed = training.model_copy(update=change)
+        if changed.epochs <= epochs and changed not in seen:
+            yield changed
 
 
 def _rungs(budget: float, epochs: int) -> tuple[tuple[int, ...], int]:
@@ -150,9 +193,17 @@ def _try(settings: TrainingConfig, epochs: int, run_of: Callable[[TrainingConfig
         run = run_of(short)
     except Diverged:
         return Tried(settings, epochs, None, 0.0, 0)
+    return replace(_tried(settings, run), epochs=epochs)
+
+
+def _tried(settings: TrainingConfig, run: Run) -> Tried:
     ledger = run.meter.read()
-    valid = min((epoch.valid for epoch in run.history), key=lambda v: _loss(v, settings.metric))
-    return Tried(settings, epochs, valid, ledger.cpu_seconds, ledger.steps)
+    return Tried(settings, settings.epochs, _best(run), ledger.cpu_seconds, ledger.steps)
+
+
+def _best(run: Run) -> Metrics:
+    """The validation of the epoch that the run keeps."""
+    return min((epoch.valid for epoch in run.history), key=lambda v: _loss(v, run.training.metric))
 
 
 def _loss(valid: Metrics | None, metric: str) -> float:

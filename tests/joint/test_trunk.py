@@ -43,6 +43,19 @@ def test_poor_settings_are_replaced_and_the_trials_are_accounted_for():
     assert trunk.ledger.samples <= 6 * 3000  # the final training alone
 
 
+def test_the_schedule_is_changed_where_full_trainings_say_so():
+    data, stats = tiny_data()
+    short = QUICK.model_copy(update={"epochs": 2, "learning_rate": 3e-4, "patience": 1})
+    tuned = train_trunk(data, stats, MODEL, short, trainings=12.0, seed=3, device="cpu")
+    full = [tried for tried in tuned.tuning if tried.epochs >= 2 and tried.training != tuned.training]
+    assert tuned.training.epochs > 2  # the last epoch allowed was the best
+    assert any(tried.training.epochs == 2 for tried in full)
+    best = min(full, key=lambda tried: -tried.valid.auc)
+    assert tuned.valid.auc >= best.valid.auc - 1e-9
+    once = train_trunk(data, stats, MODEL, short, trainings=1.0, seed=3, device="cpu")
+    assert once.training.epochs == 2 and once.training.cut_factor == short.cut_factor  # no effort is left
+
+
 def test_settings_that_diverge_are_no_reason_to_stop():
     data, stats = tiny_data()
     wild = QUICK.model_copy(
