@@ -116,9 +116,9 @@ INLINE uint32_t largest_lane(i32x8 sizes) {
     i32x4 half[2];
     std::memcpy(half, &sizes, sizeof(sizes));
     i32x4 most = half[0] > half[1] ? half[0] : half[1];
-    const i32x4 swapped = __builtin_shufflevector(most, most, 2, 3, 0, 1);
+    const i32x4 swapped = SHUFFLED(i32x4, most, most, 2, 3, 0, 1);
     most = most > swapped ? most : swapped;
-    const i32x4 turned = __builtin_shufflevector(most, most, 1, 0, 3, 2);
+    const i32x4 turned = SHUFFLED(i32x4, most, most, 1, 0, 3, 2);
     most = most > turned ? most : turned;
     return static_cast<uint32_t>(most[0]);
 }

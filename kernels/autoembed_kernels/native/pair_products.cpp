@@ -9,11 +9,24 @@
 
 namespace {
 
-constexpr int64_t LANES = 16;
-constexpr int64_t TILE = 8;  // vectors whose sums are held in registers at a time
+#ifdef __AVX512F__
+using f32s = f32x16;
+#else
+using f32s = f32x8;
+#endif
+constexpr int64_t LANES = sizeof(f32s) / sizeof(float);
+// vectors whose sums are held in registers at a time, three times 9 of 27: enough to start a product every half
+// cycle, few enough for 16 registers
+constexpr int64_t TILE = 9;
 
 INLINE int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
 INLINE int64_t first_pair(int64_t i, int64_t vectors) { return i * (2 * vectors - i - 1) / 2; }
+
+// Example b of `size` floats, if it is below stop: the processor's own look-ahead ends with every page
+INLINE void fetch(const float* examples, int64_t b, int64_t stop, int64_t size) {
+    if (b < stop)
+        for (int64_t at = 0; at < size; at += 16) prefetch(examples + b * size + at);
+}
 
 // Memory of this thread for `count` floats, kept for the next call
 float* scratch(int64_t count) {
@@ -27,60 +40,118 @@ template <typename Work>
 INLINE void for_tiles(int64_t vectors, const Work& work) {
     int64_t i = 0;
     for (; i + TILE <= vectors; i += TILE) work(i, std::integral_constant<int64_t, TILE>{});
-    for (; i + 3 <= vectors; i += 3) work(i, std::integral_constant<int64_t, 3>{});
+    for (; i + 4 <= vectors; i += 4) work(i, std::integral_constant<int64_t, 4>{});
+    for (; i + 2 <= vectors; i += 2) work(i, std::integral_constant<int64_t, 2>{});
     for (; i < vectors; ++i) work(i, std::integral_constant<int64_t, 1>{});
 }
 
-// x (vectors, dim) -> out (pairs,). turned holds dim rows of `width` floats, products TILE rows of as many
-// and LANES floats more.
+// Rows and columns of a block of 8 by 8 changed for one another
+INLINE void turn_block(f32x8 (&rows)[8]) {
+    f32x8 pairs[8], fours[8];
+    for (int64_t v = 0; v < 8; v += 2) {
+        pairs[v] = SHUFFLED(i32x8, rows[v], rows[v + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        pairs[v + 1] = SHUFFLED(i32x8, rows[v], rows[v + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    for (int64_t v = 0; v < 8; v += 4)
+        for (int64_t half = 0; half < 2; ++half) {
+            const f32x8 first = pairs[v + half], second = pairs[v + half + 2];
+            fours[v + 2 * half] = SHUFFLED(i32x8, first, second, 0, 1, 8, 9, 4, 5, 12, 13);
+            fours[v + 2 * half + 1] = SHUFFLED(i32x8, first, second, 2, 3, 10, 11, 6, 7, 14, 15);
+        }
+    for (int64_t c = 0; c < 4; ++c) {
+        rows[c] = SHUFFLED(i32x8, fours[c], fours[c + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        rows[c + 4] = SHUFFLED(i32x8, fours[c], fours[c + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+}
+
+// x (vectors, dim) -> turned (dim, width); what stands behind the last vector is not read
 template <typename Dim>
-INLINE void example_products(const float* x, int64_t vectors, Dim dim, float* turned, float* products,
-                             float* out) {
-    const int64_t width = padded(vectors);
+INLINE void turn(const float* x, int64_t vectors, Dim dim, float* turned, int64_t width) {
+    if (dim % 8 == 0) {
+        for (int64_t v = 0; v < vectors; v += 8) {
+            const float* held[8];
+            for (int64_t t = 0; t < 8; ++t) held[t] = x + std::min(v + t, vectors - 1) * dim;
+            for (int64_t d = 0; d < dim; d += 8) {
+                f32x8 rows[8];
+                for (int64_t t = 0; t < 8; ++t) rows[t] = load<f32x8>(held[t] + d);
+                turn_block(rows);
+                for (int64_t t = 0; t < 8; ++t) store(turned + (d + t) * width + v, rows[t]);
+            }
+        }
+        return;
+    }
     for (int64_t v = 0; v < vectors; ++v)
         for (int64_t d = 0; d < dim; ++d) turned[d * width + v] = x[v * dim + d];
-    const float* end = out + first_pair(vectors, vectors);
+}
+
+// x (vectors, dim) -> out (pairs,). turned holds dim rows of `width` floats, products one for each vector of as
+// many and LANES floats more. Before end, more than the pairs may be overwritten.
+template <typename Dim>
+INLINE void example_products(const float* x, int64_t vectors, Dim dim, float* turned, float* products,
+                             float* out, const float* end) {
+    const int64_t width = padded(vectors);
+    turn(x, vectors, dim, turned, width);
     for_tiles(vectors, [&](int64_t i, auto count) INLINE_LAMBDA {
         for (int64_t block = i / LANES * LANES; block < width; block += LANES) {
-            f32x16 sums[count] = {};
+            f32s sums[count] = {};
             for (int64_t d = 0; d < dim; ++d) {
-                const f32x16 others = load<f32x16>(turned + d * width + block);
+                const f32s others = load<f32s>(turned + d * width + block);
                 for (int64_t t = 0; t < count; ++t) sums[t] += x[(i + t) * dim + d] * others;
             }
-            for (int64_t t = 0; t < count; ++t) store(products + t * width + block, sums[t]);
-        }
-        for (int64_t t = 0; t < count; ++t) {
-            float* row = out + first_pair(i + t, vectors);
-            const float* from = products + t * width + i + t + 1;
-            // whole vectors: what stands behind the row is overwritten by the next rows of this example
-            for (int64_t left = vectors - i - t - 1; left > 0; left -= LANES, row += LANES, from += LANES) {
-                if (row + LANES <= end) store(row, load<f32x16>(from));
-                else std::memcpy(row, from, std::min(left, LANES) * sizeof(float));
-            }
+            for (int64_t t = 0; t < count; ++t) store(products + (i + t) * width + block, sums[t]);
         }
     });
+    // at the end, for what was just stored at other places is slow to load
+    for (int64_t i = 0; i < vectors; ++i) {
+        const float* from = products + i * width + i + 1;
+        // whole vectors: what stands behind the row is overwritten by the next rows and examples
+        for (int64_t left = vectors - i - 1; left > 0; left -= LANES, out += LANES, from += LANES) {
+            if (out + LANES <= end) store(out, load<f32s>(from));
+            else std::memcpy(out, from, std::min(left, LANES) * sizeof(float));
+            if (left < LANES) out += left - LANES;
+        }
+    }
 }
 
-// g (pairs,) -> full (vectors, width): the gradient of pair (i, j) at [i][j] and [j][i]; the diagonal is zero
-// and stays so
-INLINE void mirror(const float* g, int64_t vectors, int64_t width, float* full) {
-    for (int64_t i = 0; i < vectors; ++i)
-        for (int64_t j = i + 1; j < vectors; ++j) {
-            full[i * width + j] = *g;
-            full[j * width + i] = *g++;
+// g (pairs,) -> full, of whole blocks of 8 rows and as many columns: the gradient of pair (i, j) at [i][j], zeros
+// at [i][i], anything below. Behind full there is room for LANES floats; before end, g may be read past its pairs.
+INLINE void put_above(const float* g, const float* end, int64_t vectors, int64_t width, float* full) {
+    for (int64_t i = 0; i < vectors; ++i) {
+        float* row = full + i * width + i + 1;
+        int64_t left = vectors - i - 1;
+        // whole vectors: what stands behind the row is overwritten by the next row, or left of its diagonal
+        for (; left > 0 && g + LANES <= end; left -= LANES, g += LANES, row += LANES) store(row, load<f32s>(g));
+        if (left > 0) std::memcpy(row, g, left * sizeof(float));
+        g += left;
+        full[i * width + i] = 0.0f;
+    }
+}
+
+// ... and at [j][i], too
+INLINE void put_below(int64_t vectors, int64_t width, float* full) {
+    const i32x8 columns = {0, 1, 2, 3, 4, 5, 6, 7};
+    for (int64_t i = 0; i < vectors; i += 8)
+        for (int64_t j = i; j < vectors; j += 8) {
+            f32x8 rows[8];
+            for (int64_t t = 0; t < 8; ++t) rows[t] = load<f32x8>(full + (i + t) * width + j);
+            turn_block(rows);
+            for (int32_t t = 0; t < 8; ++t) {
+                float* to = full + (j + t) * width + i;
+                if (i == j) rows[t] = columns < t ? rows[t] : load<f32x8>(to);
+                store(to, rows[t]);
+            }
         }
 }
 
-// full of `mirror`, x (vectors, stride), whose columns from dim on are zero -> out (vectors, dim):
+// full of both, x (vectors, stride), whose columns from dim on are zero -> out (vectors, dim):
 // out[i] = sum over j of full[j][i] x[j]
-INLINE void example_gradient(const float* full, const float* x, int64_t vectors, int64_t stride, int64_t dim,
-                             float* out) {
-    const int64_t width = padded(vectors);
+INLINE void example_gradient(const float* full, const float* x, int64_t vectors, int64_t width, int64_t stride,
+                             int64_t dim, float* out) {
     for_tiles(vectors, [&](int64_t i, auto count) INLINE_LAMBDA {
         for (int64_t column = 0; column < dim; column += LANES) {
-            f32x16 sums[count] = {};
+            f32s sums[count] = {};
             for (int64_t j = 0; j < vectors; ++j) {
-                const f32x16 other = load<f32x16>(x + j * stride + column);
+                const f32s other = load<f32s>(x + j * stride + column);
                 for (int64_t t = 0; t < count; ++t) sums[t] += full[j * width + i + t] * other;
             }
             const int64_t columns = std::min(LANES, dim - column);
@@ -101,11 +172,14 @@ EXPORT int64_t autoembed_pair_products(const float* x, int64_t examples, int64_t
     const int64_t width = padded(vectors), pairs = first_pair(vectors, vectors);
     with_dim(dim, [&](auto known_dim) INLINE_LAMBDA {
         for_ranges(examples, threads, [&](int64_t start, int64_t stop) INLINE_LAMBDA {
-            float* turned = scratch(width * dim + TILE * width + LANES);
+            float* turned = scratch(width * dim + vectors * width + LANES);
             std::fill_n(turned, width * dim, 0.0f);
             float* products = turned + width * dim;
-            for (int64_t b = start; b < stop; ++b)
-                example_products(x + b * vectors * dim, vectors, known_dim, turned, products, out + b * pairs);
+            for (int64_t b = start; b < stop; ++b) {
+                fetch(x, b + 2, stop, vectors * dim);
+                example_products(x + b * vectors * dim, vectors, known_dim, turned, products, out + b * pairs,
+                                 out + stop * pairs);
+            }
         });
     });
     return 0;
@@ -114,20 +188,29 @@ EXPORT int64_t autoembed_pair_products(const float* x, int64_t examples, int64_t
 // gradient (examples, pairs), x (examples, vectors, dim) -> out (examples, vectors, dim)
 EXPORT int64_t autoembed_pair_products_gradient(const float* gradient, const float* x, int64_t examples,
                                                 int64_t vectors, int64_t dim, float* out, int64_t threads) {
-    const int64_t stride = padded(dim), width = padded(vectors), pairs = first_pair(vectors, vectors);
+    const int64_t stride = padded(dim), pairs = first_pair(vectors, vectors);
+    const int64_t width = (vectors + 7) / 8 * 8;
     for_ranges(examples, threads, [&](int64_t start, int64_t stop) INLINE_LAMBDA {
-        float* full = scratch(vectors * (width + stride));
-        float* wide = full + vectors * width;
-        std::fill_n(full, vectors * (width + stride), 0.0f);
+        const int64_t held = width * width + LANES;
+        const float* end = gradient + examples * pairs;
+        float* full = scratch(2 * held + vectors * stride);
+        float* wide = full + 2 * held;
+        std::fill_n(full, 2 * held + vectors * stride, 0.0f);
+        if (start < stop) put_above(gradient + start * pairs, end, vectors, width, full + start % 2 * held);
         for (int64_t b = start; b < stop; ++b) {
+            fetch(x, b + 2, stop, vectors * dim);
+            fetch(gradient, b + 2, stop, pairs);
             const float* example = x + b * vectors * dim;
             if (stride != dim) {
                 for (int64_t v = 0; v < vectors; ++v)
                     std::memcpy(wide + v * stride, example + v * dim, dim * sizeof(float));
                 example = wide;
             }
-            mirror(gradient + b * pairs, vectors, width, full);
-            example_gradient(full, example, vectors, stride, dim, out + b * vectors * dim);
+            float* mirrored = full + b % 2 * held;
+            put_below(vectors, width, mirrored);
+            // an example ahead, for what was just stored at other places is slow to load
+            if (b + 1 < stop) put_above(gradient + (b + 1) * pairs, end, vectors, width, full + (b + 1) % 2 * held);
+            example_gradient(mirrored, example, vectors, width, stride, dim, out + b * vectors * dim);
         }
     });
     return 0;

@@ -16,6 +16,13 @@ using f32x16 = float __attribute__((vector_size(64)));
 using i32x8 = int32_t __attribute__((vector_size(32)));
 using u32x8 = uint32_t __attribute__((vector_size(32)));
 
+// Lanes of two vectors by number, those of the second counted on; Places is a vector of integers of their shape
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLED(Places, first, second, ...) __builtin_shufflevector(first, second, __VA_ARGS__)
+#else
+#define SHUFFLED(Places, first, second, ...) __builtin_shuffle(first, second, Places{__VA_ARGS__})
+#endif
+
 template <typename T>
 INLINE T load(const void* at) {
     T value;
