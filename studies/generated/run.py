@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,17 @@ def key(setting: Setting, recipe: Recipe, seed: int) -> dict[str, Any]:
     return dict(zip(KEY, map(str, values), strict=True))
 
 
+def is_of(row: dict[str, str], setting: Setting, recipe: Recipe, seed: int) -> bool:
+    """Whether a row of the CSV is this setting's, whatever its free knob was fitted to."""
+    if setting.method == "joint":  # one walk, a row per budget
+        return (row["method"], row["seed"]) == ("joint", str(seed))
+    place = key(setting, recipe, seed)
+    fixed = place.pop("knobs")
+    if setting.free:
+        return place.items() <= row.items() and row["knobs"].startswith(f"{fixed} {setting.free}=".lstrip())
+    return place.items() <= row.items() and row["knobs"] == fixed
+
+
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
@@ -146,12 +158,9 @@ def main() -> None:
     ]
     for seed in options.seeds:
         for setting in wanted:
-            fitted = Setting(**{**vars(setting), "knobs": setting.fitted(stats, dim), "free": ""})
-            place = key(fitted, recipe, seed)
-            if setting.method == "joint":
-                place = {"method": "joint", "seed": str(seed)}
-            if any(place.items() <= row.items() for row in read_rows(options.out)):
+            if any(is_of(row, setting, recipe, seed) for row in read_rows(options.out)):
                 continue
+            fitted = replace(setting, knobs=setting.fitted(stats, dim), free="")
             for result in _in_own_process(options, fitted, seed):
                 row = {**key(fitted, recipe, seed), **result}
                 append(options.out, row)

@@ -20,7 +20,9 @@ BUDGETS = ("1/3.9", "1/15.5", "1/62", "1/248")
 ROW_SCALES = "packed-row-scale"  # int8 rows with a step each need a profile that keeps it in the row
 ROWWISE: dict[str, Any] = {"optimizer": "rowwise_adagrad", "table_learning_rate": 0.05}
 Size = Callable[[float], int]  # of the file, by the free knob
-SLOW_STEPS: dict[str, Any] = {"scale_learning_rate": 1e-4}  # of learned quantization steps; 1e-3 elsewhere
+# learning rates of quantization steps; 1e-3 elsewhere
+SLOW_STEPS: dict[str, Any] = {"scale_learning_rate": 1e-4}
+FAST_STEPS: dict[str, Any] = {"scale_learning_rate": 1e-2}
 DIGITS = 4  # of a free knob
 
 
@@ -96,6 +98,7 @@ SETTINGS: tuple[Setting, ...] = (
     *_at("cafe", "ratio", BUDGETS[:3]),
     Setting("uniform", {"bits": 4}, training=SLOW_STEPS),
     *_at("frequency_cut", "keep", BUDGETS[2:3], bits=16),
+    Setting("uniform", {"bits": 4}, training=FAST_STEPS),
     Setting("low_precision", {"format": "int8"}, profile=ROW_SCALES),
     Setting("cached_low_precision", {"bits": 4, "cache": 0.01}, profile=ROW_SCALES),
     *_at("fiited", "keep", BUDGETS[:2]),
@@ -105,6 +108,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("mixed_dimension", {"keep": 1 / 15.5, "blocks": "group", "bits": 8}, BUDGETS[1]),
     Setting("mixed_dimension", {"keep": 1 / 62, "blocks": "group", "bits": 4}, BUDGETS[2]),
     Setting("low_precision", {"format": "fp16"}),
+    *_at("frequency_cut", "keep", BUDGETS[3:], bits=16),
     Setting("joint"),
     Setting("full_precision", training=ROWWISE),
     Setting("low_precision", {"format": "int8"}, profile=ROW_SCALES, training=ROWWISE),
