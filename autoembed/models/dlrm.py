@@ -39,11 +39,12 @@ class DLRM(nn.Module):
     def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:
         vectors = embeddings
         if self.bottom is not None:
-            vectors = torch.cat([self.bottom(dense).unsqueeze(1), embeddings], dim=1)  # (B, V, D)
+            passed = self.bottom(dense)  # (B, D)
+            vectors = torch.cat([passed.unsqueeze(1), embeddings], dim=1)  # (B, V, D)
         inputs = [self.products(vectors)]
         if self.concat_embeddings:
             inputs.append(vectors.flatten(1))
         elif self.bottom is not None:
-            inputs.append(vectors[:, 0])
+            inputs.append(passed)
         logits: Tensor = self.top(torch.cat(inputs, dim=1))
         return logits.squeeze(1)

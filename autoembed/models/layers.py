@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from autoembed_kernels.linear_relu import linear_relu
 from autoembed_kernels.pair_products import pair_places, pair_products
 
 
@@ -18,6 +19,24 @@ def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     return layer
 
 
+class Layers(nn.Sequential):
+    """Layers one after the other; a linear map and the ReLU behind it are one operation."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        values, layers = inputs, [*self]
+        place = 0
+        while place < len(layers):
+            layer, *behind = layers[place : place + 3]
+            if isinstance(layer, nn.Linear) and behind and isinstance(behind[0], nn.ReLU):
+                alone = isinstance(behind[-1], nn.Linear)
+                values = linear_relu(values, layer.weight, layer.bias, alone)
+                place += 2
+            else:
+                values = layer(values)
+                place += 1
+        return values
+
+
 def mlp(
     inputs: int,
     widths: Sequence[int],
@@ -25,7 +44,7 @@ def mlp(
     *,
     dropout: float = 0.0,
     batch_norm: bool = False,
-) -> nn.Sequential:
+) -> Layers:
     """Linear, batch norm if wanted, ReLU, dropout if wanted, once per width; no width: the identity."""
     layers: list[nn.Module] = []
     for width in widths:
@@ -36,7 +55,7 @@ def mlp(
         if dropout:
             layers.append(nn.Dropout(dropout))
         inputs = width
-    return nn.Sequential(*layers)
+    return Layers(*layers)
 
 
 def head(
@@ -46,10 +65,11 @@ def head(
     *,
     dropout: float = 0.0,
     batch_norm: bool = False,
-) -> nn.Sequential:
+) -> Layers:
     """The MLP that ends in one logit: (B, inputs) -> (B, 1)."""
     hidden = mlp(inputs, widths, generator, dropout=dropout, batch_norm=batch_norm)
-    return hidden.append(linear(widths[-1] if widths else inputs, 1, generator))
+    hidden.append(linear(widths[-1] if widths else inputs, 1, generator))
+    return hidden
 
 
 class PairProducts(nn.Module):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from autoembed.config import ConfigError, parse
 from autoembed.models import NETWORKS, ModelConfig, build_network
-from autoembed.models.layers import PairProducts, mlp
+from autoembed.models.layers import PairProducts, head, mlp
 
 SETTINGS = [
     ModelConfig(name="dlrm", dim=4, hidden=(8, 5), bottom=(6,)),
@@ -157,3 +157,24 @@ def test_an_mlp_without_widths_is_the_identity() -> None:
 def test_an_unknown_key_is_refused_with_a_suggestion() -> None:
     with pytest.raises(ConfigError, match="did you mean 'dropout'"):
         parse(ModelConfig, {"droput": 0.1}, "study.yaml")
+
+
+def test_layers_are_one_after_the_other_however_they_are_put_together() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for options in ({}, {"dropout": 0.5}, {"batch_norm": True}):
+        layers = head(30, (700, 500), generator, **options).eval()
+        inputs = torch.randn(200, 30, generator=generator, requires_grad=True)
+        expected = inputs
+        for layer in layers:
+            # a copy, for ReLU works in place
+            expected = layer(expected.clone())
+        found = layers(inputs)
+        torch.testing.assert_close(found, expected)
+        wanted = [inputs, *layers.parameters()]
+        for one, other in zip(
+            torch.autograd.grad(found.square().sum(), wanted),
+            torch.autograd.grad(expected.square().sum(), wanted),
+            strict=True,
+        ):
+            # sums over 200 examples in another order
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)

@@ -48,6 +48,8 @@ SIGNATURES = {
         *(_ADDRESS, _COUNT, *(_ADDRESS,) * 3, _COUNT, _COUNT, _ADDRESS, _COUNT, _COUNT),
         *(*(_ADDRESS,) * 3, _COUNT),
     ),
+    "autoembed_bias_relu": (*(_ADDRESS,) * 2, *(_COUNT,) * 3),
+    "autoembed_bias_relu_gradient": (*(_ADDRESS,) * 2, *(_COUNT,) * 2, *(_ADDRESS,) * 2, _COUNT),
     "autoembed_pair_products": (_ADDRESS, *(_COUNT,) * 3, _ADDRESS, _COUNT),
     "autoembed_pair_products_gradient": (_ADDRESS, _ADDRESS, *(_COUNT,) * 3, _ADDRESS, _COUNT),
 }
