@@ -162,10 +162,10 @@ def search(
     ] = None,
 ) -> None:
     """Search under the budgets. Stop it at any time; the same command goes on where it stopped."""
-    from autoembed.search.driver import StudyError, run_study
+    from autoembed.search.driver import run_study
     from autoembed.search.pool import WorkersCannotStart
     from autoembed.search.progress import LiveView
-    from autoembed.search.study import load_study
+    from autoembed.search.study import StudyError, load_study
 
     folder = run or _default_run(study)
     config = load_study(study, set_ or [])

@@ -25,7 +25,7 @@ def train_candidate(
 
     Raises Diverged, ValueError where the validation metrics are no numbers, and whatever the method does.
     """
-    config, inputs = _open(run)
+    config, inputs = opened(run)
     training = config.training
     if assignment.epochs is not None:
         training = training.model_copy(update={"epochs": min(assignment.epochs, training.epochs)})
@@ -37,7 +37,7 @@ def train_candidate(
         config.model,
         training,
         seed=assignment.seed,
-        progress=lambda report: progress(_summary(report)),
+        progress=lambda report: progress(summary(report)),
     )
     valid, test = trained.valid, trained.test
     if not (math.isfinite(valid.auc) and math.isfinite(valid.logloss)):
@@ -65,7 +65,7 @@ def train_candidate(
 
 
 @lru_cache(maxsize=1)
-def _open(run: Path) -> tuple[StudyConfig, Inputs]:
+def opened(run: Path) -> tuple[StudyConfig, Inputs]:
     """Once per worker: the data stays mapped from trial to trial."""
     config = read_config(run)
     _warm_up()
@@ -81,7 +81,8 @@ def _warm_up() -> None:
     optimizer.step()
 
 
-def _summary(report: Progress) -> dict[str, Any]:
+def summary(report: Progress) -> dict[str, Any]:
+    """What `TrialProgress` tells, as JSON holds it."""
     best = report.best
     return {
         "stage": report.stage,

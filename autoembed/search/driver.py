@@ -38,15 +38,11 @@ from autoembed.search.limits import Limits, candidate_name, limits_of
 from autoembed.search.pool import Done, Failed, Pool, Report
 from autoembed.search.preview import extents
 from autoembed.search.proposals import Proposals
-from autoembed.search.study import StudyConfig, write_config
+from autoembed.search.study import StudyConfig, StudyError, write_config
 from autoembed.space import Space, load_spaces
 
 TRAINER = "autoembed.search.candidate:train_candidate"
 POLL_SECONDS = 0.5  # how late Ctrl-C or a full second of the clock may be noticed
-
-
-class StudyError(RuntimeError):
-    """The study cannot go on; the message says why and what to change."""
 
 
 def run_study(

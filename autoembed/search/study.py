@@ -27,6 +27,10 @@ Size = int | str
 JOINT = "joint"  # the search space that is no list of methods
 
 
+class StudyError(RuntimeError):
+    """The study cannot go on; the message says why and what to change."""
+
+
 class ByteRange(Section):
     """Candidates from `low` to `high`, sizes or ratios; answers are given at high, high / 2, ... low."""
 

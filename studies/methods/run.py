@@ -27,9 +27,9 @@ from autoembed.methods import METHODS
 from autoembed.models import ModelConfig
 from autoembed.record import read_record
 from autoembed.run import run_front
-from autoembed.search.driver import StudyError, run_study
+from autoembed.search.driver import run_study
 from autoembed.search.events import Event, TrialEnded
-from autoembed.search.study import StudyConfig
+from autoembed.search.study import StudyConfig, StudyError
 from autoembed.training import TrainingConfig
 
 HERE = Path(__file__).parent

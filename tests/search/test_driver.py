@@ -11,11 +11,11 @@ from search_study import SPACE, make_study, write_clicks
 
 from autoembed.config import ConfigError
 from autoembed.record import TrialRecord
-from autoembed.search.driver import StudyError, run_study
+from autoembed.search.driver import run_study
 from autoembed.search.events import Event, Notice, StudyEnded, StudyStarted, TrialEnded, TrialProgress
 from autoembed.search.folder import RunFolder, read_records
 from autoembed.search.pool import WorkersCannotStart
-from autoembed.search.study import read_config
+from autoembed.search.study import StudyError, read_config
 
 FAKE = "search_trainers:train"
 
@@ -296,7 +296,7 @@ def test_workers_change_no_reference_and_no_baseline(clicks: Path, tmp_path: Pat
 
 
 def test_a_worker_of_another_version_ends_the_search_with_a_message() -> None:
-    from autoembed.search.driver import StudyError, _record
+    from autoembed.search.driver import _record
     from autoembed.search.folder import Assignment
 
     assignment = Assignment(0, "x", "x", {}, 0, "search")

@@ -18,9 +18,10 @@ from autoembed.search.events import Event, Notice, TrialEnded
 from autoembed.search.folder import RunFolder
 from autoembed.search.inputs import open_inputs
 from autoembed.search.joint_trials import RECIPES, RETRAINED, TUNING
+from autoembed.search.pool import Pool
 from autoembed.search.preview import preview
 from autoembed.search.retrain import retrain_trial
-from autoembed.search.study import StudyConfig
+from autoembed.search.study import StudyConfig, StudyError
 
 
 def joint_study(clicks: Path, **changes: object) -> StudyConfig:
@@ -182,3 +183,32 @@ def test_short_trainings_that_tuned_the_trunk_cost_and_are_no_points(clicks: Pat
     assert front.cost.fte is not None
     assert front.cost.fte > sum(p.fte for p in front.points if p.fte is not None)
     assert run_study(config, tmp_path / "run") == records
+
+
+def test_seeds_walked_side_by_side_give_what_they_give_one_after_another(
+    clicks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = joint_study(clicks, budgets=("1/6",))
+    alone = run_study(config.model_copy(update={"workers": 1}), tmp_path / "alone")
+    busy: list[int] = []
+
+    class Watched(Pool):
+        def submit(self, number: int) -> None:
+            super().submit(number)
+            busy.append(self._size - self.free)
+
+    monkeypatch.setattr("autoembed.search.joint.Pool", Watched)
+    beside = run_study(config.model_copy(update={"workers": 2}), tmp_path / "beside")
+    assert busy[:2] == [1, 2]  # the second seed waits for the reference, not for the first seed's walk
+    assert [timeless(record) for record in beside] == [timeless(record) for record in alone]
+    assert all(record.fte is not None for record in beside)
+
+
+def test_a_walk_that_fails_ends_the_search_with_the_seed_and_the_reason(clicks: Path, tmp_path: Path) -> None:
+    config, run = joint_study(clicks, seeds=1, budgets=("1/6",)), tmp_path / "run"
+    of_another = run / "walks" / "0" / "walk.json"
+    of_another.parent.mkdir(parents=True)
+    of_another.write_text('{"about": {"seed": 7}, "points": []}', encoding="utf-8")
+    with pytest.raises(StudyError, match=r"the walk of seed 0 failed: CheckpointError.*trials/0000"):
+        run_study(config, run)
+    assert [record.number for record in RunFolder(run).records()] == [0]  # the trunk is kept
