@@ -84,8 +84,14 @@ def _collisions(size: Size, budget: int) -> int:
     return low
 
 
-def _at(method: str, free: str, budgets: tuple[str, ...] = BUDGETS, **knobs: Any) -> list[Setting]:
-    return [Setting(method, knobs, budget, free) for budget in budgets]
+def _at(
+    method: str,
+    free: str,
+    budgets: tuple[str, ...] = BUDGETS,
+    training: dict[str, Any] | None = None,
+    **knobs: Any,
+) -> list[Setting]:
+    return [Setting(method, knobs, budget, free, training=training or {}) for budget in budgets]
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -101,27 +107,32 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("uniform", {"bits": 4}, training=FAST_STEPS),
     Setting("low_precision", {"format": "int8"}, profile=ROW_SCALES),
     Setting("cached_low_precision", {"bits": 4, "cache": 0.01}, profile=ROW_SCALES),
-    *_at("fiited", "keep", BUDGETS[:2]),
-    *_at("fiited", "keep", BUDGETS[2:3], chunks=1),
-    *_at("quotient_remainder", "collisions", BUDGETS[:3]),
-    Setting("mixed_dimension", {"keep": 1 / 3.9, "blocks": "group"}, BUDGETS[0]),
-    Setting("mixed_dimension", {"keep": 1 / 15.5, "blocks": "group", "bits": 8}, BUDGETS[1]),
-    Setting("mixed_dimension", {"keep": 1 / 62, "blocks": "group", "bits": 4}, BUDGETS[2]),
-    Setting("low_precision", {"format": "fp16"}),
-    *_at("frequency_cut", "keep", BUDGETS[3:], bits=16),
+    *_at("fiited", "keep", BUDGETS[:1]),
     Setting("joint"),
-    Setting("full_precision", training=ROWWISE),
+    *_at("frequency_cut", "keep", BUDGETS[2:], FAST_STEPS, bits=4),
+    *_at("quotient_remainder", "collisions", BUDGETS[1:3]),
+    Setting("mixed_dimension", {"keep": 1 / 3.9, "blocks": "group"}, BUDGETS[0]),
+    Setting(
+        "mixed_dimension", {"keep": 1 / 15.5, "blocks": "group", "bits": 8}, BUDGETS[1], training=FAST_STEPS
+    ),
+    Setting(
+        "mixed_dimension", {"keep": 1 / 62, "blocks": "group", "bits": 4}, BUDGETS[2], training=FAST_STEPS
+    ),
+    *_at("quotient_remainder", "collisions", BUDGETS[:1]),
     Setting("low_precision", {"format": "int8"}, profile=ROW_SCALES, training=ROWWISE),
+    Setting("full_precision", training=ROWWISE),
+    Setting("uniform", {"bits": 2}, training=FAST_STEPS),
+    *_at("frequency_cut", "keep", BUDGETS[3:], bits=16),
+    Setting("low_precision", {"format": "fp16"}),
     *_at("mpe_budget", "ratio", BUDGETS[1:2]),
-    Setting("uniform", {"bits": 8}),
-    Setting("uniform", {"bits": 2}),
+    Setting("uniform", {"bits": 8}, training=FAST_STEPS),
     Setting("fp16"),
     Setting("cached_low_precision", {"bits": 8, "cache": 0.05}, profile=ROW_SCALES),
     Setting("cached_low_precision", {"bits": 4, "cache": 0.01}, profile=ROW_SCALES, training=ROWWISE),
+    *_at("fiited", "keep", BUDGETS[1:2]),
+    *_at("fiited", "keep", BUDGETS[2:], chunks=1),
     *_at("cafe", "ratio", BUDGETS[3:]),
-    *_at("fiited", "keep", BUDGETS[3:], chunks=1),
     *_at("quotient_remainder", "collisions", BUDGETS[3:]),
-    *_at("mpe_budget", "ratio", BUDGETS[2:3]),
 )
 TRIED: tuple[Setting, ...] = tuple(
     Setting("full_precision", training={"optimizer": o, "learning_rate": n, "table_learning_rate": t})
