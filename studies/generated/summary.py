@@ -14,7 +14,7 @@ HEAD = (
 
 
 def summary(rows: list[Row]) -> str:
-    """One line per setting in the order of the rows; losses are paired with full precision by seed."""
+    """One line per setting, methods together; losses are paired with full precision by seed."""
     settings: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
         # what is fitted to a budget, and why a point of the joint search was kept, may differ between seeds
@@ -26,13 +26,16 @@ def summary(rows: list[Row]) -> str:
         row["seed"]: row for row in rows if row["method"] == "full_precision" and row["optimizer"] == usual
     }
     lines = [_line(HEAD), _line(("---",) * len(HEAD))]
-    lines += [_line(_cells(found, full, usual)) for found in settings.values()]
+    methods = list(dict.fromkeys(place[0] for place in settings))
+    ordered = sorted(settings, key=lambda place: methods.index(place[0]))
+    lines += [_line(_cells(settings[place], full, usual)) for place in ordered]
     return "\n".join(lines)
 
 
 def _cells(rows: list[Row], full: dict[str, Row], usual: str) -> tuple[str, ...]:
     first = rows[0]
     optimizer = "" if first["optimizer"] in ("", usual) else f", {first['optimizer']}"
+    optimizer += f", rates {first['rates']}" if first["rates"].count(" ") > 1 else ""
     setting = first["budget"] if first["method"] == "joint" else re.sub(r"=(0\.\d+)", r"=\1", first["knobs"])
     size = max(int(row["total_bytes"]) for row in rows)
     reference = max(int(row["total_bytes"]) for row in full.values())
