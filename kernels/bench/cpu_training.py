@@ -5,14 +5,17 @@ tables of all competitors fit one process at dimension 64. Candidates take turns
 the median over these turns of the peer's time over ours, higher is better for ours. Freed memory is kept by
 the process, for all candidates, as `autoembed search` has it.
 
-    update        distinct rows, their summed gradients, row-wise Adagrad and the rounding, without the
-                  forward pass; the cost of stochastic rounding is its time over nearest rounding's
+    update        gradients of look-ups to updated rows by row-wise Adagrad, with the rounding, without the
+                  forward pass; the cost of stochastic rounding is its time over nearest rounding's. "One
+                  pass each" finds distinct rows, sums and updates one after the other
     interaction   forward and backward
-    train_step    batch to updated parameters: ours and FBGEMM with row-wise Adagrad, ours and SparseAdam with
-                  Adam. The peers multiply pairs by bmm, as their users do; `_same_network` are the ratios
-                  where they have our interaction, too. The bound is the products of matrices alone, the
-                  dense optimizer, and one copy of the looked-up rows forward and back; elementwise work
-                  and the interaction come on top of it.
+    train_step    examples to updated parameters: ours and FBGEMM with row-wise Adagrad, ours and SparseAdam
+                  with Adam. The peers multiply pairs by bmm and have torch's layers, as their users do;
+                  `_same_network` are the ratios where they have our interaction and layers, too. The bound
+                  is the products of matrices alone, the dense optimizer, and one copy of the looked-up rows
+                  forward and back; elementwise work and the interaction come on top of it. A step's parts:
+                  data (a batch of shuffled examples), embedding, interaction (products of pairs, timed
+                  where they are called), MLP (the rest of the network) and the dense optimizer.
 
     python kernels/bench/cpu_training.py [pieces] [--rounds N]
 
@@ -37,6 +40,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from autoembed.data.batch import Batch
+from autoembed.data.rows import Rows
 from autoembed.methods.base import Method, TableSpec
 from autoembed.methods.full_precision import FullPrecision
 from autoembed.methods.low_precision import LowPrecision
@@ -44,9 +48,9 @@ from autoembed.models import ModelConfig, build_network
 from autoembed.plan import PROFILES
 from autoembed.stats import FieldStats, Stats
 from autoembed_kernels.dedupe import dedupe, sum_repeats, take_rows
-from autoembed_kernels.low_row_update import low_row_update
 from autoembed_kernels.native.loader import library
 from autoembed_kernels.pair_products import pair_places, pair_products
+from autoembed_kernels.repeated_update import repeated_low_row_update, repeated_row_update
 from autoembed_kernels.row_update import RowOptimizer, row_update
 
 MOST_ROWS = 500_000
@@ -86,6 +90,9 @@ def update(dim: int) -> Piece:
     state = optimizer.state(weight)
 
     def float32(i: int) -> Callable[[], object]:
+        return lambda: repeated_row_update(optimizer, weight, state, rows[i], gradient, RATE)
+
+    def apart(i: int) -> Callable[[], object]:
         def timed() -> None:
             unique, repeats = dedupe(rows[i], TOTAL)
             summed = sum_repeats(gradient, repeats.order, repeats.starts)
@@ -93,7 +100,7 @@ def update(dim: int) -> Piece:
 
         return timed
 
-    candidates: dict[str, Candidate] = {"ours float32": float32}
+    candidates: dict[str, Candidate] = {"ours float32": float32, "ours float32, one pass each": apart}
     for name, dtype in (("float16", torch.float16), ("int8", torch.int8)):
         low = (weight * (100 if dtype == torch.int8 else 1)).to(dtype)
         steps = torch.full((TOTAL,), 2.0**-13, dtype=torch.float16) if dtype == torch.int8 else None
@@ -101,12 +108,7 @@ def update(dim: int) -> Piece:
             own_state = optimizer.state(weight)
 
             def low_update(i: int, w=low, s=steps, o=own_state, c=seed) -> Callable[[], object]:  # type: ignore[no-untyped-def]
-                def timed() -> None:
-                    unique, repeats = dedupe(rows[i], TOTAL)
-                    summed = sum_repeats(gradient, repeats.order, repeats.starts)
-                    low_row_update(optimizer, w, s, o, unique, summed, summed, RATE, c)
-
-                return timed
+                return lambda: repeated_low_row_update(optimizer, w, s, o, rows[i], gradient, RATE, c)
 
             candidates[f"ours {name} {rounding}"] = low_update
     suffix = "" if dim == 16 else f"_dim{dim}"
@@ -193,52 +195,90 @@ class BmmProducts(nn.Module):
         return products.index_select(1, self.upper)
 
 
+class TimedProducts(nn.Module):
+    """Products of pairs; `spent` are the nanoseconds of the last forward and backward pass."""
+
+    def __init__(self, products: nn.Module) -> None:
+        super().__init__()
+        self.products = products
+        self.spent = 0
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        def arrived(gradient: Tensor) -> None:
+            self.spent -= time.thread_time_ns()
+
+        def left(gradient: Tensor) -> None:
+            self.spent += time.thread_time_ns()
+
+        started = time.thread_time_ns()
+        out: Tensor = self.products(vectors)
+        self.spent = time.thread_time_ns() - started
+        out.register_hook(arrived)
+        vectors.register_hook(left)
+        return out
+
+
 def train_step(dim: int, adam: bool) -> Piece:
     """The whole step of DLRM with the tables' Adam, or with row-wise Adagrad."""
     bottom = (512, 256, 64)
     model = ModelConfig(name="dlrm", dim=dim, bottom=bottom, hidden=(512, 256), concat_embeddings=False)
-    drawn = torch.Generator().manual_seed(0)
-    labels = torch.rand(BATCH, generator=drawn).lt(0.25).float()
-    dense = torch.randn(BATCH, DENSE, generator=drawn)
     ids = ids_of_batches()
+    drawn = torch.Generator().manual_seed(0)
+    examples = BATCH * len(ids)
+    labels = torch.rand(examples, generator=drawn).lt(0.25).float()
+    rows = Rows(labels, torch.randn(examples, DENSE, generator=drawn), torch.cat(ids).int(), {})
+    # batch i holds its examples in another order, which changes no candidate's work but the reading of them
+    order = torch.cat([start + torch.randperm(BATCH, generator=drawn) for start in range(0, examples, BATCH)])
+    ids = [rows.batch(start, start + BATCH, order).ids for start in range(0, examples, BATCH)]
     parts: dict[str, dict[str, list[int]]] = {}
 
     def stepped(
-        name: str, look_up: Callable[[int], Tensor], update_rows: Callable[[], object], by_bmm: bool
+        name: str, look_up: Callable[[int, Batch], Tensor], update_rows: Callable[[], object], as_public: bool
     ) -> Candidate:
         network = build_network(model, FIELDS, DENSE, torch.Generator().manual_seed(0))
-        if by_bmm:
-            network.products = BmmProducts(FIELDS + 1)
+        if as_public:
+            network.bottom, network.top = nn.Sequential(*network.bottom), nn.Sequential(*network.top)
+        network.products = products = TimedProducts(
+            BmmProducts(FIELDS + 1) if as_public else network.products
+        )
         optimizer = torch.optim.Adam(network.parameters(), lr=RATE, fused=True)
-        spent = parts.setdefault(name, {"embedding": [], "network": [], "dense optimizer": []})
+        clock = time.thread_time_ns
+        spent = parts.setdefault(
+            name, {part: [] for part in ("data", "embedding", "interaction", "mlp", "dense optimizer")}
+        )
 
         def step(i: int) -> None:
-            started = time.thread_time_ns()
-            vectors = look_up(i)
-            leaf = vectors.detach().requires_grad_()  # where the step is cut, to time its parts
-            looked_up = time.thread_time_ns()
+            started = clock()
+            batch = rows.batch(i * BATCH, (i + 1) * BATCH, order)
+            read = clock()
+            vectors = look_up(i, batch)
+            passed: list[int] = []
+            # the table's part of the backward pass is the last
+            vectors.register_hook(lambda gradient: passed.append(clock()))
+            looked_up = clock()
             optimizer.zero_grad(set_to_none=True)
-            binary_cross_entropy_with_logits(network(dense, leaf), labels).backward()  # type: ignore[no-untyped-call]
-            passed = time.thread_time_ns()
+            logits = network(batch.dense, vectors)
+            binary_cross_entropy_with_logits(logits, batch.labels).backward()  # type: ignore[no-untyped-call]
+            back = clock()
             optimizer.step()
-            stepped_dense = time.thread_time_ns()
-            vectors.backward(leaf.grad)  # type: ignore[no-untyped-call]
+            stepped_dense = clock()
             update_rows()
-            ended = time.thread_time_ns()
-            spent["embedding"].append(looked_up - started + ended - stepped_dense)
-            spent["network"].append(passed - looked_up)
-            spent["dense optimizer"].append(stepped_dense - passed)
+            ended = clock()
+            spent["data"].append(read - started)
+            spent["embedding"].append(looked_up - read + back - passed[0] + ended - stepped_dense)
+            spent["interaction"].append(products.spent)
+            spent["mlp"].append(passed[0] - looked_up - products.spent)
+            spent["dense optimizer"].append(stepped_dense - back)
 
         return lambda i: lambda: step(i)
 
     counts = tuple(FieldStats(f"C{i}", np.zeros(rows, dtype=np.int64)) for i, rows in enumerate(SIZES))
     spec = TableSpec(Stats(counts), dim, PROFILES["packed"])
-    given = [Batch(labels, dense, one, {}) for one in ids]
 
     def our_step(name: str, method: Method) -> Candidate:
         optimizer = RowOptimizer("adam" if adam else "rowwise_adagrad")
         table = method.table(spec, torch.Generator().manual_seed(0), optimizer)
-        return stepped(name, lambda i: table(given[i]), lambda: table.update(RATE), by_bmm=False)
+        return stepped(name, lambda i, batch: table(batch), lambda: table.update(RATE), as_public=False)
 
     candidates: dict[str, Candidate] = {"ours float32": our_step("ours float32", FullPrecision())}
     ratios: dict[str, tuple[str, str]] = {}
@@ -247,8 +287,8 @@ def train_step(dim: int, adam: bool) -> Piece:
         sparse = torch.optim.SparseAdam(list(bags.parameters()), lr=RATE)
         offsets = torch.arange(BATCH)
 
-        def bag_vectors(i: int) -> Tensor:
-            vectors = [bag(ids[i][:, f].contiguous(), offsets) for f, bag in enumerate(bags)]
+        def bag_vectors(i: int, batch: Batch) -> Tensor:
+            vectors = [bag(batch.ids[:, f].contiguous(), offsets) for f, bag in enumerate(bags)]
             return torch.stack(vectors, dim=1)
 
         def sparse_step() -> None:
@@ -256,8 +296,8 @@ def train_step(dim: int, adam: bool) -> Piece:
             sparse.zero_grad(set_to_none=True)
 
         peer = "26 EmbeddingBag and SparseAdam"
-        for name, by_bmm in ((peer, True), (f"{peer}, our network", False)):
-            candidates[name] = stepped(name, bag_vectors, sparse_step, by_bmm)
+        for name, as_public in ((peer, True), (f"{peer}, our network", False)):
+            candidates[name] = stepped(name, bag_vectors, sparse_step, as_public)
         ratios[f"train_step_dim{dim}_vs_sparse_adam"] = (peer, "ours float32")
         ratios[f"train_step_dim{dim}_vs_sparse_adam_same_network"] = (f"{peer}, our network", "ours float32")
         return Piece("ms per step", 1e6, candidates, ratios, parts)
@@ -266,10 +306,16 @@ def train_step(dim: int, adam: bool) -> Piece:
         best = "ours int8 stochastic"
         candidates[best] = our_step(best, LowPrecision(format="int8"))
     if fbgemm():
-        tables, indices = fbgemm_tables("fp32", dim)
-        for name, by_bmm in (("fbgemm float32", True), ("fbgemm float32, our network", False)):
+        tables, _ = fbgemm_tables("fp32", dim)
+        starts = torch.arange(LOOKUPS + 1)
+        # in the order of its tables, made beforehand
+        indices = [one.T.contiguous().flatten() for one in ids]
+        for name, as_public in (("fbgemm float32", True), ("fbgemm float32, our network", False)):
             candidates[name] = stepped(
-                name, lambda i: tables(*indices[i]).view(BATCH, FIELDS, dim), lambda: None, by_bmm
+                name,
+                lambda i, batch: tables(indices[i], starts).view(BATCH, FIELDS, dim),
+                lambda: None,
+                as_public,
             )
         ratios[f"train_step_dim{dim}_vs_fbgemm"] = ("fbgemm float32", best)
         ratios[f"train_step_dim{dim}_vs_fbgemm_same_network"] = ("fbgemm float32, our network", best)

@@ -28,8 +28,7 @@ EXPORT int64_t autoembed_take_rows(const float* table, const int64_t* rows, int6
     with_dim(dim, [&](auto width) INLINE_LAMBDA {
         for_rows(count, threads, [&](int64_t n) INLINE_LAMBDA {
             if (n + AHEAD < count) fetch_row(table + rows[n + AHEAD] * width, width);
-            const float* row = table + rows[n] * width;
-            for (int64_t j = 0; j < width; ++j) out[n * width + j] = row[j];
+            std::memcpy(out + n * width, table + rows[n] * width, width * sizeof(float));
         });
     });
     return 0;
