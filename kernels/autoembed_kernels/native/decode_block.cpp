@@ -32,6 +32,21 @@ INLINE void fetch_written(const float* out, Dim dim) {
         for (int64_t line = 0; line < dim * 4; line += LINE) __builtin_prefetch(at + line, 1, 3);
 }
 
+// Decodes rows that are decoded alike. A function of its own, so that all of the loop stays in registers.
+template <Way way, bool same, typename Dim>
+__attribute__((noinline)) void decode_alike(const uintptr_t* rows, const Segment* const* segments,
+                                            const uintptr_t* next, const Segment* const* next_segments,
+                                            int64_t count, int64_t same_bits, int64_t same_bytes, Dim dim,
+                                            int64_t width, float* out) {
+    for (int64_t n = 0; n < count; ++n, out += width) {
+        fetch_written(out, dim);
+        fetch_row(next[n], same ? same_bytes : next_segments[n]->fetch_bytes);
+        const Segment& s = *segments[n];
+        const auto* row = reinterpret_cast<const uint8_t*>(rows[n]);
+        write_decoded<way>(row, s, same ? same_bits : s.bits, dim, width, out);
+    }
+}
+
 // Decodes the first `count` rows to rows of `out`
 template <typename Dim>
 void decode_block(const Segments& segments, const Block& block, int64_t count, const Block& next, Dim dim,
@@ -39,14 +54,9 @@ void decode_block(const Segments& segments, const Block& block, int64_t count, c
     const int64_t width = segments.width;
     if (segments.alike)
         return with_alike(segments, [&](auto way, auto same) INLINE_LAMBDA {
-            const int64_t bits = segments.all[0].bits, bytes = segments.all[0].fetch_bytes;
-            for (int64_t n = 0; n < count; ++n) {
-                fetch_written(out + n * width, dim);
-                fetch_row(next.rows[n], same ? bytes : next.segments[n]->fetch_bytes);
-                const Segment& s = *block.segments[n];
-                float* to = out + n * width;
-                write_decoded<decltype(way)::value>(block.row(n), s, same ? bits : s.bits, dim, width, to);
-            }
+            decode_alike<decltype(way)::value, decltype(same)::value>(
+                block.rows, block.segments, next.rows, next.segments, count, segments.all[0].bits,
+                segments.all[0].fetch_bytes, dim, width, out);
         });
     fetch_rows(next);
     alignas(64) uint8_t ways[BLOCK];

@@ -17,8 +17,8 @@ INLINE int64_t bucket(int64_t row, int64_t salt, int64_t buckets) {
 }  // namespace
 
 template <typename Row>
-Finder<Row>::Finder(const uint8_t* payload, int64_t bytes, const Segments& segments, const PackedRows& rows, const Row* given,
-       int64_t columns)
+Finder<Row>::Finder(const uint8_t* payload, int64_t bytes, const Segments& segments, const PackedRows& rows,
+                    const Row* given, int64_t columns)
     : payload_(payload), bytes_(bytes), segments_(segments), rows_(rows), given_(given), fields_(columns) {
     const auto count = static_cast<int64_t>(segments.all.size());
     origins_.resize(count);

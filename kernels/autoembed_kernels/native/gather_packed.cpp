@@ -54,10 +54,11 @@ EXPORT int64_t autoembed_look_up_packed(const uint8_t* payload, int64_t bytes, c
                                         const PackedRows* addresses, const void* rows, int64_t row_size,
                                         int64_t count, int64_t columns, float* out, int64_t threads) {
     const Segments segments = read_segments(*packed);
+    columns = std::max<int64_t>(1, std::min(columns, count));
     return with_rows(rows, row_size, [&](auto known_rows) INLINE_LAMBDA {
         return gather_all(payload, segments, count, out, threads, [&]() INLINE_LAMBDA {
             using Row = std::remove_const_t<std::remove_pointer_t<decltype(known_rows)>>;
-            return Finder<Row>(payload, bytes, segments, *addresses, known_rows, std::max<int64_t>(1, std::min(columns, count)));
+            return Finder<Row>(payload, bytes, segments, *addresses, known_rows, columns);
         });
     });
 }
