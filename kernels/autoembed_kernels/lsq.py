@@ -19,6 +19,7 @@ l - 1/2 <= u <= h + 1/2, the cells of all levels, since between its two levels 1
 """
 
 from collections.abc import Sequence
+from ctypes import CDLL
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,11 @@ import torch
 from torch import Tensor
 
 from autoembed_kernels.gpu.present import triton_for
+from autoembed_kernels.native.loader import address, checked, native_for, threads
 from autoembed_kernels.operators import operators
 
 GUARD = 1e-10
+BLOCK = 256  # rows; native/lsq.cpp sums the offset's gradient block by block
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,9 @@ def fake_quantized(
     values: Tensor, steps: Tensor, offset: Tensor | None, grids: Tensor, which: Tensor | None
 ) -> Tensor:
     """`fake_quantize` without a gradient."""
+    native = _native(values, steps, offset, grids, which)
+    if native is not None:
+        return native_quantized(native, values, steps, offset, grids, which, None)
     if _triton_serves(values, steps, offset, grids, which):
         from autoembed_kernels.gpu.lsq import triton_fake_quantized
 
@@ -159,6 +165,10 @@ def fake_quantized_gradients(
     which: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """gradient (N, D) of the output -> those of values, steps and offset."""
+    native = _native(values, steps, offset, grids, which, gradient_scales)
+    if native is not None:
+        held = (gradient, values, steps, offset, grids, gradient_scales)
+        return native_quantized_gradients(native, *held, which, None)[:3]
     if _triton_serves(values, steps, offset, grids, which):
         from autoembed_kernels.gpu.lsq import triton_fake_quantized_gradients
 
@@ -214,6 +224,9 @@ def mixed_quantized(
     values: Tensor, steps: Tensor, offset: Tensor | None, grids: Tensor, mixture: Tensor
 ) -> Tensor:
     """`mix_quantized` without a gradient."""
+    native = _native(values, steps, offset, grids, mixture)
+    if native is not None:
+        return native_quantized(native, values, steps, offset, grids, None, mixture)
     if _triton_serves(values, steps, offset, grids, mixture):
         from autoembed_kernels.gpu.lsq import triton_mixed_quantized
 
@@ -245,6 +258,12 @@ def mixed_quantized_gradients(
     mixture: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """gradient (N, D) of the output -> those of values, steps, offset and mixture."""
+    native = _native(values, steps, offset, grids, mixture, gradient_scales)
+    if native is not None:
+        held = (gradient, values, steps, offset, grids, gradient_scales)
+        d_values, d_steps, d_offset, d_mixture = native_quantized_gradients(native, *held, None, mixture)
+        assert d_mixture is not None
+        return d_values, d_steps, d_offset, d_mixture
     if _triton_serves(values, steps, offset, grids, mixture):
         from autoembed_kernels.gpu.lsq import triton_mixed_quantized_gradients
 
@@ -284,6 +303,79 @@ def torch_mixed_quantized_gradients(
         if d_offset is not None:
             d_offset += clipped.sum(0) * gradient_scales[p]
     return d_values, d_steps * steps.sign(), d_offset, d_mixture
+
+
+def native_quantized(
+    library: CDLL,
+    values: Tensor,
+    steps: Tensor,
+    offset: Tensor | None,
+    grids: Tensor,
+    which: Tensor | None,
+    mixture: Tensor | None,
+) -> Tensor:
+    """`fake_quantized` or, with a mixture, `mixed_quantized`, native/lsq.cpp."""
+    values, which, mixture = values.contiguous(), _contiguous(which), _contiguous(mixture)
+    zero = steps.new_zeros(values.shape[1]) if offset is None else offset.contiguous()
+    lengths, out = steps.abs() + GUARD, torch.empty_like(values)
+    bad = library.autoembed_lsq(
+        *map(address, (values, lengths, zero, grids, which, mixture)),
+        *(len(values), len(steps), values.shape[1], address(out), threads()),
+    )
+    if which is not None:
+        checked(bad, which, len(steps), "grid")
+    return out
+
+
+def native_quantized_gradients(
+    library: CDLL,
+    gradient: Tensor,
+    values: Tensor,
+    steps: Tensor,
+    offset: Tensor | None,
+    grids: Tensor,
+    gradient_scales: Tensor,
+    which: Tensor | None,
+    mixture: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Gradients of values, steps, offset and mixture, native/lsq.cpp; sums of rows are taken here."""
+    gradient, values, gradient_scales = (x.contiguous() for x in (gradient, values, gradient_scales))
+    which, mixture = _contiguous(which), _contiguous(mixture)
+    zero = steps.new_zeros(values.shape[1]) if offset is None else offset.contiguous()
+    lengths, d_values = steps.abs() + GUARD, torch.zeros_like(values)
+    d_rows = values.new_zeros(len(values)) if mixture is None else torch.zeros_like(mixture)
+    d_mixture = None if mixture is None else torch.zeros_like(mixture)
+    d_blocks = None if offset is None else values.new_zeros(-(-len(values) // BLOCK), values.shape[1])
+    bad = library.autoembed_lsq_gradients(
+        *map(address, (gradient, values, lengths, zero, grids, gradient_scales, which, mixture)),
+        *(len(values), len(steps), values.shape[1]),
+        *map(address, (d_values, d_rows, d_mixture, d_blocks)),
+        threads(),
+    )
+    if which is not None:
+        checked(bad, which, len(steps), "grid")
+        d_steps = torch.zeros_like(steps).index_add_(0, which, d_rows) * gradient_scales
+    elif mixture is None:
+        d_steps = torch.zeros_like(steps) + d_rows.sum() * gradient_scales
+    else:
+        d_steps = d_rows.sum(0) * gradient_scales
+    return d_values, d_steps * steps.sign(), None if d_blocks is None else d_blocks.sum(0), d_mixture
+
+
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def _native(
+    values: Tensor, steps: Tensor, offset: Tensor | None, grids: Tensor, *others: Tensor | None
+) -> CDLL | None:
+    """The library, where all is on the CPU and every number a float32."""
+    held = [tensor for tensor in (values, steps, offset, grids, *others) if tensor is not None]
+    if any(
+        tensor.dtype not in (torch.float32, torch.int64) or tensor.device.type != "cpu" for tensor in held
+    ):
+        return None
+    return native_for(steps, grids) if values.dim() == 2 and values.dtype == torch.float32 else None
 
 
 def _triton_serves(values: Tensor, *others: Tensor | None) -> bool:

@@ -5,15 +5,14 @@
 
 #include <algorithm>
 
+#include "eights.h"
 #include "halves.h"
-#include "vectors.h"
 
 namespace {
 
 using f64x8 = double __attribute__((vector_size(64)));
 using i8x8 = int8_t __attribute__((vector_size(8)));
 
-constexpr int64_t STEP = 8;         // numbers at a time
 constexpr float LARGEST_CODE = 127.0f;
 enum Format : int64_t { FLOAT16, BFLOAT16, INT8 };
 
@@ -137,20 +136,6 @@ INLINE f32x8 as_floats(i8x8 codes) {
 #else
     return __builtin_convertvector(codes, f32x8);
 #endif
-}
-
-// `from`'s first `count` numbers, at most STEP, and zeros
-template <typename Vector, typename T>
-INLINE Vector some(const T* from, int64_t count) {
-    if (count >= STEP) return load<Vector>(from);
-    Vector values{};
-    std::memcpy(&values, from, count * sizeof(T));
-    return values;
-}
-
-template <typename Vector, typename T>
-INLINE void put(T* to, Vector values, int64_t count) {
-    std::memcpy(to, &values, std::min(count, STEP) * sizeof(T));
 }
 
 // Row `row` -> w, float32; zeros from dim on to a multiple of STEP
