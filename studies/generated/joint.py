@@ -14,7 +14,7 @@ from autoembed.search.folder import read_records
 from autoembed.search.study import StudyConfig
 from autoembed.training import TrainingConfig
 
-BUDGETS = ("1/3.9", "1/7.8", "1/15.5", "1/31", "1/62", "1/124", "1/248")
+BUDGETS = ("1/3.9", "1/15.5", "1/62", "1/248", "1/500", "1/1000", "1/2000", "1/4000")
 PARTS = ("payload", "scales", "offsets", "projections", "index", "header")
 
 

@@ -19,16 +19,20 @@ def summary(rows: list[Row]) -> str:
     for row in rows:
         # what is fitted to a budget, and why a point of the joint search was kept, may differ between seeds
         knobs = "" if row["method"] == "joint" else row["knobs"]
-        place = (row["method"], row["budget"], knobs, row["profile"], row["optimizer"], row["rates"])
+        rest = (row[name] for name in ("profile", "optimizer", "rates"))
+        place = (row["method"], row["budget"], knobs, *rest)
         settings[place].append(row)
     usual = rows[0]["optimizer"]
     full = {
         row["seed"]: row for row in rows if row["method"] == "full_precision" and row["optimizer"] == usual
     }
+    trunks = {row["seed"]: row for row in rows if row["method"] == "joint's trunk"}
     lines = [_line(HEAD), _line(("---",) * len(HEAD))]
     methods = list(dict.fromkeys(place[0] for place in settings))
     ordered = sorted(settings, key=lambda place: methods.index(place[0]))
-    lines += [_line(_cells(settings[place], full, usual)) for place in ordered]
+    for place in ordered:
+        # the joint search reads its data whole and shuffles it otherwise: its losses are to its own trunk
+        lines.append(_line(_cells(settings[place], trunks if place[0] == "joint" else full, usual)))
     return "\n".join(lines)
 
 
@@ -42,7 +46,7 @@ def _cells(rows: list[Row], full: dict[str, Row], usual: str) -> tuple[str, ...]
     auc, logloss = (mean_interval([float(row[n]) for row in rows]) for n in ("test_auc", "test_logloss"))
     paired = [row for row in rows if row["seed"] in full]
     loss = ""
-    if paired and (optimizer or first["method"] != "full_precision"):
+    if paired and (optimizer or not first["method"].endswith(("full_precision", "trunk"))):
         references = [float(full[row["seed"]]["test_auc"]) for row in paired]
         loss = _pm(paired_interval(references, [float(row["test_auc"]) for row in paired]))
     return (
@@ -52,7 +56,9 @@ def _cells(rows: list[Row], full: dict[str, Row], usual: str) -> tuple[str, ...]
         f"{reference / size:.1f}x",
         f"{max(int(row['index']) for row in rows) / size:.1%}",
         *(_megabytes(rows, name) for name in ("table_bytes", "private_training", "private_peak")),
-        f"{mean(float(row['examples_per_second'] or 0) for row in rows):,.0f}",
+        f"{mean(float(row['examples_per_second']) for row in rows):,.0f}"
+        if first["examples_per_second"]
+        else "",
         _pm(auc),
         loss,
         _pm(logloss),
