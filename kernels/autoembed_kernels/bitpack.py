@@ -8,10 +8,14 @@ stream is bit i % 8 of byte i // 8, every row starts on a byte, and the bits lef
 Eight codes take exactly b bytes, so the fast path moves eight codes at a time through one 64-bit word.
 """
 
+import sys
+from ctypes import CDLL
+
 import torch
 from torch import Tensor
 
 from autoembed_kernels.gpu.present import triton_for
+from autoembed_kernels.native.loader import address, native_for, threads
 from autoembed_kernels.operators import operators
 
 BYTES = tuple(range(8))
@@ -62,7 +66,23 @@ def eager_pack_bits(codes: Tensor, bits: int) -> Tensor:
         from autoembed_kernels.gpu.bitpack import triton_pack_bits
 
         return triton_pack_bits(codes, bits)
-    return torch_pack_bits(codes, bits)
+    native = _native(codes) if bits < 8 else None
+    return torch_pack_bits(codes, bits) if native is None else native_pack_bits(native, codes, bits)
+
+
+def native_pack_bits(library: CDLL, codes: Tensor, bits: int) -> Tensor:
+    """`pack_bits`, native/bitpack.cpp."""
+    rows, dim = codes.shape
+    codes = codes.to(torch.uint8).contiguous()
+    packed = codes.new_empty(rows, packed_row_bytes(dim, bits))
+    library.autoembed_pack_bits(address(codes), rows, dim, bits, address(packed), threads())
+    return packed
+
+
+def _native(given: Tensor) -> CDLL | None:
+    """The library, for whole numbers on the CPU of a machine that keeps the low byte of a word first."""
+    on_cpu = given.device.type == "cpu" and not given.is_floating_point()
+    return native_for() if on_cpu and sys.byteorder == "little" else None
 
 
 def torch_pack_bits(codes: Tensor, bits: int) -> Tensor:
@@ -92,7 +112,20 @@ def eager_unpack_bits(packed: Tensor, dim: int, bits: int) -> Tensor:
         from autoembed_kernels.gpu.bitpack import triton_unpack_bits
 
         return triton_unpack_bits(packed, dim, bits)
-    return torch_unpack_bits(packed, dim, bits)
+    native = _native(packed) if bits < 8 and packed.shape[1] == packed_row_bytes(dim, bits) else None
+    return (
+        torch_unpack_bits(packed, dim, bits)
+        if native is None
+        else native_unpack_bits(native, packed, dim, bits)
+    )
+
+
+def native_unpack_bits(library: CDLL, packed: Tensor, dim: int, bits: int) -> Tensor:
+    """`unpack_bits`, native/bitpack.cpp."""
+    packed = packed.contiguous()
+    codes = packed.new_empty(len(packed), dim)
+    library.autoembed_unpack_bits(address(packed), len(packed), dim, bits, address(codes), threads())
+    return codes
 
 
 def torch_unpack_bits(packed: Tensor, dim: int, bits: int) -> Tensor:

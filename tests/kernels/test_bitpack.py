@@ -1,12 +1,17 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from native_library import native
 
 from autoembed_kernels.bitpack import (
+    native_pack_bits,
+    native_unpack_bits,
     pack_bits,
     packed_row_bytes,
     reference_pack_bits,
     reference_unpack_bits,
+    torch_pack_bits,
+    torch_unpack_bits,
     unpack_bits,
 )
 
@@ -28,6 +33,32 @@ def test_packed_bits_equal_the_bit_by_bit_reference_and_come_back(case: tuple[to
     assert torch.equal(packed, reference_pack_bits(codes, bits))
     assert torch.equal(unpack_bits(packed, codes.shape[1], bits), codes)
     assert torch.equal(reference_unpack_bits(packed, codes.shape[1], bits), codes)
+
+
+@given(codes_and_bits(), st.sampled_from([1, 3]))
+@settings(deadline=None, max_examples=50)
+def test_the_library_writes_the_bytes_of_torch(case: tuple[torch.Tensor, int], workers: int) -> None:
+    codes, bits = case
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(workers)
+        packed = native_pack_bits(native(), codes, bits)
+        assert torch.equal(packed, torch_pack_bits(codes, bits))
+        unpacked = native_unpack_bits(native(), packed, codes.shape[1], bits)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(unpacked, codes) and torch.equal(
+        torch_unpack_bits(packed, codes.shape[1], bits), codes
+    )
+
+
+def test_slices_and_transposes_pack_as_they_are_read() -> None:
+    codes = torch.arange(60).view(10, 6).T % 8
+    packed = pack_bits(codes, 3)
+    assert torch.equal(packed, reference_pack_bits(codes, 3))
+    wide = torch.zeros(6, 9, dtype=torch.uint8)
+    wide[:, 2:6] = packed
+    assert torch.equal(unpack_bits(wide[:, 2:6], 10, 3), codes.to(torch.uint8))
 
 
 def test_the_layout_is_the_documented_one() -> None:

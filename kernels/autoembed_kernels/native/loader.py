@@ -50,6 +50,8 @@ SIGNATURES = {
     ),
     "autoembed_bias_relu": (*(_ADDRESS,) * 2, *(_COUNT,) * 3),
     "autoembed_bias_relu_gradient": (*(_ADDRESS,) * 2, *(_COUNT,) * 2, *(_ADDRESS,) * 2, _COUNT),
+    "autoembed_pack_bits": (_ADDRESS, *(_COUNT,) * 3, _ADDRESS, _COUNT),
+    "autoembed_unpack_bits": (_ADDRESS, *(_COUNT,) * 3, _ADDRESS, _COUNT),
     "autoembed_lsq": (*(_ADDRESS,) * 6, *(_COUNT,) * 3, _ADDRESS, _COUNT),
     "autoembed_lsq_gradients": (*(_ADDRESS,) * 8, *(_COUNT,) * 3, *(_ADDRESS,) * 4, _COUNT),
     "autoembed_pair_products": (_ADDRESS, *(_COUNT,) * 3, _ADDRESS, _COUNT),

@@ -1,0 +1,105 @@
+// Rows of b-bit codes to bytes and back; bitpack.py has the layout. Eight codes are b bytes.
+
+#include <algorithm>
+
+#ifdef __BMI2__
+#include <immintrin.h>
+#endif
+
+#include "vectors.h"
+
+namespace {
+
+// The lowest `bits` bits of each of eight bytes
+constexpr uint64_t lowest(int bits) { return 0x0101010101010101u * ((1u << bits) - 1); }
+
+// Eight codes, a byte each -> their bits one after the other
+template <int BITS>
+INLINE uint64_t packed(uint64_t codes) {
+#ifdef __BMI2__
+    return _pext_u64(codes, lowest(BITS));
+#else
+    uint64_t word = 0;
+    for (int k = 0; k < 8; ++k) word |= (codes >> (8 * k) & ((1u << BITS) - 1)) << (BITS * k);
+    return word;
+#endif
+}
+
+template <int BITS>
+INLINE uint64_t unpacked(uint64_t word) {
+#ifdef __BMI2__
+    return _pdep_u64(word, lowest(BITS));
+#else
+    uint64_t codes = 0;
+    for (int k = 0; k < 8; ++k) codes |= (word >> (BITS * k) & ((1u << BITS) - 1)) << (8 * k);
+    return codes;
+#endif
+}
+
+// Calls work(constant bits)
+template <typename Work>
+INLINE void with_bits(int64_t bits, const Work& work) {
+    switch (bits) {
+        case 1: return work(std::integral_constant<int, 1>{});
+        case 2: return work(std::integral_constant<int, 2>{});
+        case 3: return work(std::integral_constant<int, 3>{});
+        case 4: return work(std::integral_constant<int, 4>{});
+        case 5: return work(std::integral_constant<int, 5>{});
+        case 6: return work(std::integral_constant<int, 6>{});
+        case 7: return work(std::integral_constant<int, 7>{});
+        default: return work(std::integral_constant<int, 8>{});
+    }
+}
+
+INLINE int64_t row_bytes(int64_t dim, int64_t bits) { return (dim * bits + 7) / 8; }
+
+}  // namespace
+
+// codes (rows, dim), a byte each -> out (rows, bytes of a row). Words are read as little-endian machines have them.
+EXPORT int64_t autoembed_pack_bits(const uint8_t* codes, int64_t rows, int64_t dim, int64_t bits, uint8_t* out,
+                                   int64_t threads) {
+    const int64_t width = row_bytes(dim, bits);
+    with_bits(bits, [&](auto known) INLINE_LAMBDA {
+        for_rows(rows, threads, [&](int64_t row) INLINE_LAMBDA {
+            const uint8_t* from = codes + row * dim;
+            uint8_t* to = out + row * width;
+            int64_t j = 0;
+            for (; j + 8 <= dim; j += 8, to += known) {
+                const uint64_t word = packed<known>(load<uint64_t>(from + j));
+                std::memcpy(to, &word, known);
+            }
+            if (j < dim) {
+                uint64_t last = 0;
+                std::memcpy(&last, from + j, dim - j);
+                const uint64_t word = packed<known>(last);
+                std::memcpy(to, &word, row_bytes(dim - j, known));
+            }
+        });
+    });
+    return 0;
+}
+
+// packed (rows, bytes of a row) -> codes (rows, dim)
+EXPORT int64_t autoembed_unpack_bits(const uint8_t* packed, int64_t rows, int64_t dim, int64_t bits, uint8_t* codes,
+                                     int64_t threads) {
+    const int64_t width = row_bytes(dim, bits);
+    with_bits(bits, [&](auto known) INLINE_LAMBDA {
+        for_rows(rows, threads, [&](int64_t row) INLINE_LAMBDA {
+            const uint8_t* from = packed + row * width;
+            uint8_t* to = codes + row * dim;
+            int64_t j = 0;
+            for (; j + 8 <= dim; j += 8, from += known) {
+                uint64_t word = 0;
+                std::memcpy(&word, from, known);
+                store(to + j, unpacked<known>(word));
+            }
+            if (j < dim) {
+                uint64_t word = 0;
+                std::memcpy(&word, from, row_bytes(dim - j, known));
+                const uint64_t last = unpacked<known>(word);
+                std::memcpy(to + j, &last, dim - j);
+            }
+        });
+    });
+    return 0;
+}
