@@ -5,7 +5,7 @@
 
 namespace autoembed {
 
-constexpr int64_t OUT_AHEAD = 32 * LINE;
+constexpr int64_t OUT_AHEAD = 64 * LINE / 4;  // values
 
 // Which of the first `count` of `ways` are `way`, as bits
 INLINE uint64_t those_of(Way way, const uint8_t* ways, int64_t count) {
@@ -24,12 +24,11 @@ INLINE uint64_t those_of(Way way, const uint8_t* ways, int64_t count) {
     return count < BLOCK ? found & ((uint64_t{1} << count) - 1) : found;
 }
 
-// Fetches the lines of the row that is written OUT_AHEAD bytes behind this one
+// Fetches the lines of a row that is written later
 template <typename Dim>
 INLINE void fetch_written(const float* out, Dim dim) {
-    const auto* at = reinterpret_cast<const char*>(out) + OUT_AHEAD;
     if constexpr (!std::is_same_v<Dim, int64_t>)
-        for (int64_t line = 0; line < dim * 4; line += LINE) __builtin_prefetch(at + line, 1, 3);
+        for (int64_t j = 0; j < dim; j += LINE / 4) __builtin_prefetch(out + j, 1, 3);
 }
 
 // Decodes rows that are decoded alike. A function of its own, so that all of the loop stays in registers.
@@ -39,7 +38,7 @@ __attribute__((noinline)) void decode_alike(const uintptr_t* rows, const Segment
                                             int64_t count, int64_t same_bits, int64_t same_bytes, Dim dim,
                                             int64_t width, float* out) {
     for (int64_t n = 0; n < count; ++n, out += width) {
-        fetch_written(out, dim);
+        fetch_written(out + OUT_AHEAD, dim);
         fetch_row(next[n], same ? same_bytes : next_segments[n]->fetch_bytes);
         const Segment& s = *segments[n];
         const auto* row = reinterpret_cast<const uint8_t*>(rows[n]);
@@ -58,14 +57,16 @@ void decode_block(const Segments& segments, const Block& block, int64_t count, c
                 block.rows, block.segments, next.rows, next.segments, count, segments.all[0].bits,
                 segments.all[0].fetch_bytes, dim, width, out);
         });
-    fetch_rows(next);
     alignas(64) uint8_t ways[BLOCK];
     for (int64_t n = 0; n < BLOCK; ++n) ways[n] = block.segments[n]->way;
+    int64_t done = 0;
     for (int64_t way = 0; way < WAYS; ++way) {
         if (!segments.has[way]) continue;
         with_way(static_cast<Way>(way), [&](auto known) INLINE_LAMBDA {
             constexpr Way way = decltype(known)::value;
-            for (uint64_t those = those_of(way, ways, count); those; those &= those - 1) {
+            for (uint64_t those = those_of(way, ways, count); those; those &= those - 1, ++done) {
+                fetch_row(next.rows[done], next.segments[done]->fetch_bytes);
+                fetch_written(out + (BLOCK + done) * width, dim);
                 const int64_t n = __builtin_ctzll(those);
                 const Segment& s = *block.segments[n];
                 write_decoded<way>(block.row(n), s, s.bits, dim, width, out + n * width);
