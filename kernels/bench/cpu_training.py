@@ -9,6 +9,10 @@ the process, for all candidates, as `autoembed search` has it.
                   forward pass; the cost of stochastic rounding is its time over nearest rounding's. "One
                   pass each" finds distinct rows, sums and updates one after the other
     interaction   forward and backward
+    mixture       fake quantization of a batch's distinct rows by MPE's mixture, against our torch path
+    bits          codes of 3 bits to bytes and back, against our torch path
+    threads       the update with 1, 2 and 4 threads: by the wall's clock, which neighbours stretch, and the
+                  processor time of all threads together, which would be the same without any overhead
     train_step    examples to updated parameters: ours and FBGEMM with row-wise Adagrad, ours and SparseAdam
                   with Adam. The peers multiply pairs by bmm and have torch's layers, as their users do;
                   `_same_network` are the ratios where they have our interaction and layers, too. The bound
@@ -47,7 +51,16 @@ from autoembed.methods.low_precision import LowPrecision
 from autoembed.models import ModelConfig, build_network
 from autoembed.plan import PROFILES
 from autoembed.stats import FieldStats, Stats
+from autoembed_kernels.bitpack import pack_bits, torch_pack_bits, torch_unpack_bits, unpack_bits
 from autoembed_kernels.dedupe import dedupe, sum_repeats, take_rows
+from autoembed_kernels.lsq import (
+    Grid,
+    grid_table,
+    mixed_quantized,
+    mixed_quantized_gradients,
+    torch_mixed_quantized,
+    torch_mixed_quantized_gradients,
+)
 from autoembed_kernels.native.loader import library
 from autoembed_kernels.pair_products import pair_places, pair_products
 from autoembed_kernels.repeated_update import repeated_low_row_update, repeated_row_update
@@ -75,6 +88,7 @@ class Piece:
     ratios: dict[str, tuple[str, str]]
     parts: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     costs: dict[str, tuple[str, str]] = field(default_factory=dict)
+    clock: Callable[[], int] = time.thread_time_ns
 
 
 def ids_of_batches() -> list[Tensor]:
@@ -181,6 +195,68 @@ def interaction(dim: int) -> Piece:
         {"bmm and index_select": bmm, "ours": ours},
         {f"interaction_vs_bmm{suffix}": ("bmm and index_select", "ours")},
     )
+
+
+def mixture(dim: int) -> Piece:
+    """A mixture of MPE's seven widths for the distinct rows of a batch, forward and backward."""
+    grids = grid_table([Grid(bits) for bits in (1, 2, 3, 4, 5, 6, 8)])
+    steps, offset, scales = torch.full((7,), 0.02), torch.zeros(dim), torch.ones(7)
+    values = [0.1 * torch.randn(len((ids + FIRST).unique()), dim) for ids in ids_of_batches()]
+    weights = [torch.softmax(torch.randn(len(one), 7), dim=1) for one in values]
+
+    def ours(i: int) -> Callable[[], object]:
+        def timed() -> None:
+            out = mixed_quantized(values[i], steps, offset, grids, weights[i])
+            mixed_quantized_gradients(out, values[i], steps, offset, grids, scales, weights[i])
+
+        return timed
+
+    def by_torch(i: int) -> Callable[[], object]:
+        def timed() -> None:
+            out = torch_mixed_quantized(values[i], steps, offset, grids, weights[i])
+            torch_mixed_quantized_gradients(out, values[i], steps, offset, grids, scales, weights[i])
+
+        return timed
+
+    ratios = {"mixture_vs_torch": ("torch", "ours")}
+    return Piece("ms per batch", 1e6, {"torch": by_torch, "ours": ours}, ratios)
+
+
+def bits(dim: int) -> Piece:
+    """Codes of 3 bits of 100,000 rows to bytes, and back."""
+    codes = torch.randint(8, (100_000, dim), dtype=torch.uint8)
+    packed = pack_bits(codes, 3)
+    candidates: dict[str, Candidate] = {
+        "pack, torch": lambda i: lambda: torch_pack_bits(codes, 3),
+        "pack, ours": lambda i: lambda: pack_bits(codes, 3),
+        "unpack, torch": lambda i: lambda: torch_unpack_bits(packed, dim, 3),
+        "unpack, ours": lambda i: lambda: unpack_bits(packed, dim, 3),
+    }
+    ratios = {f"{way}_bits_vs_torch": (f"{way}, torch", f"{way}, ours") for way in ("pack", "unpack")}
+    return Piece("ns per code", codes.numel(), candidates, ratios)
+
+
+def threads(dim: int, clock: Callable[[], int]) -> Piece:
+    """Gradients of look-ups to updated rows with 1, 2 and 4 threads, by the wall's clock or by their work."""
+    rows = [(ids + FIRST).flatten() for ids in ids_of_batches()]
+    gradient = 0.01 * torch.randn(LOOKUPS, dim)
+    optimizer = RowOptimizer("rowwise_adagrad")
+    weight = 0.01 * torch.randn(TOTAL, dim)
+    state = optimizer.state(weight)
+    candidates: dict[str, Candidate] = {}
+    for workers in (1, 2, 4):
+
+        def update_with(i: int, workers: int = workers) -> Callable[[], object]:
+            torch.set_num_threads(workers)
+            return lambda: repeated_row_update(optimizer, weight, state, rows[i], gradient, RATE)
+
+        candidates[f"{workers} thread{'s' if workers > 1 else ''}"] = update_with
+    pairs = {n: ("1 thread", f"{n} threads") for n in (2, 4)}
+    if clock is time.process_time_ns:
+        costs = {f"update_work_of_{n}_threads": pair[::-1] for n, pair in pairs.items()}
+        return Piece("ns of all threads per look-up", LOOKUPS, candidates, {}, costs=costs, clock=clock)
+    ratios = {f"update_{n}_threads_vs_1": pair for n, pair in pairs.items()}
+    return Piece("ns per look-up", LOOKUPS, candidates, ratios, clock=clock)
 
 
 class BmmProducts(nn.Module):
@@ -357,6 +433,10 @@ PIECES: dict[str, Callable[[], Piece]] = {
     "update_rowwise_dim64": lambda: update(64),
     "interaction": lambda: interaction(16),
     "interaction_dim64": lambda: interaction(64),
+    "mixture": lambda: mixture(16),
+    "bits": lambda: bits(16),
+    "update_threads": lambda: threads(16, time.perf_counter_ns),
+    "update_threads_work": lambda: threads(16, time.process_time_ns),
     "train_step": lambda: train_step(16, adam=False),
     "train_step_adam": lambda: train_step(16, adam=True),
     "train_step_dim64": lambda: train_step(64, adam=False),
@@ -371,9 +451,9 @@ def measured(piece: Piece, rounds: int) -> dict[str, list[float]]:
         for batch in range(BATCHES):
             for name in order.sample(list(times), len(times)):
                 timed = piece.candidates[name](batch)
-                started = time.thread_time_ns()
+                started = piece.clock()
                 timed()
-                taken = (time.thread_time_ns() - started) / piece.per_call
+                taken = (piece.clock() - started) / piece.per_call
                 if counted:
                     times[name].append(taken)
     return times
@@ -416,6 +496,7 @@ def main() -> None:
     for name in arguments.pieces or PIECES:
         piece = PIECES[name]()
         times = measured(piece, arguments.rounds)
+        torch.set_num_threads(1)
         record: dict[str, object] = {
             "unit": piece.unit,
             "rows": TOTAL,

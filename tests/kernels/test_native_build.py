@@ -16,9 +16,12 @@ from random_plans import packed_with_rows
 
 from autoembed.packed import PackedTable
 from autoembed.plan import PROFILES, FieldPlan, Plan, Segment, Sharing
+from autoembed_kernels.bitpack import native_pack_bits, native_unpack_bits
 from autoembed_kernels.dedupe import native_dedupe, native_sum_repeats, native_take_rows
+from autoembed_kernels.linear_relu import native_bias_relu, native_bias_relu_gradient
 from autoembed_kernels.look_up_packed import native_look_up_packed
 from autoembed_kernels.low_row_update import FORMATS
+from autoembed_kernels.lsq import Grid, grid_table, native_quantized, native_quantized_gradients
 from autoembed_kernels.native import build
 from autoembed_kernels.native.loader import SIGNATURES, opened
 from autoembed_kernels.pair_products import native_gradient, native_products
@@ -114,6 +117,11 @@ def results(library: ctypes.CDLL) -> list[torch.Tensor]:
             native_row_update(library, optimizer, weight, state, unique, summed, 0.1)
         made += [native_take_rows(library, weight, rows, poisoned(700, 19)), *state.values()]
     made += repeated(library, rows, 16) + repeated(library, rows, 19)
+    for bits in range(1, 9):
+        codes = torch.randint(2**bits, (30, 21), generator=generator, dtype=torch.uint8)
+        packed = native_pack_bits(library, codes, bits)
+        made += [packed, native_unpack_bits(library, packed, 21, bits)]
+    made += quantized(library, torch.randn(600, 19, generator=generator))
     for seed in range(20):
         plan = random_plan(seed)
         table = PackedTable(packed_with_rows(plan, seed)[0])
@@ -144,6 +152,20 @@ def repeated(library: ctypes.CDLL, rows: torch.Tensor, dim: int) -> list[torch.T
                 native_repeated_low_row_update(library, *stored, (2**40 + 7, update))
         made += [weight, *state.values(), *([] if steps is None else [steps])]
     return made
+
+
+def quantized(library: ctypes.CDLL, values: torch.Tensor) -> list[torch.Tensor]:
+    """Values on a mixture of grids, and through a ReLU, with their gradients."""
+    grids = [Grid(1), Grid(3, True), Grid(8)]
+    steps, offset = torch.tensor([0.7, -0.2, 0.01]), 0.1 * values[0]
+    mixture = values[:, :3].clamp(min=0)
+    held = (values, steps, offset, grid_table(grids))
+    mixed = native_quantized(library, *held, None, mixture)
+    gradients = native_quantized_gradients(library, mixed, *held, torch.ones(3), None, mixture)
+    out = native_bias_relu(library, values.clone(), offset)
+    masked = torch.empty_like(out)
+    summed = native_bias_relu_gradient(library, mixed, out, masked)
+    return [mixed, *(one for one in gradients if one is not None), out, masked, summed]
 
 
 def random_plan(seed: int) -> Plan:

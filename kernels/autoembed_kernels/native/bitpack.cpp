@@ -83,6 +83,7 @@ EXPORT int64_t autoembed_pack_bits(const uint8_t* codes, int64_t rows, int64_t d
 EXPORT int64_t autoembed_unpack_bits(const uint8_t* packed, int64_t rows, int64_t dim, int64_t bits, uint8_t* codes,
                                      int64_t threads) {
     const int64_t width = row_bytes(dim, bits);
+    const uint8_t* end = packed + rows * width;
     with_bits(bits, [&](auto known) INLINE_LAMBDA {
         for_rows(rows, threads, [&](int64_t row) INLINE_LAMBDA {
             const uint8_t* from = packed + row * width;
@@ -90,7 +91,9 @@ EXPORT int64_t autoembed_unpack_bits(const uint8_t* packed, int64_t rows, int64_
             int64_t j = 0;
             for (; j + 8 <= dim; j += 8, from += known) {
                 uint64_t word = 0;
-                std::memcpy(&word, from, known);
+                // more than its bytes where there are more: they fall away
+                if (end - from >= 8) word = load<uint64_t>(from);
+                else std::memcpy(&word, from, known);
                 store(to + j, unpacked<known>(word));
             }
             if (j < dim) {

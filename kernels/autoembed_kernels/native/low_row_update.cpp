@@ -113,19 +113,22 @@ __attribute__((noinline)) void update_range(const Stored& stored, const Update& 
     }
 }
 
-void update_all(Format format, const Stored& stored, const Update& update, const Source& source, int64_t height,
-                int64_t dim, int64_t threads) {
+int64_t update_all(Format format, const Stored& stored, const Update& update, const int64_t* rows,
+                   const float* gradient, int64_t count, int64_t height, int64_t dim, bool repeated,
+                   int64_t threads) {
+    int64_t result = 0;
     with_format(format, [&](auto kind) INLINE_LAMBDA {
         const auto updates = [&](auto width) INLINE_LAMBDA {
-            const auto range = [&](int64_t start, int64_t stop) INLINE_LAMBDA {
+            const auto range = [&](const Source& source, int64_t start, int64_t stop) INLINE_LAMBDA {
                 update_range<kind.value>(stored, update, source, start, stop, width);
             };
-            source.for_ranges_of_rows(threads, range);
+            result = for_sources(rows, gradient, count, height, repeated, threads, range);
         };
         // of a width that the compiler knows, words are made of rows below 2^32
         if (height <= int64_t{1} << 32) with_dim(dim, updates);
         else updates(dim);
     });
+    return result;
 }
 
 }  // namespace
@@ -139,13 +142,10 @@ EXPORT int64_t autoembed_low_row_update(int64_t optimizer, int64_t format, uint8
                                         int64_t dim, float rate, float eps, float l2, double beta1,
                                         double beta2, int64_t by_chance, uint64_t seed, uint64_t number,
                                         int64_t threads) {
-    for (int64_t u = 0; u < count; ++u)
-        if (static_cast<uint64_t>(rows[u]) >= static_cast<uint64_t>(height)) return -1 - u;
     const Update update{static_cast<Optimizer>(optimizer), {rate, eps, l2, beta1, beta2},
                         {moment, square, touches}, by_chance != 0, seed, number};
-    update_all(static_cast<Format>(format), {weight, row_steps}, update, {rows, gradient, count, nullptr}, height,
-               dim, threads);
-    return 0;
+    return update_all(static_cast<Format>(format), {weight, row_steps}, update, rows, gradient, count, height, dim,
+                      false, threads);
 }
 
 // The same at the rows of look-ups (count,), which may repeat: their gradients (count, dim) are summed on the
@@ -157,12 +157,8 @@ EXPORT int64_t autoembed_repeated_low_row_update(int64_t optimizer, int64_t form
                                                  float rate, float eps, float l2, double beta1, double beta2,
                                                  int64_t by_chance, uint64_t seed, uint64_t number,
                                                  int64_t threads) {
-    thread_local SortedLookUps sorted;
-    const int64_t bad = sorted.sort(rows, count, height, threads);
-    if (bad < 0) return bad;
     const Update update{static_cast<Optimizer>(optimizer), {rate, eps, l2, beta1, beta2},
                         {moment, square, touches}, by_chance != 0, seed, number};
-    update_all(static_cast<Format>(format), {weight, row_steps}, update, {rows, gradient, count, &sorted}, height,
-               dim, threads);
-    return 0;
+    return update_all(static_cast<Format>(format), {weight, row_steps}, update, rows, gradient, count, height, dim,
+                      true, threads);
 }

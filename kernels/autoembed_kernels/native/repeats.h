@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "sorted_look_ups.h"
@@ -9,6 +10,7 @@
 namespace {
 
 constexpr int64_t GRADIENTS_AHEAD = 16;  // look-ups whose gradients are fetched ahead; 8 to 32 measure alike
+constexpr int64_t LEAST_PART = 8192;     // look-ups that are worth a thread
 
 // Room for some rows of a width that the compiler knows, or does not; each in whole vectors of 8
 template <typename Dim, int64_t ROWS = 1>
@@ -65,13 +67,26 @@ struct Source {
         sum_of_row(*sorted, u, gradient, lookups, room, dim);
         return room;
     }
-
-    // Calls work(start, stop) for a range of distinct rows for each thread
-    template <typename Work>
-    INLINE void for_ranges_of_rows(int64_t threads, const Work& work) const {
-        if (sorted) sorted->for_rows_in_ranges(threads, work);
-        else for_ranges(lookups, threads, work);
-    }
 };
+
+// Calls work(source, start, stop), for each thread with distinct rows of its own: of distinct rows (count,) with
+// their gradients, or repeated of look-ups (count,). Returns 0, or -1 - place where a row is out of range.
+template <typename Work>
+INLINE int64_t for_sources(const int64_t* rows, const float* gradient, int64_t count, int64_t height, bool repeated,
+                           int64_t threads, const Work& work) {
+    const int64_t bad = first_outside(rows, count, height);
+    if (bad < count) return -1 - bad;
+    const Source all{rows, gradient, count, nullptr};
+    const int64_t parts = std::min(threads, 1 + count / LEAST_PART);
+    for_ranges(repeated ? parts : count, repeated ? parts : threads, [&](int64_t start, int64_t stop) INLINE_LAMBDA {
+        if (!repeated) return work(all, start, stop);
+        for (int64_t part = start; part < stop; ++part) {
+            thread_local SortedLookUps sorted;
+            sorted.sort(rows, count, height, part, parts);
+            work(Source{rows, gradient, sorted.lookups, &sorted}, int64_t{0}, sorted.distinct);
+        }
+    });
+    return 0;
+}
 
 }  // namespace

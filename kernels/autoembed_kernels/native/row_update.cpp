@@ -34,13 +34,17 @@ __attribute__((noinline)) void update_range(Optimizer optimizer, float* weight, 
     }
 }
 
-void update_all(Optimizer optimizer, float* weight, const State& state, const Settings& settings,
-                const Source& source, int64_t dim, int64_t threads) {
+int64_t update_all(Optimizer optimizer, float* weight, const State& state, const Settings& settings,
+                   const int64_t* rows, const float* gradient, int64_t count, int64_t height, int64_t dim,
+                   bool repeated, int64_t threads) {
+    int64_t result = 0;
     with_dim(dim, [&](auto width) INLINE_LAMBDA {
-        source.for_ranges_of_rows(threads, [&](int64_t start, int64_t stop) INLINE_LAMBDA {
+        const auto range = [&](const Source& source, int64_t start, int64_t stop) INLINE_LAMBDA {
             update_range(optimizer, weight, state, settings, source, start, stop, width);
-        });
+        };
+        result = for_sources(rows, gradient, count, height, repeated, threads, range);
     });
+    return result;
 }
 
 }  // namespace
@@ -51,11 +55,8 @@ EXPORT int64_t autoembed_row_update(int64_t optimizer, float* weight, const int6
                                     const float* gradient, float* moment, float* square, int32_t* steps,
                                     int64_t count, int64_t height, int64_t dim, float rate, float eps, float l2,
                                     double beta1, double beta2, int64_t threads) {
-    for (int64_t u = 0; u < count; ++u)
-        if (static_cast<uint64_t>(rows[u]) >= static_cast<uint64_t>(height)) return -1 - u;
-    update_all(static_cast<Optimizer>(optimizer), weight, {moment, square, steps}, {rate, eps, l2, beta1, beta2},
-               {rows, gradient, count, nullptr}, dim, threads);
-    return 0;
+    return update_all(static_cast<Optimizer>(optimizer), weight, {moment, square, steps},
+                      {rate, eps, l2, beta1, beta2}, rows, gradient, count, height, dim, false, threads);
 }
 
 // The same at the rows of look-ups (count,), which may repeat: their gradients (count, dim) are summed on the
@@ -65,10 +66,6 @@ EXPORT int64_t autoembed_repeated_row_update(int64_t optimizer, float* weight, c
                                              int32_t* steps, int64_t count, int64_t height, int64_t dim,
                                              float rate, float eps, float l2, double beta1, double beta2,
                                              int64_t threads) {
-    thread_local SortedLookUps sorted;
-    const int64_t bad = sorted.sort(rows, count, height, threads);
-    if (bad < 0) return bad;
-    update_all(static_cast<Optimizer>(optimizer), weight, {moment, square, steps}, {rate, eps, l2, beta1, beta2},
-               {rows, gradient, count, &sorted}, dim, threads);
-    return 0;
+    return update_all(static_cast<Optimizer>(optimizer), weight, {moment, square, steps},
+                      {rate, eps, l2, beta1, beta2}, rows, gradient, count, height, dim, true, threads);
 }
