@@ -8,7 +8,6 @@
 namespace autoembed {
 
 constexpr int64_t BLOCK = 64;  // look-ups whose rows are fetched while the block before is decoded
-constexpr int64_t LINE = 64;   // bytes
 constexpr int64_t FEW = 16;    // segments of a field that are searched one after the other
 
 // Where the rows of a block of look-ups lie, and the segment of each
@@ -24,7 +23,7 @@ INLINE void fetch_row(uintptr_t row, int64_t bytes) {
     const auto* at = reinterpret_cast<const uint8_t*>(row);
     prefetch(at);
     for (int64_t further = LINE; further < bytes; further += LINE) prefetch(at + further);
-    prefetch(at + bytes - 1);
+    if (bytes > 1) prefetch(at + bytes - 1);
 }
 
 INLINE void fetch_rows(const Block& block) {

@@ -34,7 +34,7 @@ INLINE int64_t gather_all(const uint8_t* payload, const Segments& segments, int6
 EXPORT int64_t autoembed_gather_packed(const uint8_t* payload, int64_t bytes, const PackedSegments* packed,
                                        const int64_t* segment, const int64_t* row, int64_t count, float* out,
                                        int64_t threads) {
-    const Segments segments = read_segments(*packed);
+    const Segments segments = read_segments(payload, *packed);
     return gather_all(payload, segments, count, out, threads, [&]() INLINE_LAMBDA {
         return [&](int64_t from, int64_t block_count, Block& block) INLINE_LAMBDA {
             for (int64_t n = 0; n < block_count; ++n) {
@@ -53,7 +53,7 @@ EXPORT int64_t autoembed_gather_packed(const uint8_t* payload, int64_t bytes, co
 EXPORT int64_t autoembed_look_up_packed(const uint8_t* payload, int64_t bytes, const PackedSegments* packed,
                                         const PackedRows* addresses, const void* rows, int64_t row_size,
                                         int64_t count, int64_t columns, float* out, int64_t threads) {
-    const Segments segments = read_segments(*packed);
+    const Segments segments = read_segments(payload, *packed);
     columns = std::max<int64_t>(1, std::min(columns, count));
     return with_rows(rows, row_size, [&](auto known_rows) INLINE_LAMBDA {
         return gather_all(payload, segments, count, out, threads, [&]() INLINE_LAMBDA {

@@ -32,6 +32,7 @@ enum Kind : uint8_t { INTEGER, FP16, BF16, FP32 };
 // Ways to decode: integer codes with and without an offset or numbers at the row's front, floats, nothing stored
 enum Way : uint8_t { CODES, CODES_AND_MORE, HALVES, BFLOATS, FLOATS, NOTHING, WAYS };
 constexpr int64_t OVERREAD = 16;       // bytes behind a row of codes that decoding may read
+constexpr int64_t LINE = 64;           // bytes
 constexpr int64_t MOST_FETCHED = 512;  // bytes of a row that are fetched ahead
 
 // One segment as decoding reads it: a cache line
@@ -52,7 +53,13 @@ struct Segments {
     bool has[WAYS] = {};
 };
 
-inline Segments read_segments(const PackedSegments& p) {
+// Whether every row lies within one cache line, with all that decoding reads of it
+inline bool in_one_line(const uint8_t* first, int64_t row_bytes, int64_t read_bytes) {
+    const bool divides_line = row_bytes > 0 && LINE % row_bytes == 0;
+    return divides_line && read_bytes <= row_bytes && reinterpret_cast<uintptr_t>(first) % row_bytes == 0;
+}
+
+inline Segments read_segments(const uint8_t* payload, const PackedSegments& p) {
     Segments segments{std::vector<Segment>(p.count), p.width};
     for (int64_t s = 0; s < p.count; ++s) {
         Segment& one = segments.all[s];
@@ -75,6 +82,7 @@ inline Segments read_segments(const PackedSegments& p) {
                    !codes                       ? (p.kind[s] == FP16 ? HALVES : p.kind[s] == BF16 ? BFLOATS : FLOATS)
                    : has_offset || p.front[s]   ? CODES_AND_MORE
                                                 : CODES};
+            if (in_one_line(payload + one.base, one.row_bytes, one.fetch_bytes)) one.fetch_bytes = 1;
             segments.full = segments.full && p.dim[s] == p.width;
         }
         const Segment& first = segments.all[0];

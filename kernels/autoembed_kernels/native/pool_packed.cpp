@@ -141,7 +141,7 @@ EXPORT int64_t autoembed_pool_packed(const uint8_t* payload, int64_t bytes, cons
                                      const PackedRows* addresses, const void* rows, int64_t row_size, int64_t count,
                                      const int64_t* offsets, int64_t examples, int64_t fields, const float* weights,
                                      const uint8_t* means, float* out, int64_t threads) {
-    const Segments segments = read_segments(*packed);
+    const Segments segments = read_segments(payload, *packed);
     const int64_t width = segments.width, all = examples * fields;
     for (int64_t k = 0; k < all; ++k)
         if (offsets[k] > offsets[k + 1] || (k == 0 && offsets[0] != 0)) return -1 - count - k;
