@@ -28,7 +28,7 @@ from autoembed.methods.code_rows import CodeRows
 from autoembed.packed import Packed, SegmentRows, pack
 from autoembed.plan import FieldPlan, Plan, Segment, own, plan_bytes
 from autoembed.tables import RowStore
-from autoembed_kernels.dedupe import dedupe, repeat
+from autoembed_kernels.dedupe import Repeats, dedupe, repeat
 from autoembed_kernels.row_cache import RowCache
 from autoembed_kernels.row_update import RowOptimizer
 
@@ -129,7 +129,7 @@ class CachedTable(Table):
         assert self.cache is not None
         if not torch.is_grad_enabled():
             return repeat(self._read(rows, self.cache.find(rows)), repeats)
-        slot = self._admit(rows, lookup.rows, self.cache)
+        slot = self._admit(rows, repeats, self.cache)
         values = self._read(rows, slot).requires_grad_()
         self._pending = rows, slot, values
         return repeat(values, repeats)
@@ -154,11 +154,9 @@ class CachedTable(Table):
             self._pending = unique, torch.full_like(unique, -1), read
         return values.index_copy(0, cold, repeat(read, repeats))
 
-    def _admit(self, rows: Tensor, looked_up: Tensor, cache: RowCache) -> Tensor:
+    def _admit(self, rows: Tensor, repeats: Repeats, cache: RowCache) -> Tensor:
         """Make room for a step's rows (U,) and fill it; returns their slots, -1 for those that got none."""
-        uses = torch.ones_like(rows)
-        if cache.policy == "lfu":
-            uses = torch.bincount(looked_up, minlength=len(self.codes.weight))[rows]
+        uses = repeats.starts.diff(append=repeats.starts.new_tensor([len(repeats.order)]))
         placed = cache.place(rows, uses)
         if len(placed.evicted):
             self.codes.write(placed.evicted, self.cached[placed.freed])

@@ -50,8 +50,8 @@ class CodeRows(nn.Module):
         for start in range(0, rows, _CHUNK_ROWS):
             stop = min(start + _CHUNK_ROWS, rows)
             self.write(torch.arange(start, stop), initial_rows(spec, stop - start, generator))
-        unread = unread_rows(spec.stats)
-        self.write(unread, torch.zeros(len(unread), dim))
+        for piece in torch.split(unread_rows(spec.stats), _CHUNK_ROWS):
+            self.write(piece, torch.zeros(len(piece), dim))
 
     @torch.no_grad()
     def stepped(self, rows: Tensor, values: Tensor, gradient: Tensor, learning_rate: float) -> Tensor:
