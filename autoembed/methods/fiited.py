@@ -152,7 +152,7 @@ class FiitedTable(Table):
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        """Entries that came after what is loaded are dropped."""
+        """Entries that came after what is loaded are dropped, and places that it does not hold are free."""
         kept = state_dict.get(f"{prefix}pointers", self.pointers)
         if self.entry is not None and len(kept) != len(self.pointers):
             self.store.keep_entries(len(kept))
@@ -160,6 +160,7 @@ class FiitedTable(Table):
         super()._load_from_state_dict(state_dict, prefix, *arguments)
         if self.entry is not None:
             self.store.entry_count = int((self.entry >= 0).sum())
+        self.store.count_free()
 
     def _follow(self) -> None:
         """The store makes its entries anew when they grow."""

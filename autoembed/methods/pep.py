@@ -153,9 +153,10 @@ class PepTable(Table):
         for name, values in (
             ("starts", torch.from_numpy(self.groups.starts[:-1])),
             ("share", torch.from_numpy(sizes / (spec.stats.rows * spec.dim)).float()),  # (G,): of all values
-            ("spread", torch.ones(self.groups.count, spec.dim)),
         ):
             self.register_buffer(name, values, persistent=False)
+        # remembered with the rows: what is read depends on the spreads that were measured last
+        self.register_buffer("spread", torch.ones(self.groups.count, spec.dim))
         self.measure()
         self.price = method.price
         self.decided: Dims | None = None

@@ -163,6 +163,19 @@ class ChunkStore:
         for state in self.state.values():
             state.index_fill_(0, index, 0)
 
+    def count_free(self) -> None:
+        """Where pointers and pool were replaced from outside: free are the places that no pointer names.
+
+        These hold the fresh weights that they were put back with; their state is set to zero.
+        """
+        is_free = torch.ones(len(self.pool), dtype=torch.bool, device=self.pool.device)
+        is_free[self.pointers[self.pointers >= 0].long()] = False
+        places = is_free.nonzero().squeeze(1)
+        self.free_count = len(places)
+        self.free[: self.free_count] = places.int()
+        for state in self.state.values():
+            state.index_fill_(0, places, 0)
+
     def rebalance(self, decay: float, margin: float) -> tuple[int, int]:
         """One round; returns how many chunks left the pool and how many came in."""
         self.utility *= decay

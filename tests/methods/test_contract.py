@@ -164,6 +164,52 @@ def test_the_same_seed_gives_the_same_table_and_another_seed_does_not(method: Me
 
 
 @EVERY_METHOD
+def test_training_again_from_the_same_seed_gives_the_same_file_to_the_bit(method: Method) -> None:
+    losses, files = [], []
+    for _ in range(2):
+        table = new_table(method)
+        losses.append(train(table, 4))
+        table.settle()
+        files.append(table.pack())
+    assert losses[0] == losses[1] and files[0].plan == files[1].plan
+    for name in ("payload", "scales", "offsets", "projections", "segment_index"):
+        assert torch.equal(getattr(files[0], name), getattr(files[1], name)), name
+
+
+@EVERY_METHOD
+def test_a_remembered_state_is_read_again_by_the_table_and_by_a_fresh_one_and_trained_on(
+    method: Method,
+) -> None:
+    table = new_table(method)
+    train(table, 3)
+    remembered = {name: value.clone() for name, value in table.state_dict().items()}
+    with torch.no_grad():
+        before = table(all_rows()).clone()
+    train(table, 3)
+    for again in (table, new_table(method, seed=4)):
+        again.load_state_dict(remembered)
+        with torch.no_grad():
+            assert torch.equal(again(all_rows()), before)
+        train(again, 3)
+        again.settle()
+        reader = PackedTable(again.pack(), spec().stats.first_rows)
+        with torch.no_grad():
+            torch.testing.assert_close(reader(all_rows()), again(all_rows()), atol=1e-6, rtol=0)
+
+
+@EVERY_METHOD
+def test_bags_without_an_id_read_zero(method: Method) -> None:
+    table = settled(method)
+    reader = PackedTable(table.pack(), spec().stats.first_rows)
+    for pooling in ("sum", "mean"):
+        bag = Bag(torch.tensor([2]), torch.tensor([0, 0, 1, 1]), pooling)
+        example = replace(batch(3, seed=5), bags={BAG_FIELD: bag})
+        with torch.no_grad():
+            for read in (table, reader):
+                assert not read(example)[[0, 2], BAG_FIELD].any()
+
+
+@EVERY_METHOD
 def test_training_bytes_cover_the_rows_and_their_optimizer_state(method: Method) -> None:
     table = new_table(method)
     held = [b for b in table.buffers() if b.ndim == 2 and b.shape[1] in (1, 4, 8)]

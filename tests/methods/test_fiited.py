@@ -12,7 +12,7 @@ import torch
 from autoembed.data.batch import Batch
 from autoembed.methods import make_method
 from autoembed.methods.base import Table, TableSpec
-from autoembed.methods.fiited import Fiited
+from autoembed.methods.fiited import Fiited, FiitedTable
 from autoembed.models import ModelConfig
 from autoembed.plan import PROFILES, Sharing, plan_bytes
 from autoembed.stats import FieldStats, Stats
@@ -115,3 +115,28 @@ def test_the_remembered_epoch_is_read_again_after_more_rows_were_met() -> None:
     with torch.no_grad():
         assert torch.equal(table(reading(*range(8))), before)
     assert table.plan() == table.pack().plan
+
+
+@pytest.mark.parametrize("vocabulary", [False, True])
+def test_after_reading_a_remembered_state_no_place_is_held_twice_however_training_goes_on(
+    vocabulary: bool,
+) -> None:
+    stats = Stats((FieldStats("user", np.sort(COUNTS)[::-1].copy(), ranked=vocabulary),))
+    spec = TableSpec(stats, 4, PROFILES["packed"], initial_std=0.1)
+    method = make_method("fiited", {"keep": 0.5, "chunks": 2, "interval": 1})
+    table = method.table(spec, torch.Generator().manual_seed(1), RowOptimizer("adagrad"))
+    assert isinstance(table, FiitedTable)
+    step(table, 6, 2)
+    remembered = {name: value.clone() for name, value in table.state_dict().items()}
+    for rows in ((3, 7), (0, 6), (1, 5)):
+        step(table, *rows)
+        table.after_step(1)
+    table.load_state_dict(remembered)
+    store = table.store
+    for rows in ((5, 4), (0, 1), (3, 7)):
+        held = store.pointers[store.pointers >= 0].tolist()
+        free = store.free[: store.free_count]
+        assert sorted(held + free.tolist()) == list(range(len(store.pool)))
+        assert not any(state[free.long()].any() for state in store.state.values())
+        step(table, *rows)
+        table.after_step(1)
