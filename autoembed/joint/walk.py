@@ -136,9 +136,10 @@ def retrain(
 def shares(ratios: Sequence[float]) -> list[float]:
     """The part of the fine-tuning steps that each budget gets, by its compression ratio; they sum to 1.
 
-    It grows by equal amounts as ratios double, from 4x to 256x, where the front moves most.
+    It grows by equal amounts as ratios double up to 16x, and no further: steps bring more about the knee of
+    the front than at its far end.
     """
-    weights = [min(max(0.3 * math.log2(max(ratio, 1.0)) - 0.25, 0.1), 2.0) for ratio in ratios]
+    weights = [min(max(0.3 * math.log2(max(ratio, 1.0)) - 0.25, 0.1), 0.95) for ratio in ratios]
     return [weight / sum(weights) for weight in weights]
 
 
