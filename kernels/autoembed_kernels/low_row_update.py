@@ -111,9 +111,30 @@ def native_low_row_update(
 
 
 def low_row_values(weight: Tensor, steps: Tensor | None, rows: Tensor) -> Tensor:
-    """The values (U, D) float32 of rows (U,)."""
+    """The values (U, D) float32 of rows (U,), which may repeat.
+
+    Raises IndexError on a CPU where a row is out of range.
+    """
+    serves = weight.dtype in FORMATS and (weight.dtype == torch.int8) == (steps is not None)
+    if serves and rows.dtype == torch.int64 and not torch.compiler.is_compiling():
+        native = native_for(weight, steps, rows)
+        if native is not None:
+            return native_low_row_values(native, weight, steps, rows)
     values = weight.index_select(0, rows).float()
     return values if steps is None else values * steps[rows].float().unsqueeze(1)
+
+
+def native_low_row_values(library: CDLL, weight: Tensor, steps: Tensor | None, rows: Tensor) -> Tensor:
+    """`low_row_values`, native/take_low_rows.cpp."""
+    out = weight.new_empty(len(rows), weight.shape[1], dtype=torch.float32)
+    bad = library.autoembed_take_low_rows(
+        FORMATS.index(weight.dtype),
+        *map(address, (weight, steps, rows)),
+        *(len(rows), *weight.shape),
+        *(address(out), threads()),
+    )
+    checked(bad, rows, len(weight), "row")
+    return out
 
 
 def torch_low_row_update(

@@ -10,6 +10,7 @@ from autoembed_kernels.low_row_update import (
     low_row_update,
     low_row_values,
     native_low_row_update,
+    native_low_row_values,
     torch_low_row_update,
     write_low_rows,
 )
@@ -79,6 +80,22 @@ def test_updates_have_the_bits_of_the_float32_update_and_the_casts_of_torch(
         assert torch.equal(ours, theirs)
     for key in optimizer.state_names:
         assert torch.equal(state[key], other_state[key])
+
+
+@given(st.sampled_from(FORMATS), DIMS, st.integers(1, 40), st.integers(0, 60), st.integers(0, 2**32))
+@settings(deadline=None, max_examples=40)
+def test_rows_are_read_as_torch_reads_them(
+    dtype: torch.dtype, dim: int, height: int, count: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight, steps = stored(torch.randn(height, dim, generator=generator), dtype)
+    rows = torch.randint(height, (count,), generator=generator)
+    expected = weight[rows].float()
+    if steps is not None:
+        expected = expected * steps[rows].float().unsqueeze(1)
+    assert torch.equal(native_low_row_values(native(), weight, steps, rows), expected)
+    with pytest.raises(IndexError, match="place 0"):
+        native_low_row_values(native(), weight, steps, torch.tensor([height]))
 
 
 @pytest.mark.parametrize("dtype", FORMATS)

@@ -34,6 +34,7 @@ SIGNATURES = {
         *(*(_COUNT,) * 2, *(_ADDRESS,) * 7, *(_COUNT,) * 3),
         *(*(_NUMBER,) * 3, *(ctypes.c_double,) * 2, _COUNT, *(ctypes.c_uint64,) * 2, _COUNT),
     ),
+    "autoembed_take_low_rows": (_COUNT, *(_ADDRESS,) * 3, *(_COUNT,) * 3, _ADDRESS, _COUNT),
     "autoembed_repeated_row_update": (
         *(_COUNT, *(_ADDRESS,) * 6, *(_COUNT,) * 3),
         *(*(_NUMBER,) * 3, *(ctypes.c_double,) * 2, _COUNT),

@@ -101,7 +101,7 @@ __attribute__((noinline)) void update_range(const Stored& stored, const Update& 
         const uint32_t* words = update.by_chance ? row_words.of(rows, held) : nullptr;
         for (int64_t i = 0; i < held; ++i) {
             float* w = values.row(i);
-            decode<FORMAT>(stored, rows[i], w, dim);
+            decode<FORMAT, true>(stored, rows[i], w, dim);
             step_row(update.optimizer, w, gradients[i], update.state, rows[i], corrections, update.settings, dim);
         }
         if (FORMAT == INT8)

@@ -138,20 +138,21 @@ INLINE f32x8 as_floats(i8x8 codes) {
 #endif
 }
 
-// Row `row` -> w, float32; zeros from dim on to a multiple of STEP
-template <Format FORMAT, typename Dim>
+// Row `row` -> w, float32; with PADDED zeros from dim on to a multiple of STEP
+template <Format FORMAT, bool PADDED, typename Dim>
 INLINE void decode(const Stored& stored, int64_t row, float* w, Dim dim) {
     if constexpr (FORMAT == INT8) {
         const auto* codes = reinterpret_cast<const int8_t*>(stored.weight) + row * dim;
         u16x8 step{};
         step[0] = stored.steps[row];
         const float scale = from_halves(step)[0];
-        for (int64_t j = 0; j < dim; j += STEP) store(w + j, as_floats(some<i8x8>(codes + j, dim - j)) * scale);
+        for (int64_t j = 0; j < dim; j += STEP)
+            put(w + j, as_floats(some<i8x8>(codes + j, dim - j)) * scale, PADDED ? STEP : dim - j);
     } else {
         const auto* held = reinterpret_cast<const uint16_t*>(stored.weight) + row * dim;
         for (int64_t j = 0; j < dim; j += STEP) {
             const auto bits = some<u16x8>(held + j, dim - j);
-            store(w + j, FORMAT == FLOAT16 ? from_halves(bits) : from_bfloats(bits));
+            put(w + j, FORMAT == FLOAT16 ? from_halves(bits) : from_bfloats(bits), PADDED ? STEP : dim - j);
         }
     }
 }
