@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 512  # places for which one count is kept
+AT_ONCE = 1 << 13  # look-ups, whose blocks take 4 MB in 64-bit numbers
 _COUNT_BYTES = 4
 _BLOCK_BYTES = BLOCK // 8
 
@@ -48,6 +49,11 @@ def find_marked(packed: Tensor, start: Tensor, places: Tensor, place: Tensor) ->
     `packed` uint8 holds the marks behind one another; start (N,) is the byte where the marks of look-up n
     begin, places (N,) their number and place (N,) the one looked up, all int64.
     """
+    if len(place) > AT_ONCE and not torch.compiler.is_compiling():
+        # a block's 64 bytes of all look-ups of a large batch would take more memory than small tables do
+        parts = zip(*(torch.split(column, AT_ONCE) for column in (start, places, place)), strict=True)
+        marked, ranks = zip(*(find_marked(packed, *part) for part in parts), strict=True)
+        return torch.cat(marked), torch.cat(ranks)
     bits = start + _COUNT_BYTES * ((places + BLOCK - 1) // BLOCK)
     byte = bits + place // 8
     own = packed[byte].long()

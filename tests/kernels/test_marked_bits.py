@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoembed_kernels.marked_bits import BLOCK, find_marked, marks_bytes, pack_marks, unpack_marks
+from autoembed_kernels.marked_bits import AT_ONCE, BLOCK, find_marked, marks_bytes, pack_marks, unpack_marks
 
 
 @given(st.lists(st.tuples(st.integers(0, 3 * BLOCK), st.floats(0, 1)), max_size=4), st.integers(0, 2**32))
@@ -29,6 +29,16 @@ def test_every_place_is_found_as_by_counting_one_by_one(parts: list[tuple[int, f
     found, rank = find_marked(whole, *columns)
     assert found.tolist() == marked
     assert rank.tolist() == ranks
+
+
+def test_more_look_ups_than_are_taken_at_once_find_the_same() -> None:
+    generator = torch.Generator().manual_seed(1)
+    marks = torch.rand(5000, generator=generator) < 0.3
+    place = torch.randint(0, len(marks), (2 * AT_ONCE + 3,), generator=generator)
+    zero, size = torch.zeros_like(place), torch.full_like(place, len(marks))
+    marked, rank = find_marked(pack_marks(marks), zero, size, place)
+    assert torch.equal(marked, marks[place])
+    assert torch.equal(rank, (marks.cumsum(0) - marks.long())[place])
 
 
 @pytest.mark.parametrize("places", [0, 1, 7, 8, 9, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK])
