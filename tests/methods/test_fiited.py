@@ -1,6 +1,8 @@
 """What is peculiar to FIITED: it follows ids that become hot while it trains."""
 
 import runpy
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,11 @@ from autoembed.training import Trained, TrainingConfig, train
 from autoembed_kernels.row_update import RowOptimizer
 
 COUNTS = np.array([2, 0, 5, 1, 0, 0, 9, 3])
-DRIFT = Path(__file__).parents[2] / "studies" / "fiited" / "drift.py"
+STUDY = Path(__file__).parents[2] / "studies" / "fiited"
 
 
 def test_hot_ids_that_change_are_followed_where_a_plan_of_the_first_half_is_lost() -> None:
-    log = runpy.run_path(str(DRIFT))["DriftingLog"](ids=4000, rows=40_000, seed=1, drift=True)
+    log = runpy.run_path(str(STUDY / "drift.py"))["DriftingLog"](ids=4000, rows=40_000, seed=1, drift=True)
     training = TrainingConfig(
         batch_size=256, optimizer="adagrad", learning_rate=0.01, table_learning_rate=0.05, epochs=1
     )
@@ -140,3 +142,16 @@ def test_after_reading_a_remembered_state_no_place_is_held_twice_however_trainin
         assert not any(state[free.long()].any() for state in store.state.values())
         step(table, *rows)
         table.after_step(1)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_process_that_trains_it_never_holds_as_much_as_the_dense_table_and_its_state() -> None:
+    ids = 300_000
+    script = [sys.executable, str(STUDY / "resident.py"), f"--ids={ids}", "--steps=12"]
+    run = subprocess.run(
+        [*script, "--only", "fiited", "0.01", "1"], check=True, capture_output=True, text=True
+    )
+    counted, peak = map(int, run.stdout.split())
+    assert 0.01 * ids * 16 * 8 <= counted <= 9.5 * ids  # 8 bytes an id, and the pool with its state
+    # of the dense table's 38 MB; what is not counted is a round's masks and the look-ups of a step
+    assert peak < ids * 16 * 8 / 4
