@@ -215,3 +215,23 @@ def test_a_table_reads_the_buffers_that_replaced_its_own() -> None:
     before = table.stored(rows)
     table.register_buffer("segment_scale", table.get_buffer("segment_scale") * 2, persistent=False)
     assert torch.equal(table.stored(rows), before * 2)
+
+
+@pytest.mark.parametrize("dim", [5, 8, 16, 24, 32, 64])
+@pytest.mark.parametrize(
+    "precision", ["int1", "int2", "int3", "int4", "int7", "int8", "fp16", "bf16", "fp32"]
+)
+def test_fields_of_one_precision_are_looked_up_as_torch_looks_them_up(dim: int, precision: str) -> None:
+    scale = 0 if precision.startswith("int") else None
+    fields = tuple(FieldPlan(name, 9, dim, (own(0, 9, dim, precision, scale=scale),)) for name in "abc")
+    table = PackedTable(packed_with_rows(Plan(PROFILES["packed"], fields), dim)[0])
+    held = (table.words, table._layout, table._addresses)
+    ids = torch.randint(0, 9, (101, 3), generator=torch.Generator().manual_seed(dim))
+    rows = (ids + table.first_rows).flatten()
+    expected = torch_look_up_packed(*held, rows)
+    assert torch.equal(native_look_up_packed(native(), *held, rows, 3, poisoned(303, dim)), expected)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    found = native_look_up_packed(native(), *held, rows, 3, poisoned(303, dim))
+    torch.set_num_threads(threads)
+    assert torch.equal(found, expected)
