@@ -342,6 +342,13 @@ def _print_method(row: dict[str, Any]) -> None:
     console.print(f"[bold]{row['name']}[/bold]: {row['summary']}")
     console.print(f"source: {row['source']}", markup=False)
     console.print(f"levers: {', '.join(row['levers'])}")
+    ranks = row["ranks"] if isinstance(row["ranks"], bool) else f"with {row['ranks']}"
+    for label, value in (
+        ("fields of several ids", row["bags"]),
+        ("training, too, takes fewer bytes", row["trains_small"]),
+        ("needs rows in order of frequency", ranks),
+    ):
+        console.print(f"{label}: {value if isinstance(value, str) else 'yes' if value else 'no'}")
     table = RichTable("knob", "default", "values", "meaning")
     for knob in row["parameters"]:
         table.add_row(knob["name"], str(knob["default"]), str(knob["domain"]), knob["help"])

@@ -43,6 +43,20 @@ def test_methods_shows_every_knob_of_a_method(
     assert all(knob in printed for knob, *_ in METHODS[name].knobs())
 
 
+@pytest.mark.parametrize(
+    ("name", "small", "ranks"),
+    [("mpe", "no", "yes"), ("hashing", "yes", "no"), ("cached_low_precision", "yes", "with placement=rank")],
+)
+def test_methods_says_what_a_method_holds_and_needs(
+    name: str, small: str, ranks: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(monkeypatch, "methods", name) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert "fields of several ids: yes" in printed
+    assert f"training, too, takes fewer bytes: {small}" in printed
+    assert f"needs rows in order of frequency: {ranks}" in printed
+
+
 def test_an_unknown_method_is_refused_with_the_known_ones(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

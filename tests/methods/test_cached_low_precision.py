@@ -116,6 +116,21 @@ def test_training_holds_fewer_bytes_the_fewer_bits_and_slots() -> None:
     assert sizes[0] < sizes[1] and sizes[2] < sizes[3] and sizes[0] < sizes[2] and sizes[0] < full
 
 
+@pytest.mark.parametrize(("placement", "per_slot", "per_row"), [("lru", 4, 0), ("lfu", 0, 4)])
+def test_codes_steps_slots_tags_and_counters_are_all_that_training_holds(
+    placement: str, per_slot: int, per_row: int
+) -> None:
+    counts = np.ones(10_000, dtype=np.int64)
+    at = TableSpec(Stats((FieldStats("field", counts),)), 16, PROFILES[PROFILE])
+    slots = 15 * 32  # whole sets of 480 of the 500 slots asked for
+    for bits, row_bytes in ((8, 16), (4, 8)):
+        method = make_method("cached_low_precision", {"bits": bits, "cache": 0.05, "placement": placement})
+        made = method.table(at, torch.Generator().manual_seed(1), RowOptimizer("rowwise_adagrad"))
+        rows = 10_000 * (row_bytes + 2 + 4 + per_row)  # codes, step, optimizer state, counter
+        places = 2 * 8  # the field's first row, and how many of its rows are float32 for good
+        assert made.training_bytes == rows + slots * (4 * 16 + 4 + per_slot) + places
+
+
 def test_a_profile_without_scales_in_the_rows_is_refused() -> None:
     with pytest.raises(ValueError, match="'packed' cannot store a scale in each row"):
         make_method("cached_low_precision", {}).footprint(spec("packed"))
