@@ -94,6 +94,7 @@ def trained_run(
     with denormals_are_zero(), torch.random.fork_rng(devices=forked):
         torch.manual_seed(draw_seed(seeds))  # dropout
         table = method.table(spec, _generator(seeds), training.row_optimizer).to(device)
+        del companions, spec  # the table keeps what it needs of them, and counts it
         network = build_network(model, len(stats.fields), len(data.dense), _generator(seeds)).to(device)
         run = Run(data, table, network, training, device, seeds, progress)
         run.stage("learn")

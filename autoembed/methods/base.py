@@ -6,7 +6,7 @@ object is its own configuration and yields its search space. `autoembed.methods`
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -99,7 +99,8 @@ class Table(nn.Module, ABC):
 
     def __init__(self, spec: TableSpec) -> None:
         super().__init__()
-        self.spec = spec
+        # what a method needs of its companions it has copied: they are as long as all fields' rows
+        self.spec = replace(spec, companions={})
         self.register_buffer(
             "first_rows", torch.tensor(spec.stats.first_rows, dtype=torch.int64), persistent=False
         )

@@ -1,3 +1,4 @@
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -98,6 +99,15 @@ def test_training_holds_the_pool_the_signatures_and_the_places_of_segments() -> 
     segments = len(list(made.plan().segments()))
     # two numbers a value; per segment four of 8 bytes, two flags, and the masks of DIM blocks
     assert made.training_bytes == 2 * 4 * slots + 8 * signed + segments * (4 * 8 + 2 + 8 * DIM)
+
+
+def test_signatures_of_rare_ids_are_held_by_nobody_once_the_table_is_built() -> None:
+    at = two_fields(SIGNATURES, METHOD)
+    given = weakref.ref(at.companions[METHOD.signatures])
+    made = table(METHOD, at=at)
+    del at
+    assert given() is None and not made.spec.companions
+    assert made.address.segment_index.numel() == 8 * 4
 
 
 def test_gradients_of_ids_that_share_a_value_are_summed() -> None:
