@@ -5,11 +5,12 @@ a virtual table of pointers says which are held in a physical pool (`autoembed_k
 utility of look-ups x gradient norm that decays. What is outside reads zero, keeps gaining utility, and grows
 back. Training holds no dense table: pool, optimizer state, pointers and utilities are all.
 
-Departs from the paper, which begins with all chunks: the pool has its final size from the first step and is
-filled by the ids that come first, so that the peak is never the dense table's, and chunks grow from small
-random weights; rounds come every 10 steps for the first 100 and every `interval` steps after, as TorchRec's
-ITEP does with other numbers. Fields share one pool. Exported, every field carries a bitmap or a list
-of the chunks that are held, which takes fewer bytes.
+Departs from the paper, which begins with all chunks: the pool has its final size from the first step, without
+a schedule of the ratio, and is filled by the ids that come first, so that the peak is never the dense
+table's, and chunks grow from small random weights; rounds come every 10 steps for the first 100 and every
+`interval` steps after, as TorchRec's ITEP does with other numbers. Fields share one pool and one threshold:
+utilities are not divided by a quantile of their own field, as AdaEmbed divides them. Exported, every field
+carries a bitmap or a list of the chunks that are held, which takes fewer bytes.
 Where ids are hashed without a vocabulary, only those that were met have pointers and utilities, so that there
 may be far more hashed rows than ids (the paper's large space of virtual addresses).
 """
