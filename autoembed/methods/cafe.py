@@ -68,6 +68,11 @@ class Cafe(Method):
 
     def footprint(self, spec: TableSpec) -> Footprint:
         """Between no hot id and as many as there are places for."""
+        if spec.stats.rows >= 2**31:
+            raise ValueError(
+                f"cafe keeps row numbers below 2^31 in its sketch, the fields have {spec.stats.rows:,} rows "
+                "together; raise min_count, or choose hashing"
+            )
         left, hot = self.hot_rows(spec), []
         for field, shared in zip(spec.stats.fields, self.shared_rows(spec), strict=True):
             # each field that could have a hot id has one: marks cost bytes
@@ -117,6 +122,7 @@ class CafeTable(Table):
     def __init__(
         self, method: Cafe, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer
     ) -> None:
+        method.footprint(spec)  # refuses more rows than the sketch can name
         super().__init__(spec)
         self.method, self.optimizer = method, optimizer
         counts = method.shared_rows(spec)

@@ -69,7 +69,3 @@ class DqrmTable(FixedPlanTable):
     def after_step(self, step: int) -> None:
         if step % self.period == 0:
             self.refresh()
-
-    def settle(self) -> bool:
-        self.refresh()
-        return False

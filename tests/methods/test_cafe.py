@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from methods.settings import batch, spec
 
@@ -111,3 +112,10 @@ def test_training_holds_the_stored_rows_their_state_and_48_bytes_of_sketch_per_h
     expected = rows * (4 * 8 + 4) + 48 * method.hot_rows(spec())
     assert expected <= table.training_bytes < expected + 200
     assert len(look_up(batch(3, 0), table.first_rows).rows) > 0
+
+
+def test_more_rows_than_the_sketch_can_name_are_refused() -> None:
+    counts = np.broadcast_to(np.int64(1), (2**30,))  # takes no memory
+    many = Stats(tuple(FieldStats(f"field_{number}", counts) for number in range(2)))
+    with pytest.raises(ValueError, match=r"2,147,483,648 rows together; raise min_count"):
+        Cafe().footprint(TableSpec(many, 8, PROFILES["packed"]))
