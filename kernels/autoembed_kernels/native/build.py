@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -81,7 +82,8 @@ def build(target_level: str, openmp: bool) -> Path:
     try:
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent, prefix="build-") as folder:
-            objects = [_compiled(path, flags, source, Path(folder)) for source in sources]
+            with ThreadPoolExecutor(os.cpu_count()) as together:  # each waits for a compiler of its own
+                objects = list(together.map(lambda s: _compiled(path, flags, s, Path(folder)), sources))
             made = Path(folder) / "library.so"
             _run([path, "-shared", *flags, *map(str, objects), "-o", str(made)])
             os.replace(made, library)
