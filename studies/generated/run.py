@@ -78,7 +78,7 @@ def measured(data: PreparedData, recipe: Recipe, setting: Setting, seed: int) ->
     memory = PrivateMemory()
     stats = stats_of(data)
     before = memory.now()
-    while_training = 0
+    while_training = before  # a training too short to report leaves it there
 
     def saw(at: Progress) -> None:
         nonlocal while_training
