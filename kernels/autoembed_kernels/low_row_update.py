@@ -97,10 +97,16 @@ def native_low_row_update(
     gradient: Tensor,
     learning_rate: float,
     chance: tuple[int, int] | None,
+    *,
+    repeated: bool = False,
 ) -> None:
-    """`low_row_update` in one pass over each row, which it reads anew, native/low_row_update.cpp."""
+    """`low_row_update` in one pass over each row, which it reads anew, native/low_row_update.cpp.
+
+    `repeated`: of rows that repeat.
+    """
     seed, update = chance or (0, 0)
-    bad = library.autoembed_low_row_update(
+    of_rows = library.autoembed_repeated_low_row_update if repeated else library.autoembed_low_row_update
+    bad = of_rows(
         *(OPTIMIZERS.index(optimizer.name), FORMATS.index(weight.dtype)),
         *map(address, (weight, steps, rows, gradient, *state_tensors(state))),
         *(len(rows), *weight.shape),

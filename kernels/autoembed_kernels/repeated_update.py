@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from autoembed_kernels.dedupe import UINT32, dedupe, sum_repeats
-from autoembed_kernels.low_row_update import FORMATS, low_row_update, low_row_values
-from autoembed_kernels.native.loader import address, checked, native_for, threads
-from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, row_update, state_tensors
+from autoembed_kernels.low_row_update import FORMATS, low_row_update, low_row_values, native_low_row_update
+from autoembed_kernels.native.loader import native_for
+from autoembed_kernels.row_update import RowOptimizer, native_row_update, row_update
 from autoembed_kernels.row_update import reference as row_reference
 
 
@@ -54,7 +54,7 @@ def repeated_row_update(
         is_float32 = weight.dtype == gradient.dtype == torch.float32
         native = _native(weight, rows, gradient, *state.values()) if is_float32 else None
         if native is not None:
-            native_repeated_row_update(native, optimizer, weight, state, rows, gradient, learning_rate)
+            native_row_update(native, optimizer, weight, state, rows, gradient, learning_rate, repeated=True)
             return
     unique, repeats = dedupe(rows, len(weight))
     summed = sum_repeats(gradient, repeats.order, repeats.starts)
@@ -79,7 +79,7 @@ def repeated_low_row_update(
         native = _native(weight, rows, gradient, steps, *state.values()) if serves else None
         if native is not None:
             stored = (optimizer, weight, steps, state, rows, gradient, learning_rate)
-            native_repeated_low_row_update(native, *stored, chance)
+            native_low_row_update(native, *stored, chance, repeated=True)
             return
     unique, repeats = dedupe(rows, len(weight))
     summed = sum_repeats(gradient, repeats.order, repeats.starts)
@@ -91,46 +91,3 @@ def _native(weight: Tensor, rows: Tensor, *others: Tensor | None) -> CDLL | None
     """The library, where its 32-bit rows and places suffice."""
     fits = rows.dtype == torch.int64 and max(len(weight), len(rows)) <= UINT32
     return native_for(weight, rows, *others) if fits else None
-
-
-def native_repeated_row_update(
-    library: CDLL,
-    optimizer: RowOptimizer,
-    weight: Tensor,
-    state: dict[str, Tensor],
-    rows: Tensor,
-    gradient: Tensor,
-    learning_rate: float,
-) -> None:
-    """`repeated_row_update`, native/row_update.cpp."""
-    bad = library.autoembed_repeated_row_update(
-        OPTIMIZERS.index(optimizer.name),
-        *map(address, (weight, rows, gradient, *state_tensors(state))),
-        *(len(rows), *weight.shape),
-        *(learning_rate, optimizer.eps, optimizer.l2, *optimizer.betas),
-        threads(),
-    )
-    checked(bad, rows, len(weight), "row")
-
-
-def native_repeated_low_row_update(
-    library: CDLL,
-    optimizer: RowOptimizer,
-    weight: Tensor,
-    steps: Tensor | None,
-    state: dict[str, Tensor],
-    rows: Tensor,
-    gradient: Tensor,
-    learning_rate: float,
-    chance: tuple[int, int] | None,
-) -> None:
-    """`repeated_low_row_update`, native/low_row_update.cpp."""
-    seed, update = chance or (0, 0)
-    bad = library.autoembed_repeated_low_row_update(
-        *(OPTIMIZERS.index(optimizer.name), FORMATS.index(weight.dtype)),
-        *map(address, (weight, steps, rows, gradient, *state_tensors(state))),
-        *(len(rows), *weight.shape),
-        *(learning_rate, optimizer.eps, optimizer.l2, *optimizer.betas),
-        *(chance is not None, seed % 2**64, update % 2**32, threads()),
-    )
-    checked(bad, rows, len(weight), "row")

@@ -151,9 +151,12 @@ def native_row_update(
     rows: Tensor,
     gradient: Tensor,
     learning_rate: float,
+    *,
+    repeated: bool = False,
 ) -> None:
-    """`row_update` in one pass over each row, native/row_update.cpp."""
-    bad = library.autoembed_row_update(
+    """`row_update` in one pass over each row, native/row_update.cpp; `repeated`: of rows that repeat."""
+    update = library.autoembed_repeated_row_update if repeated else library.autoembed_row_update
+    bad = update(
         OPTIMIZERS.index(optimizer.name),
         *map(address, (weight, rows, gradient, *state_tensors(state))),
         *(len(rows), *weight.shape),

@@ -20,12 +20,11 @@ from autoembed_kernels.bitpack import native_pack_bits, native_unpack_bits
 from autoembed_kernels.dedupe import native_dedupe, native_sum_repeats, native_take_rows
 from autoembed_kernels.linear_relu import native_bias_relu, native_bias_relu_gradient
 from autoembed_kernels.look_up_packed import native_look_up_packed
-from autoembed_kernels.low_row_update import FORMATS, native_low_row_values
+from autoembed_kernels.low_row_update import FORMATS, native_low_row_update, native_low_row_values
 from autoembed_kernels.lsq import Grid, grid_table, native_quantized, native_quantized_gradients
 from autoembed_kernels.native import build
 from autoembed_kernels.native.loader import SIGNATURES, opened
 from autoembed_kernels.pair_products import native_gradient, native_products
-from autoembed_kernels.repeated_update import native_repeated_low_row_update, native_repeated_row_update
 from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, native_row_update
 
 # one small operation through its public door, and whether the library served it
@@ -146,10 +145,10 @@ def repeated(library: ctypes.CDLL, rows: torch.Tensor, dim: int) -> list[torch.T
         state = optimizer.state(start)
         for update in range(2):
             if dtype == torch.float32:
-                native_repeated_row_update(library, optimizer, weight, state, rows, gradient, 0.1)
+                native_row_update(library, optimizer, weight, state, rows, gradient, 0.1, repeated=True)
             else:
                 stored = (optimizer, weight, steps, state, rows, gradient, 0.1)
-                native_repeated_low_row_update(library, *stored, (2**40 + 7, update))
+                native_low_row_update(library, *stored, (2**40 + 7, update), repeated=True)
         if dtype != torch.float32:
             made.append(native_low_row_values(library, weight, steps, rows))
         made += [weight, *state.values(), *([] if steps is None else [steps])]

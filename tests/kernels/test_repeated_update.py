@@ -14,8 +14,6 @@ from autoembed_kernels.low_row_update import (
     write_low_rows,
 )
 from autoembed_kernels.repeated_update import (
-    native_repeated_low_row_update,
-    native_repeated_row_update,
     reference,
     repeated_low_row_update,
     repeated_row_update,
@@ -59,7 +57,7 @@ def test_updates_are_those_of_the_float64_reference_and_the_bits_of_separate_pas
     states = [optimizer.state(each) for each in (weight, apart, exact)]
     for _ in range(2):
         gradient = torch.randn(len(rows), dim, generator=generator)
-        native_repeated_row_update(native(), optimizer, weight, states[0], rows, gradient, 0.05)
+        native_row_update(native(), optimizer, weight, states[0], rows, gradient, 0.05, repeated=True)
         unique, repeats = torch_dedupe(rows, height)
         summed = torch.empty(len(unique), dim)
         native_sum_repeats(native(), gradient, repeats.order, repeats.starts, summed)
@@ -97,7 +95,7 @@ def test_low_rows_have_the_bits_of_separate_passes(
     other = copied(table)
     state, other_state = (optimizer.state(torch.zeros(height, dim)) for _ in range(2))
     gradient = torch.randn(len(rows), dim, generator=generator)
-    native_repeated_low_row_update(native(), optimizer, *table, state, rows, gradient, 0.05, chance)
+    native_low_row_update(native(), optimizer, *table, state, rows, gradient, 0.05, chance, repeated=True)
     unique, repeats = torch_dedupe(rows, height)
     summed = torch.empty(len(unique), dim)
     native_sum_repeats(native(), gradient, repeats.order, repeats.starts, summed)
@@ -155,12 +153,12 @@ def test_any_number_of_threads_gives_the_same_bits(count: int, kind: str) -> Non
             torch.set_num_threads(workers)
             weight, steps = torch.zeros(height, 4, dtype=torch.int8), torch.ones(height, dtype=torch.float16)
             state = optimizer.state(torch.zeros(()).expand(height, 4))
-            native_repeated_low_row_update(
-                native(), optimizer, weight, steps, state, rows, gradient, 0.1, (3, 1)
+            native_low_row_update(
+                native(), optimizer, weight, steps, state, rows, gradient, 0.1, (3, 1), repeated=True
             )
             wide = torch.zeros(height, 4)
             sums = optimizer.state(wide)
-            native_repeated_row_update(native(), optimizer, wide, sums, rows, gradient, 0.1)
+            native_row_update(native(), optimizer, wide, sums, rows, gradient, 0.1, repeated=True)
             made.append((weight[rows], steps[rows], state["square_sum"][rows], wide[rows]))
     finally:
         torch.set_num_threads(before)
