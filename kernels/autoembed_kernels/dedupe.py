@@ -135,6 +135,11 @@ def eager_take_rows(table: Tensor, rows: Tensor) -> Tensor:
     native = native_for(table, rows) if table.dtype == torch.float32 and table.dim() == 2 else None
     if native is None:
         check_rows(rows, len(table))
+        is_float32 = table.dtype == torch.float32 and table.dim() == 2
+        if is_float32 and table.is_contiguous() and triton_for(table, rows):
+            from autoembed_kernels.gpu.take_rows import triton_take_rows
+
+            return triton_take_rows(table, rows)
         return table.index_select(0, rows)
     out = table.new_empty(len(rows), table.shape[1])
     return native_take_rows(native, table, rows, out)

@@ -36,6 +36,7 @@ SEGMENT_DTYPES = {
     **{"offset": torch.int64, "offsets": torch.float32},
 }
 SEGMENT_TENSORS = tuple(SEGMENT_DTYPES)
+_OF_PROCESS = ("readable", "native", "gpu_words")
 _FLOAT_DTYPES = {FP16: torch.float16, BF16: torch.bfloat16, FP32: torch.float32}
 
 
@@ -79,7 +80,7 @@ class PackedSegments:
 
     def __getstate__(self) -> dict[str, object]:
         """All but what is of this process: copies have tensors of their own."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("readable", "native")}
+        return {name: value for name, value in self.__dict__.items() if name not in _OF_PROCESS}
 
 
 def reference_gather_packed(

@@ -13,7 +13,9 @@ from ctypes import CDLL
 import torch
 from torch import Tensor
 
+from autoembed_kernels.checked_rows import check_rows
 from autoembed_kernels.dedupe import UINT32, dedupe, sum_repeats
+from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.low_row_update import FORMATS, low_row_update, low_row_values, native_low_row_update
 from autoembed_kernels.native.loader import native_for
 from autoembed_kernels.row_update import RowOptimizer, native_row_update, row_update
@@ -56,6 +58,9 @@ def repeated_row_update(
         if native is not None:
             native_row_update(native, optimizer, weight, state, rows, gradient, learning_rate, repeated=True)
             return
+        if is_float32 and _on_gpu(weight, rows, gradient):
+            _triton_update(optimizer, weight, None, state, rows, gradient, learning_rate, None)
+            return
     unique, repeats = dedupe(rows, len(weight))
     summed = sum_repeats(gradient, repeats.order, repeats.starts)
     row_update(optimizer, weight, state, unique, summed, learning_rate)
@@ -81,10 +86,37 @@ def repeated_low_row_update(
             stored = (optimizer, weight, steps, state, rows, gradient, learning_rate)
             native_low_row_update(native, *stored, chance, repeated=True)
             return
+        if serves and _on_gpu(weight, rows, gradient):
+            _triton_update(optimizer, weight, steps, state, rows, gradient, learning_rate, chance)
+            return
     unique, repeats = dedupe(rows, len(weight))
     summed = sum_repeats(gradient, repeats.order, repeats.starts)
     values = low_row_values(weight, steps, unique)
     low_row_update(optimizer, weight, steps, state, unique, values, summed, learning_rate, chance)
+
+
+def _on_gpu(weight: Tensor, rows: Tensor, gradient: Tensor) -> bool:
+    return weight.is_contiguous() and triton_for(weight, rows, gradient)
+
+
+def _triton_update(
+    optimizer: RowOptimizer,
+    weight: Tensor,
+    steps: Tensor | None,
+    state: dict[str, Tensor],
+    rows: Tensor,
+    gradient: Tensor,
+    learning_rate: float,
+    chance: tuple[int, int] | None,
+) -> None:
+    """Both updates in Triton; nothing waits for the GPU, because no size depends on the rows."""
+    from autoembed_kernels.gpu.dedupe import padded_dedupe
+    from autoembed_kernels.gpu.row_update import triton_row_update
+
+    check_rows(rows, len(weight))
+    unique, *spans = padded_dedupe(rows, len(weight))
+    held = (optimizer, weight, state, unique, gradient, learning_rate)
+    triton_row_update(*held, spans=(spans[0], spans[1]), steps=steps, chance=chance)
 
 
 def _native(weight: Tensor, rows: Tensor, *others: Tensor | None) -> CDLL | None:

@@ -30,6 +30,7 @@ from autoembed_kernels.gpu import (
     philox,
     row_update,
     stochastic_round,
+    take_rows,
 )
 from autoembed_kernels.row_update import OPTIMIZERS
 
@@ -48,25 +49,38 @@ class Case:
 
 
 def look_ups() -> Iterator[Case]:
-    off = dict.fromkeys(
-        ("ANY_AWAY", "ANY_HASHED", "ROW_SCALES", "ROW_BIASES", "ANY_FLOAT", "ANY_OFFSET"), False
-    )
+    names = ("INTEGERS", "SIXTEENS", "SINGLES", "WHOLE_ROWS", "ROW_SCALES", "ROW_BIASES", "ANY_OFFSET")
+    off = dict.fromkeys(names, 0)
     variants = {
-        "codes, one scale per segment": off,
-        "codes, scale and bias in the row": {**off, "ROW_SCALES": True, "ROW_BIASES": True},
-        "everything in one plan": {**dict.fromkeys(off, True), "ROW_BIASES": False, "ROW_SCALES": False},
+        "codes, one scale per segment": {**off, "INTEGERS": 1},
+        "codes, scale and bias in the row": {**off, "INTEGERS": 1, "ROW_SCALES": 1, "ROW_BIASES": 1},
+        "whole rows of fp32": {**off, "SINGLES": 1, "WHOLE_ROWS": gather_packed.FP32},
+        "whole rows of fp16": {**off, "SIXTEENS": 1, "WHOLE_ROWS": gather_packed.FP16},
+        "everything in one plan": {**off, "INTEGERS": 1, "SIXTEENS": 1, "SINGLES": 1, "ANY_OFFSET": 1},
     }
-    types = "*i32 *i64 *fp32 i32" + " *i64" * 5 + " *u8 *u8" + " *i64" * 4
-    types += " *u8 *i64 *fp32 *fp32 *i64 *fp32 i32 i32"
-    for columns in (16, 64):
+    of_segments = "*i64 *i64 *i64 *i64 *fp32"
+    types = "*i32 *i64 *fp32 i32" + " *i64" * 5 + f" *u8 *u8 {of_segments} i32 i32"
+    for width in (16, 64):
+        block, columns, warps = gather_packed.tile(width)
         for name, flags in variants.items():
             variant = f"{name}, {columns} columns"
-            sizes = {"BLOCK": gather_packed.VALUES // columns, "COLUMNS": columns}
-            steps = {"STEPS": 7, **sizes, **flags}
-            yield Case(look_up_packed.look_up_kernel, variant, types, steps)
-            of_segments = {key: flag for key, flag in flags.items() if key not in ("ANY_AWAY", "ANY_HASHED")}
-            gather_types = "*i32 *i64 *i64 *fp32 i32" + " *i64" * 4 + " *u8 *i64 *fp32 *fp32 *i64 *fp32 i32"
-            yield Case(gather_packed.gather_kernel, variant, gather_types, {**sizes, **of_segments})
+            constants = {"BLOCK": block, "COLUMNS": columns, **flags}
+            all_kinds = len([flag for flag in flags.values() if flag]) > 3
+            away = {"STEPS": 7, "ANY_AWAY": all_kinds, "ANY_HASHED": all_kinds}
+            yield Case(look_up_packed.look_up_kernel, variant, types, {**away, **constants}, warps)
+            gather_types = f"*i32 *i64 *i64 *fp32 i32 {of_segments} i32"
+            yield Case(gather_packed.gather_kernel, variant, gather_types, constants, warps)
+        types_of_rows = {"fp32": "*fp32", "fp16": "*fp16", "int8": "*i8"}
+        for name, stored in types_of_rows.items():
+            block, columns, warps = take_rows.tile(width)
+            constants = {"BLOCK": block, "COLUMNS": columns, "STEPS": name == "int8"}
+            yield Case(
+                take_rows.take_rows_kernel,
+                f"{name}, {columns} columns",
+                f"{stored} *fp16 *i64 *fp32 i32 i32",
+                constants,
+                warps,
+            )
 
 
 def random_numbers() -> Iterator[Case]:
@@ -123,27 +137,29 @@ def quantization() -> Iterator[Case]:
 
 
 def updates() -> Iterator[Case]:
+    yield Case(dedupe.chunk_rows_kernel, "", "*i64 *i64 i32 i32 i32", {"BLOCK": 128})
+    yield Case(dedupe.place_rows_kernel, "", "*i32 *i32 *i64 *i64 i32", {"BLOCK": 1024})
     for dim in (16, 64):
-        sizes = {"CHUNK": dedupe.CHUNK, "COLUMNS": dim}
-        types = "*fp32 *i64 *i64 *fp32 i32 i32 i32"
-        warps = max(1, min(8, dedupe.CHUNK * dim // 512))
-        yield Case(dedupe.chunk_sums_kernel, f"{dim} columns", types, sizes, warps)
-        sizes = {"BLOCK": dedupe.VALUES // dim, "COLUMNS": dim}
-        types = "*fp32 *i64 *i64 *fp32 *fp32 i32 i32 i32"
-        yield Case(dedupe.sum_repeats_kernel, f"{dim} columns", types, sizes)
+        heavy = {"CHUNK": dedupe.CHUNK, "COLUMNS": dim}
+        sums, warps = "*fp32 *i64 *i64", dedupe.heavy_warps(dim)
+        name = f"{dim} columns"
+        yield Case(dedupe.chunk_sums_kernel, name, f"{sums} *i64 *fp32 i32 i32 i32", heavy, warps)
+        yield Case(dedupe.sum_heavy_kernel, name, f"{sums} *i64 *fp32 *fp32 i32 i32 i32", heavy, warps)
+        block, columns = dedupe.light_tile(dim, 1024)
+        light = {"BLOCK": block, "COLUMNS": columns}
+        yield Case(dedupe.sum_light_kernel, name, f"{sums} *fp32 i32 i32 i32", light, dedupe.WARPS)
+        block, columns = dedupe.light_tile(dim, row_update.VALUES)
+        light = {"BLOCK": block, "COLUMNS": columns}
         for optimizer in OPTIMIZERS if dim == 16 else ("rowwise_adagrad",):
-            for stored, name in enumerate(("fp32", "fp16", "bf16", "i8")):
-                types = {
-                    **{"weight": f"*{name}", "rows": "*i64", "gradient": "*fp32", "moment": "*fp32"},
-                    **{"square": "*fp32", "touches": "*i32", "steps": "*fp16", "numbers": "*fp64"},
-                    **{"chance": "*i64", "order": "*i64", "starts": "*i64", "chunk_sums": "*fp32"},
-                    **dict.fromkeys(("distinct", "lookups", "dim"), "i32"),
-                }
-                sizes = {"BLOCK": row_update.VALUES // dim, "COLUMNS": dim}
-                flags = {"STORED": stored, "CHANCE": stored > 0, "REPEATED": True}
-                constants = {"OPTIMIZER": OPTIMIZERS.index(optimizer), **flags, **sizes}
-                variant = f"{optimizer}, {name}{' by chance' * (stored > 0)}, {dim} columns"
-                yield Case(row_update.row_update_kernel, variant, " ".join(types.values()), constants)
+            for stored, stored_name in enumerate(("fp32", "fp16", "bf16", "i8")):
+                types = f"*{stored_name} *i64 *fp32 *fp32 *fp32 *i32 *fp16 *fp64 *i64 *i64 *i64"
+                kind = {"OPTIMIZER": OPTIMIZERS.index(optimizer), "STORED": stored, "CHANCE": stored > 0}
+                variant = f"{optimizer}, {stored_name}{' by chance' * (stored > 0)}, {dim} columns"
+                constants = {**kind, "REPEATED": True, **light}
+                kernel = row_update.row_update_kernel
+                yield Case(kernel, variant, f"{types} i32 i32 i32", constants, row_update.WARPS)
+                kernel = row_update.heavy_row_update_kernel
+                yield Case(kernel, variant, f"{types} *i64 *fp32 i32 i32 i32", {**kind, **heavy}, warps)
 
 
 def report(case: Case, architecture: int) -> dict[str, Any]:
@@ -151,7 +167,13 @@ def report(case: Case, architecture: int) -> dict[str, Any]:
     arguments = [name for name in case.kernel.arg_names if name not in case.constants]
     types = dict(zip(arguments, case.types.split(), strict=True))
     signature = {name: types.get(name, "constexpr") for name in case.kernel.arg_names}
-    source = ASTSource(case.kernel, signature, constexprs=case.constants)
+    # as a launch finds them: addresses and widths that 16 divides
+    whole = {
+        (place,): [["tt.divisibility", 16]]
+        for place, name in enumerate(case.kernel.arg_names)
+        if types.get(name, "").startswith("*") or (name in ("width", "dim") and name in types)
+    }
+    source = ASTSource(case.kernel, signature, constexprs=case.constants, attrs=whole)
     target = GPUTarget("cuda", architecture, 32)
     compiled = triton.compile(source, target=target, options={"num_warps": case.warps})
     tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"

@@ -99,8 +99,8 @@ def batches() -> list[Tensor]:
     return [torch.from_numpy(np.minimum(rank.astype(np.int64), sizes) - 1) for rank in ranks]
 
 
-def packed_table(precisions: dict[str, float], dim: int, rows_of_fields: Sequence[int] = ROWS) -> PackedTable:
-    """Random rows of all fields, each cut into segments of these precisions."""
+def fields_of(precisions: dict[str, float], dim: int, rows_of_fields: Sequence[int]) -> tuple[FieldPlan, ...]:
+    """Fields of which each is cut into segments of these precisions."""
     fields = []
     for number, rows in enumerate(rows_of_fields):
         stops = [max(1, round(share * rows)) if share < 1 else rows for share in precisions.values()]
@@ -111,12 +111,18 @@ def packed_table(precisions: dict[str, float], dim: int, rows_of_fields: Sequenc
             if start < stop
         )
         fields.append(FieldPlan(f"C{number}", rows, dim, segments))
+    return tuple(fields)
+
+
+def packed_table(precisions: dict[str, float], dim: int, rows_of_fields: Sequence[int] = ROWS) -> PackedTable:
+    """Random rows of all fields, each cut into segments of these precisions."""
+    fields = fields_of(precisions, dim, rows_of_fields)
     generator = torch.Generator().manual_seed(0)
 
     def rows_of(_: int, segment: object) -> SegmentRows:
         return SegmentRows(torch.randn(segment.stored_rows, dim, generator=generator))  # type: ignore[attr-defined]
 
-    return PackedTable(pack(Plan(PROFILES["packed"], tuple(fields)), rows_of, torch.tensor([0.05])))
+    return PackedTable(pack(Plan(PROFILES["packed"], fields), rows_of, torch.tensor([0.05])))
 
 
 def gather(dim: int) -> Piece:

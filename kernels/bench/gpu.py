@@ -6,9 +6,10 @@ each, one id per field drawn log-uniformly over its rows, which are ordered by f
     python kernels/bench/gpu.py                     all pieces, writes gpu.json and gpu.md beside this file
     python kernels/bench/gpu.py gather update       some of them; the others are left out of the record
 
-Times are medians between CUDA events over batches in rotation, candidates taking turns in random order.
+Times are medians between CUDA events over bursts of all batches, candidates taking turns in random order; a
+burst is played as one CUDA graph, with no launch from Python in it, but for what a graph cannot hold.
 Bytes are those that have to move at least: every distinct row once, in sectors of 32 bytes, ids, and what is
-written. It refuses to run without a GPU; no figure is known yet.
+written. It refuses to run without a GPU.
 """
 
 import argparse
@@ -23,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cpu import MIXED, ROWS, packed_table
+from cpu import MIXED, ROWS, fields_of
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, embedding, embedding_bag
 
 from autoembed.models import ModelConfig, build_network
-from autoembed.packed import PackedTable
-from autoembed_kernels.dedupe import Repeats, torch_dedupe
+from autoembed.packed import Packed, PackedTable
+from autoembed.plan import PROFILES, Plan, placed, plan_bytes
+from autoembed_kernels.dedupe import torch_dedupe
 from autoembed_kernels.gather_packed import SEGMENT_TENSORS, PackedSegments
 from autoembed_kernels.look_up_packed import ROW_TENSORS, PackedRows, torch_look_up_packed
 from autoembed_kernels.pair_products import pair_places, pair_products
@@ -64,11 +66,15 @@ class Workload:
 
 @dataclass(frozen=True)
 class Piece:
-    """Candidates; bytes that each has to move, where that is known; ratios: name -> (the peer, ours)."""
+    """Candidates; bytes that each has to move, where that is known; ratios: name -> (the peer, ours).
+
+    `launched`: candidates that no CUDA graph can hold, because sizes depend on values.
+    """
 
     candidates: dict[str, Candidate]
     bytes_moved: dict[str, float] = field(default_factory=dict)
     ratios: dict[str, tuple[str, str]] = field(default_factory=dict)
+    launched: tuple[str, ...] = ()
 
 
 def sectors(row_bytes: float) -> float:
@@ -77,10 +83,36 @@ def sectors(row_bytes: float) -> float:
 
 
 def copy(work: Workload) -> Piece:
-    """A copy of 1 GiB: the bandwidth that all shares refer to."""
-    source = torch.empty(2**30 if work.device == "cuda" else 2**10, dtype=torch.uint8, device=work.device)
+    """A copy of 1 GiB: the bandwidth that all shares refer to, of the fastest of three ways."""
+    size = 2**30 if work.device == "cuda" else 2**10
+    source = torch.randint(0, 256, (size,), dtype=torch.uint8, device=work.device)
     target = torch.empty_like(source)
-    return Piece({"copy": lambda i: target.copy_(source)}, {"copy": 2.0 * source.numel()})
+    wide_source, wide_target = source.view(torch.float32), target.view(torch.float32)
+    candidates: dict[str, Candidate] = {
+        "copy": lambda i: target.copy_(source),
+        "copy, CUDA graph": lambda i: target.copy_(source),
+        "kernel, CUDA graph": lambda i: torch.neg(wide_source, out=wide_target),
+    }
+    return Piece(candidates, dict.fromkeys(candidates, 2.0 * source.numel()), launched=("copy",))
+
+
+FLOATS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def random_table(precisions: dict[str, float], dim: int, work: Workload) -> PackedTable:
+    """Random codes and numbers, made on the device: packing so many rows would take minutes."""
+    plan = Plan(PROFILES["packed"], fields_of(precisions, dim, work.rows))
+    size = plan_bytes(plan).payload
+    payload = torch.randint(0, 256, (size,), dtype=torch.uint8, device=work.device)
+    for _, segment, at in placed(plan):
+        if segment.precision in FLOATS:
+            values = torch.randn(
+                segment.stored_rows * dim, device=work.device, dtype=FLOATS[segment.precision]
+            )
+            as_bytes = values.view(torch.uint8)
+            payload[at : at + len(as_bytes)] = as_bytes
+    scales, none = torch.tensor([0.05])[: plan.scale_count], torch.zeros(0)
+    return PackedTable(Packed(plan, payload, scales, none, none.half(), none.byte()))
 
 
 def on_device(table: PackedTable, device: str) -> tuple[Tensor, PackedSegments, PackedRows]:
@@ -91,9 +123,26 @@ def on_device(table: PackedTable, device: str) -> tuple[Tensor, PackedSegments, 
     return table.words, layout, addresses
 
 
+def mixed_bytes(work: Workload, rows: list[Tensor], dim: int) -> float:
+    """Bytes of the distinct rows of a batch under the mixed plan."""
+    size = torch.cat(
+        [
+            torch.cat(
+                [
+                    torch.full((segment.stored_rows,), sectors(segment.bits * dim / 8))
+                    for segment in field.segments
+                ]
+            )
+            for field in fields_of(MIXED, dim, work.rows)
+        ]
+    )
+    return statistics.mean(float(size[one.cpu().unique()].sum()) for one in rows)
+
+
 def gather(work: Workload, dim: int) -> Piece:
     """Look-ups out of packed tables, against float32 rows, torch's EmbeddingBag and decoding in torch."""
     from autoembed_kernels.gpu.look_up_packed import triton_look_up_packed
+    from autoembed_kernels.gpu.take_rows import triton_take_rows
 
     rows = work.looked_up()
     distinct = statistics.mean(len(one.unique()) for one in rows)
@@ -102,21 +151,22 @@ def gather(work: Workload, dim: int) -> Piece:
     offsets = torch.arange(work.lookups, device=work.device)
     candidates: dict[str, Candidate] = {
         "F.embedding float32": lambda i: embedding(rows[i], weight),
+        "ours, rows of a plain table": lambda i: triton_take_rows(weight, rows[i]),
         "EmbeddingBag float32": lambda i: embedding_bag(rows[i], weight, offsets, mode="sum"),
     }
     moved = dict.fromkeys(candidates, distinct * sectors(4 * dim) + written)
     ratios = {}
+    mixed = mixed_bytes(work, rows, dim)
     bits = {"fp32": 32, "fp16": 16, "int8": 8, "int4": 4, "int2": 2}
     for name, plan in {**{name: {name: 1.0} for name in bits}, "mixed": MIXED}.items():
-        held = on_device(packed_table(plan, dim, work.rows), work.device)
+        held = on_device(random_table(plan, dim, work), work.device)
         ours, theirs = f"ours {name}", f"decoded in torch {name}"
         candidates[ours] = lambda i, h=held: triton_look_up_packed(*h, rows[i])  # type: ignore[misc]
         candidates[theirs] = lambda i, h=held: torch_look_up_packed(*h, rows[i])  # type: ignore[misc]
-        if name in bits:
-            moved[ours] = distinct * sectors(bits[name] * dim / 8) + written
+        moved[ours] = written + (distinct * sectors(bits[name] * dim / 8) if name in bits else mixed)
         ratios[f"{name}_gather_vs_embedding_bag_dim{dim}"] = ("EmbeddingBag float32", ours)
         ratios[f"{name}_gather_vs_torch_decoding_dim{dim}"] = (theirs, ours)
-    return Piece(candidates, moved, ratios)
+    return Piece(candidates, moved, ratios, launched=("decoded in torch mixed",))
 
 
 def update(work: Workload, dim: int) -> Piece:
@@ -141,8 +191,9 @@ def update(work: Workload, dim: int) -> Piece:
 
         def call(i: int) -> None:
             unique, repeats = found[i]
+            spans = (repeats.order, repeats.starts)
             triton_row_update(
-                optimizer, stored, state, unique, gradient, RATE, repeats=repeats, steps=held, chance=draws
+                optimizer, stored, state, unique, gradient, RATE, spans=spans, steps=held, chance=draws
             )
 
         return call
@@ -152,13 +203,20 @@ def update(work: Workload, dim: int) -> Piece:
         summed = embedding_bag(repeats.order, gradient, repeats.starts, mode="sum")
         torch_row_update(optimizer, weight, state, unique, summed, RATE)
 
+    def found_too(i: int) -> None:
+        unique, *spans = padded_dedupe(rows[i], total)
+        order, starts = spans
+        triton_row_update(optimizer, weight, state, unique, gradient, RATE, spans=(order, starts))
+
     half = weight.half()
     codes = torch.randint(-127, 128, (total, dim), device=work.device, dtype=torch.int8)
     candidates: dict[str, Candidate] = {
-        "dedupe with known sizes": lambda i: padded_dedupe(rows[i]),
+        "distinct rows found": lambda i: padded_dedupe(rows[i], total),
+        "sort of 32-bit rows": lambda i: rows[i].int().sort(stable=True),
         "sums of repeats": lambda i: triton_sum_repeats(gradient, found[i][1].order, found[i][1].starts),
         "torch fp32": plain,
         "ours fp32": ours(weight, None),
+        "ours fp32, rows found too": found_too,
         "ours fp16 nearest": ours(half, None),
         "ours fp16 by chance": ours(half, chance),
         "ours int8 nearest": ours(codes, None),
@@ -172,6 +230,7 @@ def update(work: Workload, dim: int) -> Piece:
     moved["sums of repeats"] = read + distinct * 4 * dim
     ratios = {
         f"fp32_update_vs_torch_dim{dim}": ("torch fp32", "ours fp32"),
+        f"fp32_update_and_sort_vs_torch_dim{dim}": ("torch fp32", "ours fp32, rows found too"),
         f"fp16_by_chance_vs_nearest_dim{dim}": ("ours fp16 nearest", "ours fp16 by chance"),
         f"int8_by_chance_vs_nearest_dim{dim}": ("ours int8 nearest", "ours int8 by chance"),
         f"int8_by_chance_vs_fp32_dim{dim}": ("ours fp32", "ours int8 by chance"),
@@ -198,10 +257,15 @@ def interaction(work: Workload, dim: int) -> Piece:
     return Piece({peer: bmm, "ours": ours}, {"ours": size}, {f"interaction_vs_bmm_dim{dim}": (peer, "ours")})
 
 
-def step(work: Workload, dim: int) -> Piece:
-    """The whole step of DLRM: ours launched one by one or played as a CUDA graph; torch's EmbeddingBag."""
+def step(work: Workload, dim: int, precision: str) -> Piece:
+    """The whole step of DLRM: ours launched one by one or played as a CUDA graph; torch's EmbeddingBag.
+
+    precision: of products of matrices, for all candidates: "highest" is float32, "high" is TF32.
+    """
+    torch.set_float32_matmul_precision(precision)
     from autoembed_kernels.gpu.dedupe import padded_dedupe
     from autoembed_kernels.gpu.row_update import triton_row_update
+    from autoembed_kernels.gpu.take_rows import triton_take_rows
 
     rows = work.looked_up()
     fields, total = len(work.rows), sum(work.rows)
@@ -224,27 +288,20 @@ def step(work: Workload, dim: int) -> Piece:
 
     def train() -> None:
         adam.zero_grad(set_to_none=True)
-        vectors = weight.index_select(0, held).requires_grad_()
+        vectors = triton_take_rows(weight, held).requires_grad_()
         logits = over(dense, vectors.view(work.batch, fields, dim))
         binary_cross_entropy_with_logits(logits, labels).backward()  # type: ignore[no-untyped-call]
         adam.step()
-        unique, *spans = padded_dedupe(held)
+        unique, order, starts = padded_dedupe(held, total)
         assert vectors.grad is not None
-        triton_row_update(optimizer, weight, state, unique, vectors.grad, RATE, repeats=Repeats(*spans))
+        triton_row_update(optimizer, weight, state, unique, vectors.grad, RATE, spans=(order, starts))
 
     def launched(i: int) -> None:
         held.copy_(rows[i])
         train()
 
-    candidates: dict[str, Candidate] = {"ours, launched one by one": launched}
-    if on_gpu:
-        played = captured(train)
-
-        def graph(i: int) -> None:
-            held.copy_(rows[i])
-            played.replay()
-
-        candidates["ours, CUDA graph"] = graph
+    # in the interpreter there are no graphs, and the two are one
+    candidates: dict[str, Candidate] = {"ours, launched one by one": launched, "ours, CUDA graph": launched}
     bags = nn.EmbeddingBag(total, dim, mode="sum", sparse=True, device=work.device)
     other, other_adam = network()
     sparse = torch.optim.Adagrad(bags.parameters(), lr=RATE)
@@ -261,8 +318,9 @@ def step(work: Workload, dim: int) -> Piece:
     candidates["EmbeddingBag and sparse Adagrad"] = torch_step
     peers = {"torch": "EmbeddingBag and sparse Adagrad", "launches": "ours, launched one by one"}
     best = "ours, CUDA graph"
-    ratios = {f"step_vs_{peer}_dim{dim}": (name, best) for peer, name in peers.items()} if on_gpu else {}
-    return Piece(candidates, {}, ratios)
+    suffix = f"dim{dim}" + ("_tf32" if precision == "high" else "")
+    ratios = {f"step_vs_{peer}_{suffix}": (name, best) for peer, name in peers.items()}
+    return Piece(candidates, {}, ratios, launched=tuple(name for name in candidates if name != best))
 
 
 def captured(work: Callable[[], None]) -> torch.cuda.CUDAGraph:
@@ -287,42 +345,65 @@ PIECES: dict[str, Callable[[Workload], Piece]] = {
     "update_dim64": lambda work: update(work, 64),
     "interaction": lambda work: interaction(work, 16),
     "interaction_dim64": lambda work: interaction(work, 64),
-    "step": lambda work: step(work, 16),
+    "step": lambda work: step(work, 16, "highest"),
+    "step_tf32": lambda work: step(work, 16, "high"),
 }
 
 
+def bursts(piece: Piece, batches: int) -> dict[str, Callable[[], None]]:
+    """Every candidate on all batches, as one CUDA graph where it may be."""
+
+    def burst(call: Candidate) -> Callable[[], None]:
+        def every() -> None:
+            for batch in range(batches):
+                call(batch)
+
+        return every
+
+    made = {name: burst(call) for name, call in piece.candidates.items()}
+    return {name: call if name in piece.launched else captured(call).replay for name, call in made.items()}
+
+
 def measured(piece: Piece, batches: int, rounds: int) -> dict[str, list[float]]:
-    """Microseconds of every call; the first round warms up and is not counted."""
-    times: dict[str, list[float]] = {name: [] for name in piece.candidates}
+    """Microseconds of a call, a mean of every burst; the first three rounds only warm up."""
+    calls = bursts(piece, batches)
+    times: dict[str, list[float]] = {name: [] for name in calls}
     order = random.Random(0)
-    for counted in range(rounds + 1):
-        for batch in range(batches):
-            for name in order.sample(list(times), len(times)):
-                start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                torch.cuda.synchronize()
-                start.record()
-                piece.candidates[name](batch)
-                stop.record()
-                torch.cuda.synchronize()
-                if counted:
-                    times[name].append(1000 * start.elapsed_time(stop))
+    for counted in range(rounds + 3):
+        for name in order.sample(list(times), len(times)):
+            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda.synchronize()
+            start.record()
+            calls[name]()
+            stop.record()
+            torch.cuda.synchronize()
+            if counted >= 3:
+                times[name].append(1000 * start.elapsed_time(stop) / batches)
     return times
 
 
-def busy_share(call: Candidate) -> float:
-    """The share of a call's time in which the GPU runs kernels, over ten calls in a row."""
+def busy_share(piece: Piece, name: str, batches: int) -> float:
+    """The share of a candidate's time in which the GPU runs kernels, over three bursts."""
     from torch.profiler import ProfilerActivity, profile
 
-    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    only = replace(piece, candidates={name: piece.candidates[name]})
+    call = bursts(only, batches)[name]
+    call()
+    torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        for _ in range(3):
+            call()
         torch.cuda.synchronize()
-        start.record()
-        for i in range(10):
-            call(i % 2)
-        stop.record()
-        torch.cuda.synchronize()
-    on_device = [event for event in seen.events() if event.device_type == torch.autograd.DeviceType.CUDA]
-    return sum(event.time_range.elapsed_us() for event in on_device) / (1000 * start.elapsed_time(stop))
+    spans = sorted(
+        (event.time_range.start, event.time_range.end)
+        for event in seen.events()
+        if event.device_type == torch.autograd.DeviceType.CUDA
+    )
+    busy, reached = 0.0, spans[0][0]
+    for start, end in spans:  # kernels may overlap
+        busy += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return busy / (reached - spans[0][0])
 
 
 def run(names: list[str], rounds: int) -> dict[str, Any]:
@@ -339,10 +420,10 @@ def run(names: list[str], rounds: int) -> dict[str, Any]:
             entry = {"median_us": round(median, 2), "p25_us": round(low, 2), "p75_us": round(high, 2)}
             if candidate in piece.bytes_moved:
                 rate = piece.bytes_moved[candidate] / median / 1000
-                bandwidth = bandwidth or rate
+                bandwidth = max(bandwidth, rate) if name == "copy" else bandwidth
                 entry |= {"gb_per_s": round(rate, 1), "share_of_copy": round(rate / bandwidth, 3)}
             if name.startswith("step"):
-                entry["busy_share"] = round(busy_share(piece.candidates[candidate]), 3)
+                entry["busy_share"] = round(busy_share(piece, candidate, work.batches), 3)
             entries[candidate] = entry
             print(f"{name:18s} {candidate:34s} {entry}", flush=True)
         for ratio, (peer, ours) in piece.ratios.items():

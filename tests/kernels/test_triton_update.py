@@ -78,8 +78,8 @@ def test_updates_equal_the_reference_a_row_at_a_time(name: str, repeated: bool, 
         gradient = torch.randn(len(rows), dim, generator=generator).to(DEVICE)
         unique, sums = summed(rows, gradient)
         if repeated:
-            found, *spans = padded_dedupe(rows) if step == 1 else flat(torch_dedupe(rows, HEIGHT))
-            triton_row_update(optimizer, weight, state, found, gradient, 0.05, repeats=Repeats(*spans))
+            found, *spans = padded_dedupe(rows, HEIGHT) if step == 1 else flat(*torch_dedupe(rows, HEIGHT))
+            triton_row_update(optimizer, weight, state, found, gradient, 0.05, spans=tuple(spans))
         else:
             triton_row_update(optimizer, weight, state, unique, sums.float(), 0.05)
         reference(optimizer, exact, exact_state, unique, sums, 0.05)
@@ -89,9 +89,8 @@ def test_updates_equal_the_reference_a_row_at_a_time(name: str, repeated: bool, 
         torch.testing.assert_close(state[key].double(), exact_state[key].double(), rtol=1e-4, atol=1e-5)
 
 
-def flat(found: tuple[Tensor, Repeats]) -> tuple[Tensor, ...]:
-    unique, repeats = found
-    return unique, repeats.inverse, repeats.order, repeats.starts
+def flat(unique: Tensor, repeats: Repeats) -> tuple[Tensor, ...]:
+    return unique, repeats.order, repeats.starts
 
 
 def test_other_rows_and_their_state_stay_untouched() -> None:
@@ -150,7 +149,8 @@ def test_low_rows_are_cast_to_the_same_bits_as_in_torch(
     held = {"steps": steps, "chance": chance}
     if repeated:
         found, repeats = torch_dedupe(rows, HEIGHT)
-        triton_row_update(optimizer, weight, {}, found, gradient, rate, repeats=repeats, **held)
+        spans = (repeats.order, repeats.starts)
+        triton_row_update(optimizer, weight, {}, found, gradient, rate, spans=spans, **held)
     else:
         triton_row_update(optimizer, weight, {}, unique, sums.float(), rate, **held)
     assert torch.equal(weight.view(torch.int8), expected.view(torch.int8))

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from autoembed_kernels.gather_packed import PackedSegments
-from autoembed_kernels.gpu.gather_packed import decoded, segment_arguments, segment_flags, tile
+from autoembed_kernels.gpu.gather_packed import decoded, segment_words, tile, write_rows
 from autoembed_kernels.gpu.present import launches
 from autoembed_kernels.look_up_packed import PackedRows
 
@@ -29,11 +29,12 @@ def _row_hash(row, salt, buckets):
 def look_up_kernel(
     words, rows, out, count,
     start, field_start, field_segment, field, buckets, reads_row_0, hashed,
-    base, row_bytes, dim, bits, kind, front, shift, scale, offset, offsets,
+    base, shape, numbers, offset, offsets,
     segments, width,
     STEPS: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
     ANY_AWAY: tl.constexpr, ANY_HASHED: tl.constexpr,
-    ROW_SCALES: tl.constexpr, ROW_BIASES: tl.constexpr, ANY_FLOAT: tl.constexpr, ANY_OFFSET: tl.constexpr,
+    INTEGERS: tl.constexpr, SIXTEENS: tl.constexpr, SINGLES: tl.constexpr, WHOLE_ROWS: tl.constexpr,
+    ROW_SCALES: tl.constexpr, ROW_BIASES: tl.constexpr, ANY_OFFSET: tl.constexpr,
 ):  # fmt: skip
     look_up = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     here = look_up < count
@@ -56,14 +57,12 @@ def look_up_kernel(
             row - tl.load(field_start + segment), tl.load(field + segment), tl.load(buckets + segment)
         )
         stored = tl.where(tl.load(hashed + segment) != 0, bucket, stored)
-    column = tl.arange(0, COLUMNS)
     values = decoded(
-        words, segment, stored, here, column,
-        base, row_bytes, dim, bits, kind, front, shift, scale, offset, offsets, width,
-        ROW_SCALES, ROW_BIASES, ANY_FLOAT, ANY_OFFSET,
+        words, segment, stored, here,
+        base, shape, numbers, offset, offsets, width,
+        INTEGERS, SIXTEENS, SINGLES, WHOLE_ROWS, ROW_SCALES, ROW_BIASES, ANY_OFFSET, BLOCK, COLUMNS,
     )  # fmt: skip
-    tl.store(out + look_up[:, None] * width + column[None, :], values,
-             mask=here[:, None] & (column[None, :] < width))  # fmt: skip
+    write_rows(out, values, look_up, here, width, COLUMNS)
 
 
 @launches
@@ -75,18 +74,20 @@ def triton_look_up_packed(
     out = torch.empty(count, width, device=rows.device)
     if count == 0 or width == 0:
         return out
-    block, columns = tile(width)
+    block, columns, warps = tile(width)
+    held = segment_words(segments)
     look_up_kernel[(triton.cdiv(count, block),)](
         *(words.view(torch.int32), rows, out, count),
         *(addresses.start, addresses.field_start, addresses.field_segment, addresses.field),
         *(addresses.buckets, addresses.reads_row_0.view(torch.uint8), addresses.hashed.view(torch.uint8)),
-        *segment_arguments(segments),
+        *held.tensors,
         *(len(segments.base), width),
         STEPS=len(segments.base).bit_length(),
         BLOCK=block,
         COLUMNS=columns,
         ANY_AWAY=addresses.any_reads_row_0,
         ANY_HASHED=addresses.any_hashed,
-        **segment_flags(segments),
+        **held.flags,
+        num_warps=warps,
     )
     return out

@@ -28,7 +28,7 @@ def pair_products_kernel(x, out, vectors, dim, pairs, VECTORS: tl.constexpr, TER
         d = first + tl.arange(0, TERMS)
         tile = tl.load(x + example * vectors * dim + v[:, None] * dim + d[None, :],
                        mask=(v[:, None] < vectors) & (d[None, :] < dim), other=0.0)  # fmt: skip
-        products = tl.dot(tile, tl.trans(tile), products, input_precision="ieee")
+        products = tl.dot(tile, tl.trans(tile), products, input_precision="tf32x3")
     i, j = v[:, None], v[None, :]
     pair = (i * (2 * vectors - i - 1)) // 2 + j - i - 1
     tl.store(out + example * pairs + pair, products, mask=(i < j) & (j < vectors))
@@ -52,7 +52,7 @@ def pair_gradient_kernel(
         full = tl.load(gradient + example * pairs + pair, mask=(i < j) & (j < vectors), other=0.0)
         tile = tl.load(x + other[:, None] * dim + d[None, :],
                        mask=(other[:, None] < vectors) & (d[None, :] < dim), other=0.0)  # fmt: skip
-        sums = tl.dot(full, tile, sums, input_precision="ieee")
+        sums = tl.dot(full, tile, sums, input_precision="tf32x3")
     tl.store(out + example * vectors * dim + v[:, None] * dim + d[None, :], sums,
              mask=(v[:, None] < vectors) & (d[None, :] < dim))  # fmt: skip
 

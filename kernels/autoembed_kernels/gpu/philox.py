@@ -8,6 +8,7 @@ from torch import Tensor
 from autoembed_kernels.gpu.present import launches
 
 VALUES = 1024  # words of a program
+LEAST_COLUMNS = 4  # a block of Philox
 
 
 @triton.jit
@@ -62,7 +63,7 @@ def seed_and_step(seed: int, step: int, device: torch.device) -> Tensor:
 
 def padded_columns(width: int) -> int:
     """The power of two that holds `width` columns and whole blocks of Philox."""
-    return max(4, int(triton.next_power_of_2(width)))
+    return max(LEAST_COLUMNS, int(triton.next_power_of_2(width)))
 
 
 @launches

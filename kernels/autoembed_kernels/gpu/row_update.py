@@ -1,7 +1,7 @@
 """Row updates on a GPU in one kernel: repeated gradients summed, optimizer, cast, state. See `row_update`.
 
-A program serves BLOCK distinct rows and all columns; their gradients, moments and new values stay in
-registers between being read and written once. Rows may be stored as float32, float16, bfloat16 or int8 codes
+A program serves BLOCK distinct rows and all columns, or one row that very many look-ups read (`gpu/dedupe.py`); their
+gradients, moments and new values stay in registers between being read and written once. Rows may be stored as float32, float16, bfloat16 or int8 codes
 with a step each (`low_row_update`), cast by chance with the words of `row_words` or to the nearest.
 
 Numbers that change from step to step (rate, seed, number of the update) lie in memory, where they can change
@@ -16,14 +16,24 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from autoembed_kernels.dedupe import Repeats
-from autoembed_kernels.gpu.dedupe import chunk_sums, repeated_sum, span_of
-from autoembed_kernels.gpu.philox import padded_columns, seed_and_step, words_of_rows
+from autoembed_kernels.gpu.dedupe import (
+    CHUNK,
+    chunk_sums,
+    heavy_row,
+    heavy_sum,
+    heavy_warps,
+    is_heavy,
+    light_sum,
+    light_tile,
+    span_of,
+)
+from autoembed_kernels.gpu.philox import LEAST_COLUMNS, seed_and_step, words_of_rows
 from autoembed_kernels.gpu.present import launches
 from autoembed_kernels.gpu.stochastic_round import to_codes, to_nearest_bfloat16, to_sixteen_bits
 from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, state_tensors
 
-VALUES = 256  # of a program: twice as many spill on sm_80
+VALUES = 1024  # of a program
+WARPS = 4
 _ADAM, _ADAGRAD, _ROWWISE = (
     tl.constexpr(OPTIMIZERS.index(name)) for name in ("adam", "adagrad", "rowwise_adagrad")
 )
@@ -40,28 +50,17 @@ def _row_steps(values):
 
 
 @triton.jit
-def row_update_kernel(
-    weight, rows, gradient, moment, square, touches, steps, numbers, chance, order, starts, chunk_sums,
-    distinct, lookups, dim,
-    OPTIMIZER: tl.constexpr, STORED: tl.constexpr, CHANCE: tl.constexpr, REPEATED: tl.constexpr,
-    BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
+def _update_rows(
+    weight, moment, square, touches, steps, numbers, chance, row, here, g, dim,
+    OPTIMIZER: tl.constexpr, STORED: tl.constexpr, CHANCE: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    u = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    """One step on distinct rows (BLOCK,) int64 where `here`, from their gradients g (BLOCK, COLUMNS)."""
     column = tl.arange(0, COLUMNS)[None, :]
-    if REPEATED:
-        start, stop = span_of(starts, u, distinct, lookups)
-        g = repeated_sum(gradient, order, chunk_sums, start, stop, dim, BLOCK, COLUMNS)
-        here = start < stop  # places behind the last distinct row have no look-up
-    else:
-        here = u < distinct
-        g = tl.load(gradient + u[:, None] * dim + column, mask=here[:, None] & (column < dim), other=0.0)
     live = here[:, None] & (column < dim)
-    row = tl.load(rows + u, mask=here, other=0).to(tl.int64)
     at = row[:, None] * dim + column
     old = tl.load(weight + at, mask=live, other=0.0).to(tl.float32)
     if STORED == _INT8:
         old = old * tl.load(steps + row, mask=here, other=0.0).to(tl.float32)[:, None]
-
     rate = tl.load(numbers).to(tl.float32)
     eps = tl.load(numbers + 1).to(tl.float32)
     g = tl.where(live, g + tl.load(numbers + 2).to(tl.float32) * old, 0.0)
@@ -72,9 +71,6 @@ def row_update_kernel(
         m += (1.0 - kept1).to(tl.float32) * (g - m)
         v = tl.load(square + at, mask=live, other=0.0) * kept2.to(tl.float32)
         v += (1.0 - kept2).to(tl.float32) * g * g
-        tl.store(touches + row, t, mask=here)
-        tl.store(moment + at, m, mask=live)
-        tl.store(square + at, v, mask=live)
         # in float64, where 1 - beta^t keeps its digits after the first step, too
         one_less1 = (1.0 - tl.exp(t.to(tl.float64) * tl.load(numbers + 5))).to(tl.float32)
         one_less2 = (1.0 - tl.exp(t.to(tl.float64) * tl.load(numbers + 6))).to(tl.float32)
@@ -82,28 +78,36 @@ def row_update_kernel(
         change = m / root / one_less1[:, None]
     elif OPTIMIZER == _ADAGRAD:
         total = tl.load(square + at, mask=live, other=0.0) + g * g
-        tl.store(square + at, total, mask=live)
         change = g / (tl.sqrt_rn(total) + eps)
     elif OPTIMIZER == _ROWWISE:
         total = tl.load(square + row, mask=here, other=0.0) + tl.sum(g * g, axis=1) / dim
-        tl.store(square + row, total, mask=here)
         change = g / (tl.sqrt_rn(total) + eps)[:, None]
     else:
         change = g
     new = tl.where(live, old - rate * change, 0.0)
 
+    # several threads may hold the same number: all have read it before one writes
+    tl.debug_barrier()
+    if OPTIMIZER == _ADAM:
+        tl.store(touches + row, t, mask=here)
+        tl.store(moment + at, m, mask=live)
+        tl.store(square + at, v, mask=live)
+    elif OPTIMIZER == _ADAGRAD:
+        tl.store(square + at, total, mask=live)
+    elif OPTIMIZER == _ROWWISE:
+        tl.store(square + row, total, mask=here)
     if STORED == _INT8:
         step = _row_steps(new)
         tl.store(steps + row, step.to(tl.float16), mask=here)
     if CHANCE:
         words = words_of_rows(tl.load(chance), tl.load(chance + 1), row, COLUMNS)
         if STORED == _INT8:
-            stored = to_codes(new, step[:, None] + 0.0 * new, words, -127.0, 127.0).to(tl.int8)
+            stored = to_codes(new, step[:, None], words, -127.0, 127.0).to(tl.int8)
         else:
             stored = to_sixteen_bits(new, words, STORED == _FP16)
     elif STORED == _INT8:
         # adding 1.5 2^23 leaves no bits for a fraction
-        codes = (tl.div_rn(new, step[:, None] + 0.0 * new) + 12582912.0) - 12582912.0
+        codes = (tl.div_rn(new, tl.broadcast_to(step[:, None], new.shape)) + 12582912.0) - 12582912.0
         stored = tl.minimum(tl.maximum(codes, -127.0), 127.0).to(tl.int8)
     elif STORED == _FP16:
         stored = new.to(tl.float16)
@@ -112,6 +116,50 @@ def row_update_kernel(
     else:
         stored = new
     tl.store(weight + at, stored, mask=live)
+
+
+@triton.jit
+def row_update_kernel(
+    weight, rows, gradient, moment, square, touches, steps, numbers, chance, order, starts,
+    distinct, lookups, dim,
+    OPTIMIZER: tl.constexpr, STORED: tl.constexpr, CHANCE: tl.constexpr, REPEATED: tl.constexpr,
+    BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Rows whose gradients are summed already, or, where REPEATED, the light ones of `dedupe`."""
+    u = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    if REPEATED:
+        start, stop = span_of(starts, u, distinct, lookups)
+        # places behind the last distinct row have no look-up
+        here = (start < stop) & (is_heavy(start, stop) == 0)
+        g = light_sum(gradient, order, start, tl.where(here, stop, start), dim, BLOCK, COLUMNS)
+    else:
+        column = tl.arange(0, COLUMNS)[None, :]
+        here = u < distinct
+        g = tl.load(gradient + u[:, None] * dim + column, mask=here[:, None] & (column < dim), other=0.0)
+    row = tl.load(rows + u, mask=here, other=0).to(tl.int64)
+    _update_rows(
+        weight, moment, square, touches, steps, numbers, chance, row, here, g, dim,
+        OPTIMIZER, STORED, CHANCE, COLUMNS,
+    )  # fmt: skip
+
+
+@triton.jit
+def heavy_row_update_kernel(
+    weight, rows, gradient, moment, square, touches, steps, numbers, chance, order, starts,
+    chunk_rows, chunk_sums, distinct, lookups, dim,
+    OPTIMIZER: tl.constexpr, STORED: tl.constexpr, CHANCE: tl.constexpr,
+    CHUNK: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """The heavy rows of `dedupe`, each by the program of the first chunk that it fills."""
+    chunk = tl.program_id(0).to(tl.int64)
+    u, start, stop, mine = heavy_row(starts, chunk_rows, chunk, distinct, lookups)
+    if mine:
+        g = heavy_sum(gradient, order, chunk_sums, chunk, start, stop, dim, CHUNK, COLUMNS)[None, :]
+        row = tl.zeros([1], tl.int64) + tl.load(rows + u).to(tl.int64)
+        _update_rows(
+            weight, moment, square, touches, steps, numbers, chance, row, row >= 0, g, dim,
+            OPTIMIZER, STORED, CHANCE, COLUMNS,
+        )  # fmt: skip
 
 
 @lru_cache(maxsize=64)
@@ -131,13 +179,13 @@ def triton_row_update(
     gradient: Tensor,
     learning_rate: float | Tensor,
     *,
-    repeats: Repeats | None = None,
+    spans: tuple[Tensor, Tensor] | None = None,
     steps: Tensor | None = None,
     chance: tuple[int, int] | Tensor | None = None,
 ) -> None:
     """`row_update`, and `low_row_update` of a weight that is not float32; no check of the rows.
 
-    gradient: (U, D) of the distinct rows, or with `repeats` (N, D) of the look-ups. learning_rate may be
+    gradient: (U, D) of the distinct rows, or with `spans`, order and starts of `Repeats`, (N, D) of the look-ups. learning_rate may be
     `numbers_of` and chance `seed_and_step` where a CUDA graph is to read them anew.
     """
     if rows.numel() == 0:
@@ -148,18 +196,30 @@ def triton_row_update(
         numbers = numbers_of(optimizer, numbers, weight.device)
     if chance is not None and not isinstance(chance, Tensor):
         chance = seed_and_step(*chance, weight.device)
-    columns = padded_columns(weight.shape[1])
-    block = max(1, VALUES // columns)
-    spans: tuple[Tensor | None, ...] = (None, None, None)
-    if repeats is not None:
-        spans = (repeats.order, repeats.starts, chunk_sums(gradient, repeats.order, repeats.starts))
+    block, columns = light_tile(weight.shape[1], VALUES, LEAST_COLUMNS)
+    held = (weight, rows, gradient, *state_tensors(state), steps, numbers, chance)
+    sizes = (len(rows), len(gradient), weight.shape[1])
+    kind = {
+        "OPTIMIZER": OPTIMIZERS.index(optimizer.name),
+        "STORED": STORED[weight.dtype],
+        "CHANCE": chance is not None,
+    }
+    order, starts = spans or (None, None)
+    if order is not None and starts is not None:
+        chunk_rows, sums = chunk_sums(gradient, order, starts)
+        if len(chunk_rows):
+            heavy_row_update_kernel[(len(chunk_rows),)](
+                *(*held, order, starts, chunk_rows, sums, *sizes),
+                **kind,
+                CHUNK=CHUNK,
+                COLUMNS=columns,
+                num_warps=heavy_warps(columns),
+            )
     row_update_kernel[(triton.cdiv(len(rows), block),)](
-        *(weight, rows, gradient, *state_tensors(state), steps, numbers, chance, *spans),
-        *(len(rows), len(gradient), weight.shape[1]),
-        OPTIMIZER=OPTIMIZERS.index(optimizer.name),
-        STORED=STORED[weight.dtype],
-        CHANCE=chance is not None,
-        REPEATED=repeats is not None,
+        *(*held, order, starts, *sizes),
+        **kind,
+        REPEATED=spans is not None,
         BLOCK=block,
         COLUMNS=columns,
+        num_warps=WARPS,
     )
