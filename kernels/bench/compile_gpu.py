@@ -61,8 +61,9 @@ def look_ups() -> Iterator[Case]:
     of_segments = "*i64 *i64 *i64 *i64 *fp32"
     types = "*i32 *i64 *fp32 i32" + " *i64" * 5 + f" *u8 *u8 {of_segments} i32 i32"
     for width in (16, 64):
-        block, columns, warps = gather_packed.tile(width)
         for name, flags in variants.items():
+            kinds = sum(flags[each] for each in ("INTEGERS", "SIXTEENS", "SINGLES"))
+            block, columns, warps = gather_packed.tile(width, kinds)
             variant = f"{name}, {columns} columns"
             constants = {"BLOCK": block, "COLUMNS": columns, **flags}
             all_kinds = len([flag for flag in flags.values() if flag]) > 3
@@ -145,7 +146,7 @@ def updates() -> Iterator[Case]:
         name = f"{dim} columns"
         yield Case(dedupe.chunk_sums_kernel, name, f"{sums} *i64 *fp32 i32 i32 i32", heavy, warps)
         yield Case(dedupe.sum_heavy_kernel, name, f"{sums} *i64 *fp32 *fp32 i32 i32 i32", heavy, warps)
-        block, columns = dedupe.light_tile(dim, 1024)
+        block, columns = dedupe.light_tile(dim, dedupe.VALUES)
         light = {"BLOCK": block, "COLUMNS": columns}
         yield Case(dedupe.sum_light_kernel, name, f"{sums} *fp32 i32 i32 i32", light, dedupe.WARPS)
         block, columns = dedupe.light_tile(dim, row_update.VALUES)

@@ -449,6 +449,8 @@ def as_markdown(record: dict[str, Any]) -> str:
     """The record as tables."""
     versions = f"torch {record['torch']}, CUDA {record['cuda']}, Triton {record['triton']}"
     lines = [f"# Kernels on {record['device']}", "", f"{versions}; copy {record['copy_gb_per_s']} GB/s.", ""]
+    if "note" in record:
+        lines += [*record["note"], ""]
     for name, entries in record["pieces"].items():
         lines += [f"## {name}", "", "| candidate | median, us | p25 | p75 | GB/s | share of copy | busy |"]
         lines.append("|---|---|---|---|---|---|---|")

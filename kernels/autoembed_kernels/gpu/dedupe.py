@@ -1,13 +1,14 @@
 """Gradients of repeated look-ups summed on a GPU, in the same order each time and without atomic additions.
 
-`Repeats` has the look-ups sorted by their row; they are cut into chunks of CHUNK places. Rows are of two kinds:
+`Repeats` has the look-ups sorted by their row; they are cut into chunks of CHUNK places. There are two kinds
+of rows:
 
     light    no chunk lies inside the row's span, which has less than 2 CHUNK places: a program sums many such
-             rows side by side, a look-up of each at a time
+             rows side by side, AT_ONCE look-ups of each at a time
     heavy    the first chunk inside its span has a program of its own: it adds what lies before, the sums of
              whole chunks, which programs of their own made before, and what lies behind, CHUNK at a time
 
-So a row that 40,000 look-ups read costs a few steps in a row, and most rows, read once or twice, cost one or two.
+So a row that 40,000 look-ups read costs a few steps, and most rows, read once or twice, cost one.
 """
 
 import torch
@@ -19,6 +20,7 @@ from autoembed_kernels.gpu.present import launches
 
 CHUNK = 128
 AT_ONCE = 4  # look-ups of a light row whose gradients are on their way together
+VALUES = 512  # of a program that sums light rows
 WARPS = 4
 _CHUNK = tl.constexpr(CHUNK)
 _AT_ONCE = tl.constexpr(AT_ONCE)
@@ -192,7 +194,7 @@ def triton_sum_repeats(gradient: Tensor, order: Tensor, starts: Tensor) -> Tenso
     lookups, dim = gradient.shape
     out = gradient.new_empty(len(starts), dim)
     if out.numel():
-        block, columns = light_tile(dim, 1024)
+        block, columns = light_tile(dim, VALUES)
         chunk_rows, sums = chunk_sums(gradient, order, starts)
         sizes = (len(starts), lookups, dim)
         if len(chunk_rows):

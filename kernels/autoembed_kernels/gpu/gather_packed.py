@@ -1,15 +1,15 @@
 """Rows of packed tables decoded on a GPU. See `gather_packed` for the layout.
 
-A program serves BLOCK look-ups and all columns, four columns (a quad) at a time: a quad's values, of 1 to 8, 16
-or 32 bits, are cut out of 1 to 4 words of 32 bits, each of which is made of two neighbouring words of memory:
+A program serves BLOCK look-ups and all columns, four columns (a quad) at a time: a quad's values, of 1 to 8,
+16 or 32 bits, are cut out of 1 to 4 words of 32 bits, each made of two neighbouring ones of memory:
 
     bit   = 8 * front + quad * 4 * bits                            of the row, which begins at any byte
     w[i]  = words[bit / 32 + i .. bit / 32 + i + 1] >> (bit mod 32)
-    codes   w[0] >> k * bits        floats of 16 bits   halves of w[0], w[1]        of 32 bits   w[k]        k < 4
+    value k < 4:    codes   w[0] >> k * bits      of 16 bits   halves of w[0], w[1]      of 32 bits   w[k]
 
-So a thread reads the few words of a quad once and writes 16 bytes. Rows of nothing but floats, all aligned, are
-read 16 bytes at a time. What is known of a segment lies in three words of 64 bits (`SegmentWords`): a look-up
-reads three numbers in place of ten. Output is streamed past the cache, which is left to the tables.
+So a thread reads the few words of a quad once and writes 16 bytes. Rows of nothing but floats, all aligned,
+are read 16 bytes at a time. What is known of a segment lies in three words of 64 bits (`SegmentWords`): a
+look-up reads three numbers in place of ten. Output is streamed past the cache, which is left to the tables.
 """
 
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ from torch import Tensor
 from autoembed_kernels.gather_packed import BF16, FP16, FP32, INTEGER, PackedSegments
 from autoembed_kernels.gpu.present import launches
 
+WARPS = 4
 LOOKUPS = 32  # of a warp: a thread finds the segment of one
-MOST_WARPS = 4
-MOST_VALUES = 8192  # of a program
+MOST_VALUES = 8192  # of a program; half as many where code for several kinds of numbers takes registers
 _INTEGER, _FP16, _BF16, _FP32 = (tl.constexpr(kind) for kind in (INTEGER, FP16, BF16, FP32))
 _FLOAT_BYTES = {FP16: 2, BF16: 2, FP32: 4}
 
@@ -33,9 +33,9 @@ _FLOAT_BYTES = {FP16: 2, BF16: 2, FP32: 4}
 class SegmentWords:
     """Segments (S,) as the kernels read them.
 
-    base int64: the first value's byte of the first row, scale and bias of the row lie before it. shape int64: row
-    bytes (32 bits), dimension (16), bits of a value (8), kind (4), front (4). numbers int64: shift and scale, each the
-    bits of a float32. offset int64, offsets (O, W) float32: of `PackedSegments`.
+    base int64: the first value's byte of the first row, scale and bias of the row lie before it. shape int64:
+    row bytes (32 bits), dimension (16), bits of a value (8), kind (4), front (4). numbers int64: shift and
+    scale, each the bits of a float32. offset int64, offsets (O, W) float32: of `PackedSegments`.
     """
 
     base: Tensor
@@ -134,7 +134,8 @@ def decoded(
     words, segment, stored, here,
     base, shape, numbers, offset, offsets, width,
     INTEGERS: tl.constexpr, SIXTEENS: tl.constexpr, SINGLES: tl.constexpr, WHOLE_ROWS: tl.constexpr,
-    ROW_SCALES: tl.constexpr, ROW_BIASES: tl.constexpr, ANY_OFFSET: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
+    ROW_SCALES: tl.constexpr, ROW_BIASES: tl.constexpr, ANY_OFFSET: tl.constexpr,
+    BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Segments and stored rows (BLOCK,) -> values (BLOCK, COLUMNS) float32."""
     form = tl.load(shape + segment)
@@ -150,8 +151,8 @@ def decoded(
         bits = ((of_row >> 48) & 0xFF).to(tl.int32)
         kind = ((of_row >> 56) & 0xF).to(tl.int32)
         bit = (begin & 3).to(tl.int32) * 8 + first * bits
-        # not so for fewer than 8 bits, but no load is made wider by it, whose alignment is not known: it has a
-        # row's quads lie in neighbouring threads
+        # not so for fewer than 8 bits, but no load is made wider by it, whose alignment is not known: it has
+        # a row's quads lie in neighbouring threads
         word = words + tl.max_contiguous((begin >> 2) + (bit >> 5), [1, QUADS])
         shift = bit & 31
         live = here[:, None] & (first < dims)
@@ -234,7 +235,8 @@ def gather_kernel(
     words, segments, rows, out, count,
     base, shape, numbers, offset, offsets, width,
     INTEGERS: tl.constexpr, SIXTEENS: tl.constexpr, SINGLES: tl.constexpr, WHOLE_ROWS: tl.constexpr,
-    ROW_SCALES: tl.constexpr, ROW_BIASES: tl.constexpr, ANY_OFFSET: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
+    ROW_SCALES: tl.constexpr, ROW_BIASES: tl.constexpr, ANY_OFFSET: tl.constexpr,
+    BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     look_up = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     here = look_up < count
@@ -248,11 +250,12 @@ def gather_kernel(
     write_rows(out, values, look_up, here, width, COLUMNS)
 
 
-def tile(width: int) -> tuple[int, int, int]:
-    """Look-ups, columns and warps of a program."""
+def tile(width: int, kinds: int = 1) -> tuple[int, int, int]:
+    """Look-ups, columns and warps of a program that reads so many kinds of numbers."""
     columns = max(4, int(triton.next_power_of_2(width)))
-    warps = max(1, min(MOST_WARPS, MOST_VALUES // (LOOKUPS * columns)))
-    return max(1, min(LOOKUPS * warps, MOST_VALUES // columns)), columns, warps
+    most = MOST_VALUES if kinds == 1 else MOST_VALUES // 2
+    lookups = max(1, min(LOOKUPS * WARPS, most // columns))
+    return lookups, columns, WARPS
 
 
 @launches
@@ -262,7 +265,7 @@ def triton_gather_packed(words: Tensor, segments: PackedSegments, segment: Tenso
     out = torch.empty(count, width, device=row.device)
     if count == 0 or width == 0:
         return out
-    block, columns, warps = tile(width)
+    block, columns, warps = tile(width, len(segments.kinds))
     held = segment_words(segments)
     gather_kernel[(triton.cdiv(count, block),)](
         *(words.view(torch.int32), segment, row, out, count),

@@ -74,7 +74,7 @@ def triton_look_up_packed(
     out = torch.empty(count, width, device=rows.device)
     if count == 0 or width == 0:
         return out
-    block, columns, warps = tile(width)
+    block, columns, warps = tile(width, len(segments.kinds))
     held = segment_words(segments)
     look_up_kernel[(triton.cdiv(count, block),)](
         *(words.view(torch.int32), rows, out, count),

@@ -1,8 +1,9 @@
 """Row updates on a GPU in one kernel: repeated gradients summed, optimizer, cast, state. See `row_update`.
 
-A program serves BLOCK distinct rows and all columns, or one row that very many look-ups read (`gpu/dedupe.py`); their
-gradients, moments and new values stay in registers between being read and written once. Rows may be stored as float32, float16, bfloat16 or int8 codes
-with a step each (`low_row_update`), cast by chance with the words of `row_words` or to the nearest.
+A program serves BLOCK distinct rows and all columns, or one row that very many look-ups read
+(`gpu/dedupe.py`); their gradients, moments and new values stay in registers between being read and written
+once. Rows may be stored as float32, float16, bfloat16 or int8 codes with a step each (`low_row_update`), cast
+by chance with the words of `row_words` or to the nearest.
 
 Numbers that change from step to step (rate, seed, number of the update) lie in memory, where they can change
 between plays of a CUDA graph.
@@ -32,7 +33,7 @@ from autoembed_kernels.gpu.present import launches
 from autoembed_kernels.gpu.stochastic_round import to_codes, to_nearest_bfloat16, to_sixteen_bits
 from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, state_tensors
 
-VALUES = 1024  # of a program
+VALUES = 512  # of a program
 WARPS = 4
 _ADAM, _ADAGRAD, _ROWWISE = (
     tl.constexpr(OPTIMIZERS.index(name)) for name in ("adam", "adagrad", "rowwise_adagrad")
@@ -185,8 +186,9 @@ def triton_row_update(
 ) -> None:
     """`row_update`, and `low_row_update` of a weight that is not float32; no check of the rows.
 
-    gradient: (U, D) of the distinct rows, or with `spans`, order and starts of `Repeats`, (N, D) of the look-ups. learning_rate may be
-    `numbers_of` and chance `seed_and_step` where a CUDA graph is to read them anew.
+    gradient: (U, D) of the distinct rows, or with `spans`, order and starts of `Repeats`, (N, D) of the
+    look-ups. learning_rate may be `numbers_of` and chance `seed_and_step` where a CUDA graph is to read them
+    anew.
     """
     if rows.numel() == 0:
         return

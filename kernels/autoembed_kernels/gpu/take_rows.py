@@ -10,8 +10,8 @@ from torch import Tensor
 
 from autoembed_kernels.gpu.present import launches
 
-VALUES = 4096  # of a program, at most
-MOST_WARPS = 4
+MOST_VALUES = 8192  # of a program
+WARPS = 4
 
 
 @triton.jit
@@ -35,8 +35,7 @@ def take_rows_kernel(
 def tile(dim: int) -> tuple[int, int, int]:
     """Look-ups, columns and warps of a program."""
     columns = int(triton.next_power_of_2(dim))
-    warps = max(1, min(MOST_WARPS, VALUES // (32 * columns)))
-    return max(1, min(32 * warps, VALUES // columns)), columns, warps
+    return max(1, min(32 * WARPS, MOST_VALUES // columns)), columns, WARPS
 
 
 @launches
