@@ -214,7 +214,7 @@ class PackedTable(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """-> (B, F, D): the vector of every field of every example, bags pooled."""
-        if batch.bags and self._reads_single_rows and not any(map(_weighted, batch.bags.values())):
+        if batch.bags and self._reads_single_rows:
             pooled = self._with_bags(batch)  # (B, F, W)
         else:
             lookup = look_up(batch, self.first_rows)
@@ -236,8 +236,14 @@ class PackedTable(nn.Module):
         for bag in bags:
             ends.append(bag.offsets[1:] + before)
             before += len(bag.values)
-        means = torch.tensor([bag.pooling == "mean" for bag in bags], device=rows.device)
-        pooled = pool_packed(self.words, *self._held(), rows, torch.cat(ends), means)  # (B, bagged, W)
+        weighted = [bag.weights is not None for bag in bags]
+        # a mean of weighted ids is a sum whose weights are shares of theirs
+        means = [bag.pooling == "mean" and not has for bag, has in zip(bags, weighted, strict=True)]
+        weights = torch.cat([_weights(bag) for bag in bags]) if any(weighted) else None
+        pooled = pool_packed(
+            *(self.words, *self._held(), rows, torch.cat(ends)),
+            *(torch.tensor(means, device=rows.device), weights),
+        )  # (B, bagged, W)
         if not single:
             return pooled
         values = self.stored((batch.ids[:, single] + self.first_rows[single]).flatten(), len(single))
@@ -331,8 +337,9 @@ class PackedTable(nn.Module):
         return values[:, : self.dim]
 
 
-def _weighted(bag: Bag) -> bool:
-    return getattr(bag, "weights", None) is not None
+def _weights(bag: Bag) -> Tensor:
+    """What each id's vector is multiplied by before its bag is summed, or averaged if it has no weights."""
+    return torch.ones(len(bag.values), device=bag.values.device) if bag.weights is None else bag.shares()
 
 
 def _packed_rows(plan: Plan, first_rows: Tensor) -> PackedRows:

@@ -13,7 +13,9 @@ import ctypes
 import torch
 from torch import Tensor
 
+from autoembed_kernels.checked_rows import check_rows
 from autoembed_kernels.gather_packed import PackedSegments
+from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.look_up_packed import PackedRows, look_up_packed
 from autoembed_kernels.native.loader import address, checked, native_for, threads
 
@@ -39,6 +41,15 @@ def pool_packed(
     known = segments.readable and addresses.readable and rows.dtype in (torch.int32, torch.int64)
     if known and not torch.compiler.is_compiling():
         native = native_for(words, rows, offsets, means, weights)
+    if (
+        native is None
+        and not torch.compiler.is_compiling()
+        and triton_for(words, rows, offsets, means, weights)
+    ):
+        from autoembed_kernels.gpu.pool_packed import triton_pool_packed
+
+        check_rows(rows, addresses.rows)
+        return triton_pool_packed(words, segments, addresses, rows, offsets, means, weights)
     if native is None:
         return torch_pool_packed(words, segments, addresses, rows, offsets, means, weights)
     out = torch.empty((len(offsets) - 1) // max(1, len(means)), len(means), segments.width)

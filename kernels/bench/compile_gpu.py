@@ -28,6 +28,7 @@ from autoembed_kernels.gpu import (
     lsq,
     pair_products,
     philox,
+    pool_packed,
     row_update,
     stochastic_round,
     take_rows,
@@ -69,6 +70,9 @@ def look_ups() -> Iterator[Case]:
             all_kinds = len([flag for flag in flags.values() if flag]) > 3
             away = {"STEPS": 7, "ANY_AWAY": all_kinds, "ANY_HASHED": all_kinds}
             yield Case(look_up_packed.look_up_kernel, variant, types, {**away, **constants}, warps)
+            pool = f"*i32 *i64 *i64 *fp32 *u8 *fp32 i32 i32 {' *i64' * 5} *u8 *u8 {of_segments} i32 i32"
+            of_bags = {**constants, "BLOCK": pool_packed.VALUES // columns, "WEIGHTED": True}
+            yield Case(pool_packed.pool_kernel, variant, pool, {**away, **of_bags}, pool_packed.WARPS)
             gather_types = f"*i32 *i64 *i64 *fp32 i32 {of_segments} i32"
             yield Case(gather_packed.gather_kernel, variant, gather_types, constants, warps)
         types_of_rows = {"fp32": "*fp32", "fp16": "*fp16", "int8": "*i8"}

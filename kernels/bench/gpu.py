@@ -37,7 +37,7 @@ from autoembed_kernels.look_up_packed import ROW_TENSORS, PackedRows, torch_look
 from autoembed_kernels.pair_products import pair_places, pair_products
 from autoembed_kernels.row_update import RowOptimizer, torch_row_update
 
-DENSE, RATE = 13, 1e-3
+DENSE, RATE, BAG = 13, 1e-3, 10
 Candidate = Callable[[int], object]
 
 
@@ -167,6 +167,35 @@ def gather(work: Workload, dim: int) -> Piece:
         ratios[f"{name}_gather_vs_embedding_bag_dim{dim}"] = ("EmbeddingBag float32", ours)
         ratios[f"{name}_gather_vs_torch_decoding_dim{dim}"] = (theirs, ours)
     return Piece(candidates, moved, ratios, launched=("decoded in torch mixed",))
+
+
+def pool(work: Workload, dim: int) -> Piece:
+    """Sums of bags of BAG ids of every field, out of packed tables, against torch's EmbeddingBag."""
+    from autoembed_kernels.gpu.pool_packed import triton_pool_packed
+
+    fields, examples = len(work.rows), max(1, work.batch // BAG)
+    # a bag's ids are those of so many examples; bags come field by field
+    rows = [
+        one.view(-1, fields)[: examples * BAG].t().contiguous().flatten()
+        for one in Workload(work.rows, examples * BAG, work.batches, work.device).looked_up()
+    ]
+    bags = examples * fields
+    distinct = statistics.mean(len(one.unique()) for one in rows)
+    moved_beside = 8 * (len(rows[0]) + bags) + 4 * dim * bags
+    offsets = torch.arange(bags + 1, device=work.device) * BAG
+    weight = torch.randn(sum(work.rows), dim, device=work.device)
+    means = torch.zeros(fields, dtype=torch.bool, device=work.device)
+    peer = "EmbeddingBag float32"
+    candidates: dict[str, Candidate] = {
+        peer: lambda i: embedding_bag(rows[i], weight, offsets[:-1], mode="sum")
+    }
+    moved, ratios = {peer: distinct * sectors(4 * dim) + moved_beside}, {}
+    for name, bits in {"fp32": 32, "int8": 8, "int4": 4}.items():
+        held = on_device(random_table({name: 1.0}, dim, work), work.device)
+        candidates[f"ours {name}"] = lambda i, h=held: triton_pool_packed(*h, rows[i], offsets, means)  # type: ignore[misc]
+        moved[f"ours {name}"] = distinct * sectors(bits * dim / 8) + moved_beside
+        ratios[f"{name}_pool_vs_embedding_bag_dim{dim}"] = (peer, f"ours {name}")
+    return Piece(candidates, moved, ratios)
 
 
 def update(work: Workload, dim: int) -> Piece:
@@ -341,6 +370,8 @@ PIECES: dict[str, Callable[[Workload], Piece]] = {
     "copy": copy,
     "gather": lambda work: gather(work, 16),
     "gather_dim64": lambda work: gather(work, 64),
+    "pool": lambda work: pool(work, 16),
+    "pool_dim64": lambda work: pool(work, 64),
     "update": lambda work: update(work, 16),
     "update_dim64": lambda work: update(work, 64),
     "interaction": lambda work: interaction(work, 16),

@@ -24,7 +24,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
-@pytest.mark.parametrize("piece", ["copy", "gather", "update", "interaction", "step"])
+@pytest.mark.parametrize("piece", ["copy", "gather", "pool", "update", "interaction", "step"])
 def test_every_candidate_runs_and_every_ratio_names_two(bench: ModuleType, piece: str) -> None:
     pytest.importorskip("triton", reason="Triton is not installed")
     work = bench.Workload(rows=(5, 60, 3), batch=6, batches=2, device=DEVICE)

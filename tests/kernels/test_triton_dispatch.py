@@ -14,7 +14,16 @@ from torch import Tensor
 
 from autoembed.packed import PackedTable
 from autoembed.plan import PROFILES, FieldPlan, Plan, Segment, Sharing, own
-from autoembed_kernels import bitpack, dedupe, low_row_update, lsq, pair_products, philox, row_update
+from autoembed_kernels import (
+    bitpack,
+    dedupe,
+    low_row_update,
+    lsq,
+    pair_products,
+    philox,
+    pool_packed,
+    row_update,
+)
 from autoembed_kernels import stochastic_round as rounding
 from autoembed_kernels.gather_packed import gather_packed
 
@@ -25,7 +34,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 FRONTS = (
     *("bitpack", "dedupe", "gather_packed", "look_up_packed", "low_row_update", "lsq", "pair_products"),
-    *("philox", "row_update", "stochastic_round"),
+    *("philox", "pool_packed", "row_update", "stochastic_round"),
 )
 
 
@@ -97,6 +106,13 @@ def gathered() -> Tensor:
     return gather_packed(held.words, held._layout, segment, row)
 
 
+def pooled() -> Tensor:
+    held = table()
+    rows, offsets = torch.tensor([0, 39, 7, 7, 12], device=DEVICE), torch.tensor([0, 2, 2, 5], device=DEVICE)
+    means = torch.tensor([True], device=DEVICE)
+    return pool_packed.pool_packed(held.words, held._layout, held._addresses, rows, offsets, means)
+
+
 # launcher, by its module -> a call of a public function that must reach it
 CALLS: dict[tuple[str, str], Callable[[], Tensor | list[Tensor]]] = {
     ("bitpack", "triton_pack_bits"): lambda: bitpack.pack_bits(
@@ -122,6 +138,7 @@ CALLS: dict[tuple[str, str], Callable[[], Tensor | list[Tensor]]] = {
     ("lsq", "triton_mixed_quantized"): lambda: quantized(True),
     ("lsq", "triton_mixed_quantized_gradients"): lambda: quantized(True),
     ("gather_packed", "triton_gather_packed"): gathered,
+    ("pool_packed", "triton_pool_packed"): pooled,
     ("look_up_packed", "triton_look_up_packed"): lambda: table().stored(torch.arange(40, device=DEVICE)),
 }
 

@@ -26,19 +26,11 @@ def _row_hash(row, salt, buckets):
 
 
 @triton.jit
-def look_up_kernel(
-    words, rows, out, count,
-    start, field_start, field_segment, field, buckets, reads_row_0, hashed,
-    base, shape, numbers, offset, offsets,
-    segments, width,
-    STEPS: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
-    ANY_AWAY: tl.constexpr, ANY_HASHED: tl.constexpr,
-    INTEGERS: tl.constexpr, SIXTEENS: tl.constexpr, SINGLES: tl.constexpr, WHOLE_ROWS: tl.constexpr,
-    ROW_SCALES: tl.constexpr, ROW_BIASES: tl.constexpr, ANY_OFFSET: tl.constexpr,
+def found(
+    row, start, field_start, field_segment, field, buckets, reads_row_0, hashed, segments,
+    STEPS: tl.constexpr, BLOCK: tl.constexpr, ANY_AWAY: tl.constexpr, ANY_HASHED: tl.constexpr,
 ):  # fmt: skip
-    look_up = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    here = look_up < count
-    row = tl.load(rows + look_up, mask=here, other=0)
+    """Rows (BLOCK,) -> their segments and stored rows."""
     low = tl.zeros([BLOCK], tl.int64)
     high = low + segments
     for _ in tl.static_range(STEPS):  # start[low] <= row < start[high]
@@ -57,12 +49,50 @@ def look_up_kernel(
             row - tl.load(field_start + segment), tl.load(field + segment), tl.load(buckets + segment)
         )
         stored = tl.where(tl.load(hashed + segment) != 0, bucket, stored)
+    return segment, stored
+
+
+@triton.jit
+def look_up_kernel(
+    words, rows, out, count,
+    start, field_start, field_segment, field, buckets, reads_row_0, hashed,
+    base, shape, numbers, offset, offsets,
+    segments, width,
+    STEPS: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
+    ANY_AWAY: tl.constexpr, ANY_HASHED: tl.constexpr,
+    INTEGERS: tl.constexpr, SIXTEENS: tl.constexpr, SINGLES: tl.constexpr, WHOLE_ROWS: tl.constexpr,
+    ROW_SCALES: tl.constexpr, ROW_BIASES: tl.constexpr, ANY_OFFSET: tl.constexpr,
+):  # fmt: skip
+    look_up = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    here = look_up < count
+    row = tl.load(rows + look_up, mask=here, other=0)
+    segment, stored = found(
+        row, start, field_start, field_segment, field, buckets, reads_row_0, hashed, segments,
+        STEPS, BLOCK, ANY_AWAY, ANY_HASHED,
+    )  # fmt: skip
     values = decoded(
         words, segment, stored, here,
         base, shape, numbers, offset, offsets, width,
         INTEGERS, SIXTEENS, SINGLES, WHOLE_ROWS, ROW_SCALES, ROW_BIASES, ANY_OFFSET, BLOCK, COLUMNS,
     )  # fmt: skip
     write_rows(out, values, look_up, here, width, COLUMNS)
+
+
+def address_tensors(addresses: PackedRows) -> tuple[Tensor, ...]:
+    """In the order of the kernels."""
+    return (
+        *(addresses.start, addresses.field_start, addresses.field_segment, addresses.field),
+        *(addresses.buckets, addresses.reads_row_0.view(torch.uint8), addresses.hashed.view(torch.uint8)),
+    )
+
+
+def address_flags(addresses: PackedRows) -> dict[str, int]:
+    """What the kernels are compiled for."""
+    return {
+        "STEPS": len(addresses.start).bit_length(),
+        "ANY_AWAY": addresses.any_reads_row_0,
+        "ANY_HASHED": addresses.any_hashed,
+    }
 
 
 @launches
@@ -78,15 +108,12 @@ def triton_look_up_packed(
     held = segment_words(segments)
     look_up_kernel[(triton.cdiv(count, block),)](
         *(words.view(torch.int32), rows, out, count),
-        *(addresses.start, addresses.field_start, addresses.field_segment, addresses.field),
-        *(addresses.buckets, addresses.reads_row_0.view(torch.uint8), addresses.hashed.view(torch.uint8)),
+        *address_tensors(addresses),
         *held.tensors,
         *(len(segments.base), width),
-        STEPS=len(segments.base).bit_length(),
         BLOCK=block,
         COLUMNS=columns,
-        ANY_AWAY=addresses.any_reads_row_0,
-        ANY_HASHED=addresses.any_hashed,
+        **address_flags(addresses),
         **held.flags,
         num_warps=warps,
     )
