@@ -50,24 +50,30 @@ class Case:
 
 
 def look_ups() -> Iterator[Case]:
-    names = ("INTEGERS", "SIXTEENS", "SINGLES", "WHOLE_ROWS", "ROW_SCALES", "ROW_BIASES", "ANY_OFFSET")
-    off = dict.fromkeys(names, 0)
+    kinds_of = ("INTEGERS", "HALVES", "BRAINS", "SINGLES")
+    off = dict.fromkeys((*kinds_of, "NARROW", "WHOLE_ROWS", "ROW_SCALES", "ROW_BIASES", "ANY_OFFSET"), 0)
     variants = {
         "codes, one scale per segment": {**off, "INTEGERS": 1},
         "codes, scale and bias in the row": {**off, "INTEGERS": 1, "ROW_SCALES": 1, "ROW_BIASES": 1},
         "whole rows of fp32": {**off, "SINGLES": 1, "WHOLE_ROWS": gather_packed.FP32},
-        "whole rows of fp16": {**off, "SIXTEENS": 1, "WHOLE_ROWS": gather_packed.FP16},
-        "everything in one plan": {**off, "INTEGERS": 1, "SIXTEENS": 1, "SINGLES": 1, "ANY_OFFSET": 1},
+        "whole rows of fp16": {**off, "HALVES": 1, "WHOLE_ROWS": gather_packed.FP16},
+        "codes, fp16 and fp32": {**off, "INTEGERS": 1, "HALVES": 1, "SINGLES": 1},
+        "everything in one plan": {
+            **dict.fromkeys(off, 1),
+            "WHOLE_ROWS": 0,
+            "ROW_SCALES": 0,
+            "ROW_BIASES": 0,
+        },
     }
     of_segments = "*i64 *i64 *i64 *i64 *fp32"
     types = "*i32 *i64 *fp32 i32" + " *i64" * 5 + f" *u8 *u8 {of_segments} i32 i32"
     for width in (16, 64):
         for name, flags in variants.items():
-            kinds = sum(flags[each] for each in ("INTEGERS", "SIXTEENS", "SINGLES"))
+            kinds = sum(flags[each] for each in kinds_of)
             block, columns, warps = gather_packed.tile(width, kinds)
             variant = f"{name}, {columns} columns"
             constants = {"BLOCK": block, "COLUMNS": columns, **flags}
-            all_kinds = len([flag for flag in flags.values() if flag]) > 3
+            all_kinds = bool(flags["BRAINS"])
             away = {"STEPS": 7, "ANY_AWAY": all_kinds, "ANY_HASHED": all_kinds}
             yield Case(look_up_packed.look_up_kernel, variant, types, {**away, **constants}, warps)
             pool = f"*i32 *i64 *i64 *fp32 *u8 *fp32 i32 i32 {' *i64' * 5} *u8 *u8 {of_segments} i32 i32"

@@ -103,14 +103,14 @@ def words() -> Tensor:
 def gathered() -> Tensor:
     held = table()
     segment, row = torch.tensor([0, 1, 2], device=DEVICE), torch.tensor([1, 6, 3], device=DEVICE)
-    return gather_packed(held.words, held._layout, segment, row)
+    return gather_packed(held.words, held._held()[0], segment, row)
 
 
 def pooled() -> Tensor:
     held = table()
     rows, offsets = torch.tensor([0, 39, 7, 7, 12], device=DEVICE), torch.tensor([0, 2, 2, 5], device=DEVICE)
     means = torch.tensor([True], device=DEVICE)
-    return pool_packed.pool_packed(held.words, held._layout, held._addresses, rows, offsets, means)
+    return pool_packed.pool_packed(held.words, *held._held(), rows, offsets, means)
 
 
 # launcher, by its module -> a call of a public function that must reach it

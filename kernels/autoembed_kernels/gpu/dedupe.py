@@ -8,8 +8,13 @@ of rows:
     heavy    the first chunk inside its span has a program of its own: it adds what lies before, the sums of
              whole chunks, which programs of their own made before, and what lies behind, CHUNK at a time
 
-So a row that 40,000 look-ups read costs a few steps, and most rows, read once or twice, cost one.
+So a row that 40,000 look-ups read costs a few steps, and most rows, read once or twice, cost one. Light and
+heavy rows are summed beside one another, on two streams: both wait for memory most of the time.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 
 import torch
 import triton
@@ -18,8 +23,8 @@ from torch import Tensor
 
 from autoembed_kernels.gpu.present import launches
 
-CHUNK = 128
-AT_ONCE = 4  # look-ups of a light row whose gradients are on their way together
+CHUNK = 64
+AT_ONCE = 8  # look-ups of a light row whose gradients are on their way together
 VALUES = 512  # of a program that sums light rows
 WARPS = 4
 _CHUNK = tl.constexpr(CHUNK)
@@ -131,6 +136,29 @@ def light_sum(gradient, order, start, stop, dim, BLOCK: tl.constexpr, COLUMNS: t
     return sums
 
 
+@cache
+def _beside(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+@contextmanager
+def beside(like: Tensor) -> Iterator[None]:
+    """What is launched inside runs beside what is launched behind, until `joined`; it may be captured."""
+    if not like.is_cuda:  # in the interpreter
+        yield
+        return
+    side = _beside(like.device)
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        yield
+
+
+def joined(like: Tensor) -> None:
+    """What is launched from now on waits for what runs `beside`."""
+    if like.is_cuda:
+        torch.cuda.current_stream().wait_stream(_beside(like.device))
+
+
 @triton.jit
 def sum_heavy_kernel(
     gradient, order, starts, chunk_rows, chunk_sums, out, distinct, lookups, dim,
@@ -167,13 +195,18 @@ def heavy_warps(columns: int) -> int:
     return max(1, min(8, CHUNK * columns // 512))
 
 
-def chunk_sums(gradient: Tensor, order: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct row (chunks,) of every chunk's first place, and of gradient (N, D) the sums (chunks, D) of
-    the chunks that one row reads; others are undefined."""
-    lookups, dim = gradient.shape
-    chunks = lookups // CHUNK
+def chunk_places(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Room for what `chunk_sums` finds: (chunks,) int64 and (chunks, D) float32."""
+    chunks = len(gradient) // CHUNK
     chunk_rows = torch.empty(chunks, dtype=torch.int64, device=gradient.device)
-    out = gradient.new_empty(chunks, dim)
+    return chunk_rows, gradient.new_empty(chunks, gradient.shape[1])
+
+
+def chunk_sums(gradient: Tensor, order: Tensor, starts: Tensor, chunk_rows: Tensor, out: Tensor) -> None:
+    """The distinct row (chunks,) of every chunk's first place, and of gradient (N, D) the sums (chunks, D) of
+    the chunks that one row reads; others are left as they are."""
+    lookups, dim = gradient.shape
+    chunks = len(out)
     if out.numel():
         chunk_rows_kernel[(triton.cdiv(chunks, 128),)](
             *(starts, chunk_rows, len(starts), chunks, len(starts).bit_length()), BLOCK=128
@@ -185,7 +218,6 @@ def chunk_sums(gradient: Tensor, order: Tensor, starts: Tensor) -> tuple[Tensor,
             COLUMNS=columns,
             num_warps=heavy_warps(columns),
         )
-    return chunk_rows, out
 
 
 @launches
@@ -195,18 +227,22 @@ def triton_sum_repeats(gradient: Tensor, order: Tensor, starts: Tensor) -> Tenso
     out = gradient.new_empty(len(starts), dim)
     if out.numel():
         block, columns = light_tile(dim, VALUES)
-        chunk_rows, sums = chunk_sums(gradient, order, starts)
+        chunk_rows, sums = chunk_places(gradient)
         sizes = (len(starts), lookups, dim)
         if len(chunk_rows):
-            sum_heavy_kernel[(len(chunk_rows),)](
-                *(gradient, order, starts, chunk_rows, sums, out, *sizes),
-                CHUNK=CHUNK,
-                COLUMNS=columns,
-                num_warps=heavy_warps(columns),
-            )
+            with beside(gradient):
+                chunk_sums(gradient, order, starts, chunk_rows, sums)
+                sum_heavy_kernel[(len(chunk_rows),)](
+                    *(gradient, order, starts, chunk_rows, sums, out, *sizes),
+                    CHUNK=CHUNK,
+                    COLUMNS=columns,
+                    num_warps=heavy_warps(columns),
+                )
         sum_light_kernel[(triton.cdiv(len(starts), block),)](
             *(gradient, order, starts, out, *sizes), BLOCK=block, COLUMNS=columns, num_warps=WARPS
         )
+        if len(chunk_rows):
+            joined(gradient)
     return out
 
 

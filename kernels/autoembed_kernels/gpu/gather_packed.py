@@ -22,9 +22,8 @@ from torch import Tensor
 from autoembed_kernels.gather_packed import BF16, FP16, FP32, INTEGER, PackedSegments
 from autoembed_kernels.gpu.present import launches
 
-WARPS = 4
 LOOKUPS = 32  # of a warp: a thread finds the segment of one
-MOST_VALUES = 8192  # of a program; half as many where code for several kinds of numbers takes registers
+MOST_VALUES = 8192  # of a program
 _INTEGER, _FP16, _BF16, _FP32 = (tl.constexpr(kind) for kind in (INTEGER, FP16, BF16, FP32))
 _FLOAT_BYTES = {FP16: 2, BF16: 2, FP32: 4}
 
@@ -68,8 +67,10 @@ def _segment_words(segments: PackedSegments) -> SegmentWords:
     base = segments.base + segments.front
     flags = {
         "INTEGERS": int(INTEGER in segments.kinds),
-        "SIXTEENS": int(FP16 in segments.kinds or BF16 in segments.kinds),
+        "HALVES": int(FP16 in segments.kinds),
+        "BRAINS": int(BF16 in segments.kinds),
         "SINGLES": int(FP32 in segments.kinds),
+        "NARROW": int(segments.any_narrow or segments.width % 4 > 0),
         "WHOLE_ROWS": INTEGER,
         "ROW_SCALES": int(segments.row_scales),
         "ROW_BIASES": int(segments.row_biases),
@@ -133,11 +134,12 @@ def _whole_rows(words, at, here, width, KIND: tl.constexpr, COLUMNS: tl.constexp
 def decoded(
     words, segment, stored, here,
     base, shape, numbers, offset, offsets, width,
-    INTEGERS: tl.constexpr, SIXTEENS: tl.constexpr, SINGLES: tl.constexpr, WHOLE_ROWS: tl.constexpr,
+    INTEGERS: tl.constexpr, HALVES: tl.constexpr, BRAINS: tl.constexpr, SINGLES: tl.constexpr,
+    NARROW: tl.constexpr, WHOLE_ROWS: tl.constexpr,
     ROW_SCALES: tl.constexpr, ROW_BIASES: tl.constexpr, ANY_OFFSET: tl.constexpr,
     BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Segments and stored rows (BLOCK,) -> values (BLOCK, COLUMNS) float32."""
+    """Segments and stored rows (BLOCK,) -> values (BLOCK, COLUMNS) float32; any where not `here`."""
     form = tl.load(shape + segment)
     at = tl.load(base + segment) + stored * (form & 0xFFFFFFFF)
     if WHOLE_ROWS != _INTEGER:
@@ -155,7 +157,9 @@ def decoded(
         # a row's quads lie in neighbouring threads
         word = words + tl.max_contiguous((begin >> 2) + (bit >> 5), [1, QUADS])
         shift = bit & 31
-        live = here[:, None] & (first < dims)
+        live = here[:, None] & (first < width)
+        if NARROW:
+            live = live & (first < dims)
         low = tl.load(word, mask=live, other=0)
         high = tl.load(word + 1, mask=live & (shift + 4 * bits > 32), other=0)
         w0 = _two_words(low, high, shift)
@@ -190,16 +194,17 @@ def decoded(
             v1 = v0
             v2 = v0
             v3 = v0
-        if SIXTEENS or SINGLES:
+        if HALVES or BRAINS or SINGLES:
             wide = live & (bits >= 16)
             third = tl.load(word + 2, mask=wide & (bits * 4 + shift > 64), other=0)
             w1 = _two_words(high, third, shift)
-        if SIXTEENS:
+        if HALVES:
             half = kind == _FP16
             v0 = tl.where(half, _half_of(w0), v0)
             v1 = tl.where(half, _half_of(w0 >> 16), v1)
             v2 = tl.where(half, _half_of(w1), v2)
             v3 = tl.where(half, _half_of(w1 >> 16), v3)
+        if BRAINS:
             brain = kind == _BF16
             v0 = tl.where(brain, (w0 << 16).to(tl.float32, bitcast=True), v0)
             v1 = tl.where(brain, (w0 & 0xFFFF0000).to(tl.float32, bitcast=True), v1)
@@ -213,11 +218,11 @@ def decoded(
             v1 = tl.where(single, w1.to(tl.float32, bitcast=True), v1)
             v2 = tl.where(single, _two_words(third, fourth, shift).to(tl.float32, bitcast=True), v2)
             v3 = tl.where(single, _two_words(fourth, fifth, shift).to(tl.float32, bitcast=True), v3)
-        # columns past the dimension hold bits of what follows
-        v0 = tl.where(live, v0, 0.0)
-        v1 = tl.where(live & (first + 1 < dims), v1, 0.0)
-        v2 = tl.where(live & (first + 2 < dims), v2, 0.0)
-        v3 = tl.where(live & (first + 3 < dims), v3, 0.0)
+        if NARROW:  # columns past the dimension hold bits of what follows
+            v0 = tl.where(live, v0, 0.0)
+            v1 = tl.where(live & (first + 1 < dims), v1, 0.0)
+            v2 = tl.where(live & (first + 2 < dims), v2, 0.0)
+            v3 = tl.where(live & (first + 3 < dims), v3, 0.0)
         values = tl.interleave(tl.interleave(v0, v2), tl.interleave(v1, v3))
     return values
 
@@ -234,7 +239,8 @@ def write_rows(out, values, look_up, here, width, COLUMNS: tl.constexpr):
 def gather_kernel(
     words, segments, rows, out, count,
     base, shape, numbers, offset, offsets, width,
-    INTEGERS: tl.constexpr, SIXTEENS: tl.constexpr, SINGLES: tl.constexpr, WHOLE_ROWS: tl.constexpr,
+    INTEGERS: tl.constexpr, HALVES: tl.constexpr, BRAINS: tl.constexpr, SINGLES: tl.constexpr,
+    NARROW: tl.constexpr, WHOLE_ROWS: tl.constexpr,
     ROW_SCALES: tl.constexpr, ROW_BIASES: tl.constexpr, ANY_OFFSET: tl.constexpr,
     BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -245,7 +251,8 @@ def gather_kernel(
     values = decoded(
         words, segment, stored, here,
         base, shape, numbers, offset, offsets, width,
-        INTEGERS, SIXTEENS, SINGLES, WHOLE_ROWS, ROW_SCALES, ROW_BIASES, ANY_OFFSET, BLOCK, COLUMNS,
+        INTEGERS, HALVES, BRAINS, SINGLES, NARROW, WHOLE_ROWS, ROW_SCALES, ROW_BIASES, ANY_OFFSET,
+        BLOCK, COLUMNS,
     )  # fmt: skip
     write_rows(out, values, look_up, here, width, COLUMNS)
 
@@ -253,9 +260,10 @@ def gather_kernel(
 def tile(width: int, kinds: int = 1) -> tuple[int, int, int]:
     """Look-ups, columns and warps of a program that reads so many kinds of numbers."""
     columns = max(4, int(triton.next_power_of_2(width)))
-    most = MOST_VALUES if kinds == 1 else MOST_VALUES // 2
-    lookups = max(1, min(LOOKUPS * WARPS, most // columns))
-    return lookups, columns, WARPS
+    # on an H200 1 and 2 warps are 2 to 10 % faster than 4, several kinds with 1
+    warps = 2 if kinds == 1 else 1
+    most = MOST_VALUES if kinds < 4 else MOST_VALUES // 8  # all four together need many registers
+    return max(1, min(LOOKUPS * warps, most // columns)), columns, warps
 
 
 @launches

@@ -60,7 +60,8 @@ def look_up_kernel(
     segments, width,
     STEPS: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
     ANY_AWAY: tl.constexpr, ANY_HASHED: tl.constexpr,
-    INTEGERS: tl.constexpr, SIXTEENS: tl.constexpr, SINGLES: tl.constexpr, WHOLE_ROWS: tl.constexpr,
+    INTEGERS: tl.constexpr, HALVES: tl.constexpr, BRAINS: tl.constexpr, SINGLES: tl.constexpr,
+    NARROW: tl.constexpr, WHOLE_ROWS: tl.constexpr,
     ROW_SCALES: tl.constexpr, ROW_BIASES: tl.constexpr, ANY_OFFSET: tl.constexpr,
 ):  # fmt: skip
     look_up = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -73,7 +74,8 @@ def look_up_kernel(
     values = decoded(
         words, segment, stored, here,
         base, shape, numbers, offset, offsets, width,
-        INTEGERS, SIXTEENS, SINGLES, WHOLE_ROWS, ROW_SCALES, ROW_BIASES, ANY_OFFSET, BLOCK, COLUMNS,
+        INTEGERS, HALVES, BRAINS, SINGLES, NARROW, WHOLE_ROWS, ROW_SCALES, ROW_BIASES, ANY_OFFSET,
+        BLOCK, COLUMNS,
     )  # fmt: skip
     write_rows(out, values, look_up, here, width, COLUMNS)
 

@@ -32,15 +32,11 @@ def words_of_rows(seed, step, row, COLUMNS: tl.constexpr):
 
     COLUMNS is a power of two from 4 on. A block makes the words of four columns, which are interleaved.
     """
-    block = tl.arange(0, COLUMNS // 4)[None, :].to(tl.int64) + 0 * row[:, None]  # [R, COLUMNS / 4]
-    low = row[:, None] + 0 * block
+    block = tl.arange(0, COLUMNS // 4)[None, :].to(tl.uint32)  # [1, COLUMNS / 4]
+    low, high = row.to(tl.uint32)[:, None], (row >> 32).to(tl.uint32)[:, None]
+    # step and keys are numbers of the program, not of a thread
     w0, w1, w2, w3 = philox_block(
-        block.to(tl.uint32),
-        low.to(tl.uint32),
-        (low >> 32).to(tl.uint32),
-        (step + 0 * block).to(tl.uint32),
-        (seed + 0 * block).to(tl.uint32),
-        ((seed >> 32) + 0 * block).to(tl.uint32),
+        block, low, high, step.to(tl.uint32), seed.to(tl.uint32), (seed >> 32).to(tl.uint32)
     )
     return tl.interleave(tl.interleave(w0, w2), tl.interleave(w1, w3))
 

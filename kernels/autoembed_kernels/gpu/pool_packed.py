@@ -27,7 +27,8 @@ def pool_kernel(
     segments, width,
     STEPS: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
     ANY_AWAY: tl.constexpr, ANY_HASHED: tl.constexpr,
-    INTEGERS: tl.constexpr, SIXTEENS: tl.constexpr, SINGLES: tl.constexpr, WHOLE_ROWS: tl.constexpr,
+    INTEGERS: tl.constexpr, HALVES: tl.constexpr, BRAINS: tl.constexpr, SINGLES: tl.constexpr,
+    NARROW: tl.constexpr, WHOLE_ROWS: tl.constexpr,
     ROW_SCALES: tl.constexpr, ROW_BIASES: tl.constexpr, ANY_OFFSET: tl.constexpr, WEIGHTED: tl.constexpr,
 ):  # fmt: skip
     bag = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -46,11 +47,12 @@ def pool_kernel(
         values = decoded(
             words, segment, stored, row >= 0,
             base, shape, numbers, offset, offset_rows, width,
-            INTEGERS, SIXTEENS, SINGLES, WHOLE_ROWS, ROW_SCALES, ROW_BIASES, ANY_OFFSET, BLOCK, COLUMNS,
+            INTEGERS, HALVES, BRAINS, SINGLES, NARROW, WHOLE_ROWS, ROW_SCALES, ROW_BIASES, ANY_OFFSET,
+            BLOCK, COLUMNS,
         )  # fmt: skip
         if WEIGHTED:
             values *= tl.load(weights + place, mask=place < stop, other=0.0)[:, None]
-        sums += values
+        sums += tl.where((row >= 0)[:, None], values, 0.0)
     of_field = bag // examples
     is_mean = tl.load(means + of_field, mask=is_bag, other=0) != 0
     divisor = tl.where(is_mean, tl.maximum(stop - first, 1), 1).to(tl.float32)

@@ -19,11 +19,14 @@ from torch import Tensor
 
 from autoembed_kernels.gpu.dedupe import (
     CHUNK,
+    beside,
+    chunk_places,
     chunk_sums,
     heavy_row,
     heavy_sum,
     heavy_warps,
     is_heavy,
+    joined,
     light_sum,
     light_tile,
     span_of,
@@ -207,11 +210,13 @@ def triton_row_update(
         "CHANCE": chance is not None,
     }
     order, starts = spans or (None, None)
-    if order is not None and starts is not None:
-        chunk_rows, sums = chunk_sums(gradient, order, starts)
-        if len(chunk_rows):
+    any_heavy = spans is not None and len(gradient) >= CHUNK
+    if spans is not None and any_heavy:
+        chunk_rows, sums = chunk_places(gradient)
+        with beside(gradient):
+            chunk_sums(gradient, *spans, chunk_rows, sums)
             heavy_row_update_kernel[(len(chunk_rows),)](
-                *(*held, order, starts, chunk_rows, sums, *sizes),
+                *(*held, *spans, chunk_rows, sums, *sizes),
                 **kind,
                 CHUNK=CHUNK,
                 COLUMNS=columns,
@@ -225,3 +230,5 @@ def triton_row_update(
         COLUMNS=columns,
         num_warps=WARPS,
     )
+    if any_heavy:
+        joined(gradient)

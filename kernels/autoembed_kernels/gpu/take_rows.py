@@ -11,7 +11,7 @@ from torch import Tensor
 from autoembed_kernels.gpu.present import launches
 
 MOST_VALUES = 8192  # of a program
-WARPS = 4
+WARPS = 2  # as fast as 4 on an H200, or 2 % faster
 
 
 @triton.jit
