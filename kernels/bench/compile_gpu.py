@@ -77,7 +77,8 @@ def look_ups() -> Iterator[Case]:
             away = {"STEPS": 7, "ANY_AWAY": all_kinds, "ANY_HASHED": all_kinds}
             yield Case(look_up_packed.look_up_kernel, variant, types, {**away, **constants}, warps)
             pool = f"*i32 *i64 *i64 *fp32 *u8 *fp32 i32 i32 {' *i64' * 5} *u8 *u8 {of_segments} i32 i32"
-            of_bags = {**constants, "BLOCK": pool_packed.VALUES // columns, "WEIGHTED": True}
+            bags, _ = pool_packed.tile(width, kinds)
+            of_bags = {**constants, "BLOCK": bags, "WEIGHTED": True}
             yield Case(pool_packed.pool_kernel, variant, pool, {**away, **of_bags}, pool_packed.WARPS)
             gather_types = f"*i32 *i64 *i64 *fp32 i32 {of_segments} i32"
             yield Case(gather_packed.gather_kernel, variant, gather_types, constants, warps)

@@ -15,8 +15,8 @@ from autoembed_kernels.gpu.look_up_packed import address_flags, address_tensors,
 from autoembed_kernels.gpu.present import launches
 from autoembed_kernels.look_up_packed import PackedRows
 
-VALUES = 1024  # of a program
-WARPS = 4
+MOST_VALUES = 2048  # of a program
+WARPS = 1  # a thread finds the segments of a bag's rows, if there are as many bags as threads
 
 
 @triton.jit
@@ -62,6 +62,13 @@ def pool_kernel(
     tl.store(out + target[:, None] * width + column, mean, mask=is_bag[:, None] & (column < width))
 
 
+def tile(width: int, kinds: int) -> tuple[int, int]:
+    """Bags and columns of a program that reads so many kinds of numbers."""
+    columns = max(4, int(triton.next_power_of_2(width)))
+    most = MOST_VALUES if kinds < 3 else MOST_VALUES // 4  # the code of several kinds takes registers
+    return max(1, min(32 * WARPS, most // columns)), columns
+
+
 @launches
 def triton_pool_packed(
     words: Tensor,
@@ -78,8 +85,7 @@ def triton_pool_packed(
     out = torch.empty(examples, fields, width, device=words.device)
     if out.numel() == 0:
         return out
-    columns = max(4, int(triton.next_power_of_2(width)))
-    block = max(1, VALUES // columns)
+    block, columns = tile(width, len(segments.kinds))
     held = segment_words(segments)
     pool_kernel[(triton.cdiv(bags, block),)](
         *(words.view(torch.int32), rows, offsets, weights, means.view(torch.uint8), out, bags, examples),
