@@ -49,6 +49,18 @@ SIGNATURES = {
         *(_ADDRESS, _COUNT, *(_ADDRESS,) * 3, _COUNT, _COUNT, _ADDRESS, _COUNT, _COUNT),
         *(*(_ADDRESS,) * 3, _COUNT),
     ),
+    "autoembed_chunk_look_up": (
+        *(_ADDRESS, _COUNT, _COUNT, _ADDRESS, _COUNT, _COUNT, _ADDRESS, _COUNT),
+        *(_ADDRESS, _COUNT, _COUNT, _ADDRESS, _COUNT),
+    ),
+    "autoembed_chunk_step": (
+        *(_COUNT, _ADDRESS, _COUNT, _COUNT, *(_ADDRESS,) * 5, _COUNT, _COUNT, _ADDRESS, _COUNT, _COUNT),
+        *(*(_ADDRESS,) * 3, _COUNT, *(_NUMBER,) * 3, *(ctypes.c_double,) * 2, _COUNT),
+    ),
+    "autoembed_new_entries": (_ADDRESS, _COUNT, _ADDRESS, _COUNT, _COUNT, _ADDRESS),
+    "autoembed_admit_chunks": (_ADDRESS, _COUNT, _COUNT, _ADDRESS, _COUNT, _COUNT, _ADDRESS, _COUNT),
+    "autoembed_count_moves": (_ADDRESS, _ADDRESS, _COUNT, *(_NUMBER,) * 3, _ADDRESS, _ADDRESS, _COUNT),
+    "autoembed_list_moves": (_ADDRESS, _ADDRESS, _COUNT, *(_NUMBER,) * 2, *(_ADDRESS,) * 4, _COUNT),
     "autoembed_bias_relu": (*(_ADDRESS,) * 2, *(_COUNT,) * 3),
     "autoembed_bias_relu_gradient": (*(_ADDRESS,) * 2, *(_COUNT,) * 2, *(_ADDRESS,) * 2, _COUNT),
     "autoembed_pack_bits": (_ADDRESS, *(_COUNT,) * 3, _ADDRESS, _COUNT),
