@@ -22,6 +22,8 @@ from triton.compiler import ASTSource
 
 from autoembed_kernels.gpu import (
     bitpack,
+    chunk_look_up,
+    chunk_step,
     dedupe,
     gather_packed,
     look_up_packed,
@@ -146,6 +148,24 @@ def updates() -> Iterator[Case]:
                 yield Case(row_update.row_update_kernel, variant, " ".join(types.values()), constants)
 
 
+def chunks() -> Iterator[Case]:
+    for dim in (4, 16):  # 4 chunks of a vector
+        width = 4 * dim
+        sizes = {"BLOCK": chunk_look_up.VALUES // width, "COLUMNS": width}
+        for virtual in (False, True):
+            types = (
+                "*fp32 *i32 *i32 *i64 *fp32 i32 i32 i32" if virtual else "*fp32 *i32 *i64 *fp32 i32 i32 i32"
+            )
+            constants = {"VIRTUAL": virtual, **sizes, **({} if virtual else {"entry": None})}
+            name = f"4 chunks of {dim}{', virtual ids' * virtual}"
+            yield Case(chunk_look_up.chunk_look_up_kernel, name, types, constants)
+        for optimizer in OPTIMIZERS:
+            types = "*fp32 *fp32 *fp32 *i32 *fp32 *i32 *i64 *fp32 *fp64 i32 i32 i32"
+            sizes = {"BLOCK": row_update.VALUES // dim, "COLUMNS": dim}
+            constants = {"OPTIMIZER": OPTIMIZERS.index(optimizer), **sizes}
+            yield Case(chunk_step.chunk_step_kernel, f"{optimizer}, chunks of {dim}", types, constants)
+
+
 def report(case: Case, architecture: int) -> dict[str, Any]:
     """What the assembler says of the compiled case."""
     arguments = [name for name in case.kernel.arg_names if name not in case.constants]
@@ -173,7 +193,7 @@ def report(case: Case, architecture: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    cases = [*look_ups(), *random_numbers(), *packing(), *pairs(), *quantization(), *updates()]
+    cases = [*look_ups(), *random_numbers(), *packing(), *pairs(), *quantization(), *updates(), *chunks()]
     kernels = []
     for sm in ARCHITECTURES:
         for case in cases:

@@ -15,6 +15,8 @@ from torch import Tensor
 from autoembed.packed import PackedTable
 from autoembed.plan import PROFILES, FieldPlan, Plan, Segment, Sharing, own
 from autoembed_kernels import bitpack, dedupe, low_row_update, lsq, pair_products, philox, row_update
+from autoembed_kernels import chunk_look_up as looking_up
+from autoembed_kernels import chunk_step as stepping
 from autoembed_kernels import stochastic_round as rounding
 from autoembed_kernels.gather_packed import gather_packed
 
@@ -24,8 +26,16 @@ if DEVICE == "cpu":
 pytest.importorskip("triton", reason="Triton is not installed")
 
 FRONTS = (
-    *("bitpack", "dedupe", "gather_packed", "look_up_packed", "low_row_update", "lsq", "pair_products"),
-    *("philox", "row_update", "stochastic_round"),
+    *(
+        "bitpack",
+        "chunk_look_up",
+        "chunk_step",
+        "dedupe",
+        "gather_packed",
+        "look_up_packed",
+        "low_row_update",
+    ),
+    *("lsq", "pair_products", "philox", "row_update", "stochastic_round"),
 )
 
 
@@ -87,6 +97,18 @@ def quantized(mixed: bool) -> list[Tensor]:
     return [made.detach(), *torch.autograd.grad((made * drawn(6, 4, seed=1)).sum(), leaves)]
 
 
+def pointers() -> Tensor:
+    return torch.tensor([[2, -1], [-1, -1], [0, 3]], dtype=torch.int32, device=DEVICE)
+
+
+def stepped() -> list[Tensor]:
+    pool, used, optimizer = drawn(4, 3), torch.zeros(3, 2, device=DEVICE), row_update.RowOptimizer("adagrad")
+    state = optimizer.state(pool)
+    entries = torch.tensor([2, 0], device=DEVICE)
+    stepping.chunk_step(optimizer, pool, state, used, pointers(), entries, drawn(2, 6, seed=1), 0.1)
+    return [pool, used, *state.values()]
+
+
 def words() -> Tensor:
     return philox.row_words(7, 1, torch.arange(4, device=DEVICE), 3)
 
@@ -105,6 +127,10 @@ CALLS: dict[tuple[str, str], Callable[[], Tensor | list[Tensor]]] = {
     ("bitpack", "triton_unpack_bits"): lambda: bitpack.unpack_bits(
         torch.arange(6, dtype=torch.uint8, device=DEVICE).view(2, 3), 7, 3
     ),
+    ("chunk_look_up", "triton_chunk_look_up"): lambda: looking_up.chunk_look_up(
+        drawn(4, 3), pointers(), None, torch.tensor([2, 0, 2, 1], device=DEVICE)
+    ),
+    ("chunk_step", "triton_chunk_step"): stepped,
     ("philox", "triton_row_words"): words,
     ("stochastic_round", "triton_stochastic_round"): lambda: rounding.stochastic_round(
         drawn(4, 3), words(), torch.float16

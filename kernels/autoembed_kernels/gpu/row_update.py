@@ -40,31 +40,12 @@ def _row_steps(values):
 
 
 @triton.jit
-def row_update_kernel(
-    weight, rows, gradient, moment, square, touches, steps, numbers, chance, order, starts, chunk_sums,
-    distinct, lookups, dim,
-    OPTIMIZER: tl.constexpr, STORED: tl.constexpr, CHANCE: tl.constexpr, REPEATED: tl.constexpr,
-    BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    u = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    column = tl.arange(0, COLUMNS)[None, :]
-    if REPEATED:
-        start, stop = span_of(starts, u, distinct, lookups)
-        g = repeated_sum(gradient, order, chunk_sums, start, stop, dim, BLOCK, COLUMNS)
-        here = start < stop  # places behind the last distinct row have no look-up
-    else:
-        here = u < distinct
-        g = tl.load(gradient + u[:, None] * dim + column, mask=here[:, None] & (column < dim), other=0.0)
-    live = here[:, None] & (column < dim)
-    row = tl.load(rows + u, mask=here, other=0).to(tl.int64)
-    at = row[:, None] * dim + column
-    old = tl.load(weight + at, mask=live, other=0.0).to(tl.float32)
-    if STORED == _INT8:
-        old = old * tl.load(steps + row, mask=here, other=0.0).to(tl.float32)[:, None]
+def row_change(g, row, at, here, live, dim, moment, square, touches, numbers, OPTIMIZER: tl.constexpr):
+    """Gradients (BLOCK, COLUMNS) of rows (BLOCK,), zero where not live -> what the rate multiplies.
 
-    rate = tl.load(numbers).to(tl.float32)
+    The state of rows that are `here` makes its step. at: where their values lie.
+    """
     eps = tl.load(numbers + 1).to(tl.float32)
-    g = tl.where(live, g + tl.load(numbers + 2).to(tl.float32) * old, 0.0)
     if OPTIMIZER == _ADAM:
         kept1, kept2 = tl.load(numbers + 3), tl.load(numbers + 4)
         t = tl.load(touches + row, mask=here, other=0) + 1
@@ -90,6 +71,35 @@ def row_update_kernel(
         change = g / (tl.sqrt_rn(total) + eps)[:, None]
     else:
         change = g
+    return change
+
+
+@triton.jit
+def row_update_kernel(
+    weight, rows, gradient, moment, square, touches, steps, numbers, chance, order, starts, chunk_sums,
+    distinct, lookups, dim,
+    OPTIMIZER: tl.constexpr, STORED: tl.constexpr, CHANCE: tl.constexpr, REPEATED: tl.constexpr,
+    BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    u = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    column = tl.arange(0, COLUMNS)[None, :]
+    if REPEATED:
+        start, stop = span_of(starts, u, distinct, lookups)
+        g = repeated_sum(gradient, order, chunk_sums, start, stop, dim, BLOCK, COLUMNS)
+        here = start < stop  # places behind the last distinct row have no look-up
+    else:
+        here = u < distinct
+        g = tl.load(gradient + u[:, None] * dim + column, mask=here[:, None] & (column < dim), other=0.0)
+    live = here[:, None] & (column < dim)
+    row = tl.load(rows + u, mask=here, other=0).to(tl.int64)
+    at = row[:, None] * dim + column
+    old = tl.load(weight + at, mask=live, other=0.0).to(tl.float32)
+    if STORED == _INT8:
+        old = old * tl.load(steps + row, mask=here, other=0.0).to(tl.float32)[:, None]
+
+    rate = tl.load(numbers).to(tl.float32)
+    g = tl.where(live, g + tl.load(numbers + 2).to(tl.float32) * old, 0.0)
+    change = row_change(g, row, at, here, live, dim, moment, square, touches, numbers, OPTIMIZER)
     new = tl.where(live, old - rate * change, 0.0)
 
     if STORED == _INT8:
