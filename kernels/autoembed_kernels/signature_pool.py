@@ -39,7 +39,8 @@ def signature_slots(signatures: Tensor, masks: Tensor, block: int, slots: int) -
 
 def key_masks(blocks: int) -> Tensor:
     """(MAX_KEYS, blocks) int64: the bits of a signature that place a block, for 1 key, 2 keys, ..."""
-    return torch.tensor([[_mask(keys, z) for z in range(blocks)] for keys in range(1, MAX_KEYS + 1)])
+    masks = [[_mask(keys, z) for z in range(blocks)] for keys in range(1, MAX_KEYS + 1)]
+    return torch.tensor(masks, dtype=torch.int64)
 
 
 def stored_signatures(signatures: Tensor) -> Tensor:

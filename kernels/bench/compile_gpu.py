@@ -27,6 +27,7 @@ from autoembed_kernels.gpu import (
     dedupe,
     gather_packed,
     look_up_packed,
+    look_up_shared,
     lsq,
     pair_products,
     philox,
@@ -166,6 +167,25 @@ def chunks() -> Iterator[Case]:
             yield Case(chunk_step.chunk_step_kernel, f"{optimizer}, chunks of {dim}", types, constants)
 
 
+def shared_look_ups() -> Iterator[Case]:
+    flags = ("ANY_AWAY", "ANY_HASHED", "ROW_SCALES", "ROW_BIASES", "ANY_FLOAT", "ANY_OFFSET")
+    off = dict.fromkeys((*flags, "ANY_PAIRED", "ANY_POOLED", "ANY_SIGNED"), False)
+    variants = {
+        "pairs of floats": {**off, "ANY_PAIRED": True, "ANY_FLOAT": True},
+        "pairs of codes": {**off, "ANY_PAIRED": True},
+        "a pool": {**off, "ANY_POOLED": True, "ANY_FLOAT": True},
+        "a pool with signatures": {**off, "ANY_POOLED": True, "ANY_SIGNED": True, "ANY_FLOAT": True},
+        "everything in one plan": {**dict.fromkeys(off, True), "ROW_BIASES": False, "ROW_SCALES": False},
+    }
+    types = "*i32 *i64 *fp32 i32" + " *i64" * 5 + " *u8 *u8" + " *i64" * 7 + " *u8 i32 i32 i32 i32"
+    types += " *i64" * 4 + " *u8 *i64 *fp32 *fp32 *i64 *fp32 i32 i32"
+    for columns in (16, 64):
+        sizes = {"STEPS": 7, "BLOCK": gather_packed.VALUES // columns, "COLUMNS": columns}
+        for name, chosen in variants.items():
+            variant = f"{name}, {columns} columns"
+            yield Case(look_up_shared.look_up_shared_kernel, variant, types, {**sizes, **chosen})
+
+
 def report(case: Case, architecture: int) -> dict[str, Any]:
     """What the assembler says of the compiled case."""
     arguments = [name for name in case.kernel.arg_names if name not in case.constants]
@@ -193,7 +213,16 @@ def report(case: Case, architecture: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    cases = [*look_ups(), *random_numbers(), *packing(), *pairs(), *quantization(), *updates(), *chunks()]
+    cases = [
+        *look_ups(),
+        *random_numbers(),
+        *packing(),
+        *pairs(),
+        *quantization(),
+        *updates(),
+        *chunks(),
+        *shared_look_ups(),
+    ]
     kernels = []
     for sm in ARCHITECTURES:
         for case in cases:

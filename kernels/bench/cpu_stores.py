@@ -31,6 +31,7 @@ from autoembed.data.batch import Batch
 from autoembed.lookup import Lookup
 from autoembed.methods import make_method
 from autoembed.methods.base import Table, TableSpec
+from autoembed.packed import PackedTable
 from autoembed.plan import PROFILES
 from autoembed.stats import FieldStats, Stats
 from autoembed_kernels.chunk_look_up import chunk_look_up, torch_chunk_look_up
@@ -38,6 +39,8 @@ from autoembed_kernels.chunk_rounds import choose_moves, torch_choose_moves
 from autoembed_kernels.chunk_step import chunk_step, torch_chunk_step
 from autoembed_kernels.chunk_store import ChunkStore
 from autoembed_kernels.dedupe import dedupe, sum_repeats
+from autoembed_kernels.look_up_packed import stored_rows
+from autoembed_kernels.look_up_shared import look_up_shared, torch_look_up_shared
 from autoembed_kernels.native.loader import library
 from autoembed_kernels.row_update import RowOptimizer
 
@@ -210,10 +213,47 @@ def fiited(dim: int) -> Piece:
     return Piece("ns per look-up", LOOKUPS, candidates, named(ratios, dim))
 
 
+def packed_table(method: str, knobs: dict[str, object], dim: int) -> PackedTable:
+    """Random rows of all fields under the plan of a method."""
+    table = table_of(method, knobs, dim, "sgd")
+    return PackedTable(table.pack())
+
+
+def shared(method: str, knobs: dict[str, object], dim: int) -> Piece:
+    """Packed look-ups of rows that share what is stored, against the torch path."""
+    rows, table = looked_up(), packed_table(method, knobs, dim)
+    held = (table.words, *table._held(), table.shared.rows())
+
+    def apart(i: int) -> object:
+        _, segment, stored = stored_rows(held[2], rows[i])
+        pool = table.pool_address.pool
+        if pool is None:
+            return table._read(held[1], segment, stored)
+        return table._with_pool(pool, held[1], segment, stored)
+
+    candidates: dict[str, Candidate] = {
+        "addresses by torch, then C++": apart,
+        "ours": lambda i: look_up_shared(*held, rows[i], FIELDS),
+        "torch": lambda i: torch_look_up_shared(*held, rows[i]),
+    }
+    ratios = {
+        f"{method}_look_up_vs_torch_path": ("torch", "ours"),
+        f"{method}_look_up_vs_apart": ("addresses by torch, then C++", "ours"),
+    }
+    return Piece("ns per look-up", LOOKUPS, candidates, named(ratios, dim))
+
+
+PAIRS: dict[str, object] = {"collisions": 4, "combine": "multiply"}
+BLOCKS: dict[str, object] = {"ratio": 1 / 16, "block": 8}
+
 PIECES: dict[str, Callable[[], Piece]] = {
     "chunks": lambda: chunks(16),
     "chunks_dim64": lambda: chunks(64),
     "chunk_round": chunk_round,
+    "pairs": lambda: shared("quotient_remainder", PAIRS, 16),
+    "pairs_dim64": lambda: shared("quotient_remainder", PAIRS, 64),
+    "pool": lambda: shared("robe", BLOCKS, 16),
+    "pool_dim64": lambda: shared("robe", BLOCKS, 64),
     "fiited": lambda: fiited(16),
     "fiited_dim64": lambda: fiited(64),
 }

@@ -35,7 +35,7 @@ FRONTS = (
         "look_up_packed",
         "low_row_update",
     ),
-    *("lsq", "pair_products", "philox", "row_update", "stochastic_round"),
+    *("look_up_shared", "lsq", "pair_products", "philox", "row_update", "stochastic_round"),
 )
 
 
@@ -49,6 +49,12 @@ ROWS = torch.tensor([5, 2, 5, 0, 2, 5, 9])
 def table() -> PackedTable:
     hashed = Segment(9, 40, Sharing.HASHED, 7, 5, "fp16")
     items = FieldPlan("items", 40, 5, (own(0, 2, 5, "fp32"), own(2, 9, 4, "int3", scale=0), hashed))
+    return PackedTable(packed_with_rows(Plan(PROFILES["packed"], (items,)), 1)[0]).to(DEVICE)
+
+
+def paired_table() -> PackedTable:
+    pairs = Segment(1, 40, Sharing.QUOTIENT_MULTIPLY, 14, 5, "fp32")
+    items = FieldPlan("items", 40, 5, (own(0, 1, 5, "fp32"), pairs))
     return PackedTable(packed_with_rows(Plan(PROFILES["packed"], (items,)), 1)[0]).to(DEVICE)
 
 
@@ -148,6 +154,9 @@ CALLS: dict[tuple[str, str], Callable[[], Tensor | list[Tensor]]] = {
     ("lsq", "triton_mixed_quantized"): lambda: quantized(True),
     ("lsq", "triton_mixed_quantized_gradients"): lambda: quantized(True),
     ("gather_packed", "triton_gather_packed"): gathered,
+    ("look_up_shared", "triton_look_up_shared"): lambda: paired_table().stored(
+        torch.arange(40, device=DEVICE)
+    ),
     ("look_up_packed", "triton_look_up_packed"): lambda: table().stored(torch.arange(40, device=DEVICE)),
 }
 

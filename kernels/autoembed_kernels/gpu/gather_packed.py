@@ -22,7 +22,7 @@ _INTEGER, _FP16, _BF16, _FP32 = (tl.constexpr(kind) for kind in (INTEGER, FP16, 
 
 
 @triton.jit
-def _bits_at(words, bit, mask):
+def bits_at(words, bit, mask):
     """The 32 bits from bit address `bit` on, as uint32."""
     word = words + (bit >> 5)
     low = tl.load(word, mask=mask, other=0).to(tl.uint32, bitcast=True)
@@ -33,7 +33,7 @@ def _bits_at(words, bit, mask):
 
 @triton.jit
 def _half_at(words, bit, mask):
-    return _bits_at(words, bit, mask).to(tl.uint16).to(tl.float16, bitcast=True).to(tl.float32)
+    return bits_at(words, bit, mask).to(tl.uint16).to(tl.float16, bitcast=True).to(tl.float32)
 
 
 @triton.jit
@@ -51,7 +51,7 @@ def decoded(
 
     live = here[:, None] & (column[None, :] < dims[:, None])
     bit = (at + tl.load(front + segment))[:, None] * 8 + column[None, :] * value_bits[:, None]
-    raw = _bits_at(words, bit, live)
+    raw = bits_at(words, bit, live)
     codes = raw & ((1 << tl.minimum(value_bits, 8)) - 1).to(tl.uint32)[:, None]
     step = tl.load(scale + segment)
     scaled = here & (dims > 0) & (kinds == _INTEGER)  # floats have no scale in their rows
