@@ -22,6 +22,7 @@ from triton.compiler import ASTSource
 
 from autoembed_kernels.gpu import (
     bitpack,
+    cache_probe,
     chunk_look_up,
     chunk_step,
     dedupe,
@@ -186,6 +187,12 @@ def shared_look_ups() -> Iterator[Case]:
             yield Case(look_up_shared.look_up_shared_kernel, variant, types, {**sizes, **chosen})
 
 
+def caches() -> Iterator[Case]:
+    for ways in (1, 32):
+        sizes = {"BLOCK": cache_probe.VALUES // ways, "WAYS": ways}
+        yield Case(cache_probe.cache_probe_kernel, f"{ways} ways", "*i32 *i64 *i64 i32 i32 i32", sizes)
+
+
 def report(case: Case, architecture: int) -> dict[str, Any]:
     """What the assembler says of the compiled case."""
     arguments = [name for name in case.kernel.arg_names if name not in case.constants]
@@ -222,6 +229,7 @@ def main() -> None:
         *updates(),
         *chunks(),
         *shared_look_ups(),
+        *caches(),
     ]
     kernels = []
     for sm in ARCHITECTURES:

@@ -34,6 +34,7 @@ from autoembed.methods.base import Table, TableSpec
 from autoembed.packed import PackedTable
 from autoembed.plan import PROFILES
 from autoembed.stats import FieldStats, Stats
+from autoembed_kernels.cache_probe import cache_probe, torch_cache_probe
 from autoembed_kernels.chunk_look_up import chunk_look_up, torch_chunk_look_up
 from autoembed_kernels.chunk_rounds import choose_moves, torch_choose_moves
 from autoembed_kernels.chunk_step import chunk_step, torch_chunk_step
@@ -42,6 +43,7 @@ from autoembed_kernels.dedupe import dedupe, sum_repeats
 from autoembed_kernels.look_up_packed import stored_rows
 from autoembed_kernels.look_up_shared import look_up_shared, torch_look_up_shared
 from autoembed_kernels.native.loader import library
+from autoembed_kernels.row_cache import RowCache
 from autoembed_kernels.row_update import RowOptimizer
 
 MOST_ROWS = 500_000
@@ -243,6 +245,50 @@ def shared(method: str, knobs: dict[str, object], dim: int) -> Piece:
     return Piece("ns per look-up", LOOKUPS, candidates, named(ratios, dim))
 
 
+def cache(policy: str) -> Piece:
+    """A step's distinct rows in a cache of a twentieth of the table: found alone, and found and replaced."""
+    rows = looked_up()
+    steps = []
+    for batch in rows:
+        unique, repeats = dedupe(batch, TOTAL)
+        steps.append((unique, repeats.starts.diff(append=torch.tensor([LOOKUPS]))))
+    ours, theirs = (RowCache(TOTAL, TOTAL // 20, 32, policy) for _ in range(2))
+    candidates: dict[str, Candidate] = {
+        "place, ours": lambda i: ours.place(*steps[i]),
+        "place, torch": lambda i: theirs._torch_place(*steps[i]),
+        "probe, ours": lambda i: cache_probe(ours.tags, ours.ways, steps[i][0], TOTAL),
+        "probe, torch": lambda i: torch_cache_probe(ours.tags, ours.ways, steps[i][0]),
+    }
+    # what the torch form calls to find rows is C++, too
+    candidates["place, torch"] = without(("cache_probe",), candidates["place, torch"])
+    ratios = {
+        f"{policy}_place_vs_torch_path": ("place, torch", "place, ours"),
+        f"{policy}_probe_vs_torch_path": ("probe, torch", "probe, ours"),
+    }
+    distinct = statistics.mean(len(unique) for unique, _ in steps)
+    return Piece("ns per distinct row", distinct, candidates, ratios)
+
+
+def cached(dim: int) -> Piece:
+    """A step of rows of 8 bits behind a cache against one of full precision, row-wise Adagrad."""
+    rows, gradient = looked_up(), 0.01 * torch.randn(LOOKUPS, dim)
+    knobs: dict[str, object] = {"cache": 0.05, "placement": "lru"}
+    ours, theirs = (
+        table_step(table_of("cached_low_precision", knobs, dim, "rowwise_adagrad"), rows, gradient)
+        for _ in range(2)
+    )
+    candidates: dict[str, Candidate] = {
+        "full precision": table_step(table_of("full_precision", {}, dim, "rowwise_adagrad"), rows, gradient),
+        "cached": ours,
+        "cached, torch": without(("row_cache", "cache_probe"), theirs),
+    }
+    ratios = {
+        "cached_step_vs_torch_path": ("cached, torch", "cached"),
+        "cached_step_vs_full_precision": ("full precision", "cached"),
+    }
+    return Piece("ns per look-up", LOOKUPS, candidates, named(ratios, dim))
+
+
 PAIRS: dict[str, object] = {"collisions": 4, "combine": "multiply"}
 BLOCKS: dict[str, object] = {"ratio": 1 / 16, "block": 8}
 
@@ -254,6 +300,10 @@ PIECES: dict[str, Callable[[], Piece]] = {
     "pairs_dim64": lambda: shared("quotient_remainder", PAIRS, 64),
     "pool": lambda: shared("robe", BLOCKS, 16),
     "pool_dim64": lambda: shared("robe", BLOCKS, 64),
+    "cache_lru": lambda: cache("lru"),
+    "cache_lfu": lambda: cache("lfu"),
+    "cached": lambda: cached(16),
+    "cached_dim64": lambda: cached(64),
     "fiited": lambda: fiited(16),
     "fiited_dim64": lambda: fiited(64),
 }

@@ -15,6 +15,7 @@ from torch import Tensor
 from autoembed.packed import PackedTable
 from autoembed.plan import PROFILES, FieldPlan, Plan, Segment, Sharing, own
 from autoembed_kernels import bitpack, dedupe, low_row_update, lsq, pair_products, philox, row_update
+from autoembed_kernels import cache_probe as probing
 from autoembed_kernels import chunk_look_up as looking_up
 from autoembed_kernels import chunk_step as stepping
 from autoembed_kernels import stochastic_round as rounding
@@ -28,6 +29,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 FRONTS = (
     *(
         "bitpack",
+        "cache_probe",
         "chunk_look_up",
         "chunk_step",
         "dedupe",
@@ -132,6 +134,9 @@ CALLS: dict[tuple[str, str], Callable[[], Tensor | list[Tensor]]] = {
     ),
     ("bitpack", "triton_unpack_bits"): lambda: bitpack.unpack_bits(
         torch.arange(6, dtype=torch.uint8, device=DEVICE).view(2, 3), 7, 3
+    ),
+    ("cache_probe", "triton_cache_probe"): lambda: probing.cache_probe(
+        torch.tensor([4, -1, 7, 5], dtype=torch.int32, device=DEVICE), 4, ROWS.to(DEVICE), 10
     ),
     ("chunk_look_up", "triton_chunk_look_up"): lambda: looking_up.chunk_look_up(
         drawn(4, 3), pointers(), None, torch.tensor([2, 0, 2, 1], device=DEVICE)

@@ -62,6 +62,11 @@ SIGNATURES = {
     "autoembed_admit_chunks": (_ADDRESS, _COUNT, _COUNT, _ADDRESS, _COUNT, _COUNT, _ADDRESS, _COUNT),
     "autoembed_count_moves": (_ADDRESS, _ADDRESS, _COUNT, *(_NUMBER,) * 3, _ADDRESS, _ADDRESS, _COUNT),
     "autoembed_list_moves": (_ADDRESS, _ADDRESS, _COUNT, *(_NUMBER,) * 2, *(_ADDRESS,) * 4, _COUNT),
+    "autoembed_cache_probe": (_ADDRESS, _COUNT, _COUNT, _ADDRESS, *(_COUNT,) * 3, _ADDRESS, _COUNT),
+    "autoembed_cache_place": (
+        *(_ADDRESS, _COUNT, _COUNT, _ADDRESS, *(_COUNT,) * 3, _ADDRESS, _ADDRESS, _COUNT),
+        *(_ADDRESS,) * 4,
+    ),
     "autoembed_bias_relu": (*(_ADDRESS,) * 2, *(_COUNT,) * 3),
     "autoembed_bias_relu_gradient": (*(_ADDRESS,) * 2, *(_COUNT,) * 2, *(_ADDRESS,) * 2, _COUNT),
     "autoembed_pack_bits": (_ADDRESS, *(_COUNT,) * 3, _ADDRESS, _COUNT),
