@@ -245,6 +245,22 @@ def shared(method: str, knobs: dict[str, object], dim: int) -> Piece:
     return Piece("ns per look-up", LOOKUPS, candidates, named(ratios, dim))
 
 
+def shared_step(method: str, knobs: dict[str, object], dim: int) -> Piece:
+    """A step of a table whose rows share what is stored against one of full precision, Adagrad."""
+    rows, gradient = looked_up(), 0.01 * torch.randn(LOOKUPS, dim)
+    ours, theirs = (table_step(table_of(method, knobs, dim, "adagrad"), rows, gradient) for _ in range(2))
+    candidates: dict[str, Candidate] = {
+        "full precision": table_step(table_of("full_precision", {}, dim, "adagrad"), rows, gradient),
+        method: ours,
+        f"{method}, addresses by torch": without(("pair_rows", "pool_slots"), theirs),
+    }
+    ratios = {
+        f"{method}_step_vs_addresses_by_torch": (f"{method}, addresses by torch", method),
+        f"{method}_step_vs_full_precision": ("full precision", method),
+    }
+    return Piece("ns per look-up", LOOKUPS, candidates, named(ratios, dim))
+
+
 def cache(policy: str) -> Piece:
     """A step's distinct rows in a cache of a twentieth of the table: found alone, and found and replaced."""
     rows = looked_up()
@@ -300,6 +316,9 @@ PIECES: dict[str, Callable[[], Piece]] = {
     "pairs_dim64": lambda: shared("quotient_remainder", PAIRS, 64),
     "pool": lambda: shared("robe", BLOCKS, 16),
     "pool_dim64": lambda: shared("robe", BLOCKS, 64),
+    "pairs_step": lambda: shared_step("quotient_remainder", PAIRS, 16),
+    "pairs_step_dim64": lambda: shared_step("quotient_remainder", PAIRS, 64),
+    "pool_step": lambda: shared_step("robe", BLOCKS, 16),
     "cache_lru": lambda: cache("lru"),
     "cache_lfu": lambda: cache("lfu"),
     "cached": lambda: cached(16),
