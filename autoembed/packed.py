@@ -18,9 +18,11 @@ from autoembed.quotient_pairs import QuotientPairs
 from autoembed.quotient_paths import QuotientPaths
 from autoembed.row_codes import encode_rows
 from autoembed.segment_index import check_segment_index
+from autoembed.shared_rows import SharedAddress
 from autoembed.tables_file import read_tables, write_tables
 from autoembed_kernels.gather_packed import SEGMENT_TENSORS, PackedSegments, as_words, gather_packed
 from autoembed_kernels.look_up_packed import ROW_TENSORS, PackedRows, look_up_packed, stored_rows
+from autoembed_kernels.look_up_shared import look_up_shared
 from autoembed_kernels.pool_packed import pool_packed
 
 _CHUNK_VALUES = 1 << 20  # rows are packed and decoded in pieces of about this many values
@@ -204,8 +206,11 @@ class PackedTable(nn.Module):
         self.paths = QuotientPaths([segment for _, segment, _ in placed(plan)])
         self.marked = MarkedRows(plan, packed.segment_index)
         # whether every look-up reads one stored row or none
-        many = self.pairs.kinds or self.paths.any_path or self.marked.chunks
-        self._reads_single_rows = self.pool_address.pool is None and not many
+        self.shared = SharedAddress(self.pairs, self.pool_address, self.dim)
+        walks = bool(self.paths.any_path or self.marked.chunks)
+        shares = bool(self.pairs.kinds or self.pool_address.pool is not None)
+        self._reads_single_rows = not (walks or shares)
+        self._reads_shared_rows = shares and not walks
         self._projected = [i for i, field in enumerate(plan.fields) if field.projection_dim]
         self._register("matrices", _matrices(packed, self.width))
 
@@ -273,6 +278,8 @@ class PackedTable(nn.Module):
         layout, addresses = self._held()
         if self._reads_single_rows:
             return look_up_packed(self.words, layout, addresses, rows, columns)
+        if self._reads_shared_rows and not torch.compiler.is_compiling():
+            return look_up_shared(self.words, layout, addresses, self.shared.rows(), rows, columns)
         pool = self.pool_address.pool
         _, segment, stored = stored_rows(addresses, rows)
         if pool is not None:

@@ -25,6 +25,7 @@ LAYERS = (
             "segment_index",
         ),
     ),
+    ("shared_rows",),
     ("packed", "signatures", "tables"),
     ("methods", "models", "metrics"),
     ("space", "network_file", "evaluate", "ledger", "schedule"),

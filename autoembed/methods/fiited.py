@@ -37,7 +37,7 @@ from autoembed.plan import (
     plan_bytes,
 )
 from autoembed_kernels.chunk_store import ChunkStore
-from autoembed_kernels.dedupe import dedupe, repeat
+from autoembed_kernels.dedupe import Repeats, dedupe
 from autoembed_kernels.listed_marks import listed_bytes, pack_listed
 from autoembed_kernels.marked_bits import marks_bytes, pack_marks
 from autoembed_kernels.row_update import RowOptimizer
@@ -141,7 +141,7 @@ class FiitedTable(Table):
             self.register_buffer(name, getattr(store, name), persistent=False)
         for name, state in store.state.items():
             self.register_buffer(f"state_{name}", state, persistent=False)
-        self._pending: tuple[Tensor, Tensor] | None = None
+        self._pending: tuple[Tensor, Repeats, Tensor] | None = None
 
     def _apply(self, *arguments: Any, **options: Any) -> "FiitedTable":
         """Moved with the module, the store must hold the moved tensors."""
@@ -168,26 +168,29 @@ class FiitedTable(Table):
         self.pointers, self.utility = self.store.pointers, self.store.utility
 
     def values(self, lookup: Lookup) -> Tensor:
+        if not torch.is_grad_enabled():
+            return self._stored(self.store.look_up(lookup.rows))
         rows, repeats = dedupe(lookup.rows, self.spec.stats.rows)
-        training = torch.is_grad_enabled()
-        if training:
-            self.store.admit(rows)
-            self._follow()
-        values = self.store.look_up(rows)
-        if training:
-            values.requires_grad_()
-            self._pending = rows, values
+        self.store.admit(rows)
+        self._follow()
+        # a leaf of all look-ups: the step sums the gradients of repeats where it needs them
+        values = self.store.look_up(lookup.rows).requires_grad_()
+        self._pending = rows, repeats, values
+        return self._stored(values)
+
+    def _stored(self, values: Tensor) -> Tensor:
+        """What the file will hold of the values; gradients pass through."""
         if self.method.bits == 16:
-            values = values + (values.detach().half().float() - values.detach())
-        return repeat(values, repeats)
+            return values + (values.detach().half().float() - values.detach())
+        return values
 
     def update(self, learning_rate: float) -> None:
         if self._pending is None:
             return
-        rows, values = self._pending
+        rows, repeats, values = self._pending
         self._pending = None
         if values.grad is not None:
-            self.store.step(rows, values.grad, learning_rate)
+            self.store.step(rows, values.grad, learning_rate, repeats)
             self._follow()
 
     def after_step(self, step: int) -> None:

@@ -130,10 +130,10 @@ class LmaTable(Table):
         begins = self.address(segment, rows - self.first[segment])  # (U, blocks)
         block = torch.arange(self.segment.dim, device=rows.device)
         slots = (begins.unsqueeze(2) + block).flatten(1)[:, : self.spec.dim]  # (U, D)
-        _, weights, slot_repeats = self.pool.gather(slots.flatten())
+        weights = self.pool.look_up(slots.flatten())
         if self.segment.precision == "fp16":
             weights = weights + (weights.detach().half().float() - weights.detach())
-        return repeat(repeat(weights, slot_repeats).view(len(rows), self.spec.dim), repeats)
+        return repeat(weights.view(len(rows), self.spec.dim), repeats)
 
     def update(self, learning_rate: float) -> None:
         self.pool.update(learning_rate)

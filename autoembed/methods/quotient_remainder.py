@@ -29,6 +29,7 @@ from autoembed.packed import Packed, pack
 from autoembed.plan import FieldPlan, Plan, Segment, Sharing, own
 from autoembed.quotient_pairs import QuotientPairs
 from autoembed.quotient_paths import QuotientPaths
+from autoembed_kernels.pair_rows import PairedSegments, join_pairs, pair_places
 from autoembed_kernels.path_mlp import HIDDEN_STEP, path_networks, path_rows
 from autoembed_kernels.quotient_remainder import least_stored, remainder_rows
 from autoembed_kernels.row_update import RowOptimizer
@@ -120,6 +121,9 @@ class QuotientRemainderTable(Table):
         self.register_buffer("first", torch.tensor([first for *_, first in placed]), persistent=False)
 
     def values(self, lookup: Lookup) -> Tensor:
+        if not self.paths.any_path:
+            pairs = pair_places(self._segments(), lookup.rows)
+            return join_pairs(self.rows(pairs.stored), pairs)
         segment = torch.searchsorted(self.start, lookup.rows, right=True) - 1
         place = lookup.rows - self.start[segment]
         first, paired, second = self.pairs.split(segment, place)
@@ -132,6 +136,12 @@ class QuotientRemainderTable(Table):
         ]
         begins, seconds, weights = self.rows(torch.cat(stored)).split([len(part) for part in stored])
         return self.paths.join(self.pairs.join(segment, begins, paired, seconds), walk, weights)
+
+    def _segments(self) -> PairedSegments:
+        """By the buffers as they are: moving the module replaces them."""
+        pairs = self.pairs
+        numbers = (pairs.ids, pairs.multiplier, pairs.remainders, pairs.quotients, pairs.dim)
+        return PairedSegments(self.start, self.first, pairs.how, *numbers, self.spec.stats.rows)
 
     def update(self, learning_rate: float) -> None:
         self.rows.update(learning_rate)

@@ -77,11 +77,11 @@ class RobeTable(Table):
 
     def values(self, lookup: Lookup) -> Tensor:
         rows, repeats = dedupe(lookup.rows, self.spec.stats.rows)
-        _, weights, slot_repeats = self.pool.gather(self._slots(rows).flatten())
+        weights = self.pool.look_up(self._slots(rows).flatten())
         if self.segment.precision == "fp16":
             weights = weights + (weights.detach().half().float() - weights.detach())
         width = self.blocks * self.segment.dim
-        vectors = repeat(weights, slot_repeats).view(len(rows), width)[:, : self.spec.dim]
+        vectors = weights.view(len(rows), width)[:, : self.spec.dim]
         return repeat(vectors, repeats)
 
     def _slots(self, rows: Tensor) -> Tensor:

@@ -78,9 +78,13 @@ class RowsByWidth(nn.Module):
         return values
 
     def _read(self, number: int, rows: Tensor) -> Tensor:
-        unique, weights, repeats = self._store(number).gather(rows)
-        values = repeat(self.precisions[number](unique, weights), repeats)
-        return pad(values, (0, self.dim - self.widths[number]))
+        if self.precisions[number].is_float32:
+            values = self._store(number).look_up(rows)
+        else:
+            unique, weights, repeats = self._store(number).gather(rows)
+            values = repeat(self.precisions[number](unique, weights), repeats)
+        behind = self.dim - self.widths[number]
+        return pad(values, (0, behind)) if behind else values
 
     def update(self, learning_rate: float) -> None:
         """One optimizer step on the rows read last, whatever their width."""

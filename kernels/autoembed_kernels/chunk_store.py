@@ -26,9 +26,12 @@ its pointers and utility, when it is first admitted or trained; before, it costs
 import torch
 from torch import Tensor
 
-from autoembed_kernels.row_update import RowOptimizer, row_update
+from autoembed_kernels.chunk_look_up import ABSENT, chunk_look_up, pointers_of
+from autoembed_kernels.chunk_rounds import admit, choose_moves
+from autoembed_kernels.chunk_step import chunk_step, number_entries
+from autoembed_kernels.dedupe import Repeats
+from autoembed_kernels.row_update import RowOptimizer
 
-ABSENT = -1
 GROWTH = 8  # entries grow by one part of so many
 _SAMPLES = 1 << 16  # utilities that the threshold is read from
 
@@ -79,13 +82,7 @@ class ChunkStore:
 
     def pointers_of(self, rows: Tensor) -> Tensor:
         """rows (N,) -> (N, k) int32: places in the pool, ABSENT where a chunk has none."""
-        if self.entry is None:
-            return self.pointers.index_select(0, rows)
-        entries = self.entry.index_select(0, rows)
-        if not self.entry_count:
-            return self.pointers.new_full((len(rows), self.pointers.shape[1]), ABSENT)
-        pointers = self.pointers.index_select(0, entries.clamp(min=0))
-        return pointers.masked_fill_((entries < 0).unsqueeze(1), ABSENT)
+        return pointers_of(self.pointers, self.entry, rows)
 
     def keep_entries(self, count: int) -> None:
         """Make room for `count` entries, or drop those behind them; ids keep the entries that are left."""
@@ -100,54 +97,32 @@ class ChunkStore:
         """rows (U,) distinct -> their entries (U,); ids without one get the next, in order."""
         if self.entry is None:
             return rows
-        entries = self.entry.index_select(0, rows)
-        new = (entries < 0).nonzero().squeeze(1)
-        if len(new):
-            needed = self.entry_count + len(new)
-            if needed > len(self.pointers):
-                self.keep_entries(min(max(needed, needed + needed // GROWTH), len(self.entry)))
-            entries[new] = torch.arange(self.entry_count, needed, dtype=entries.dtype, device=entries.device)
-            self.entry.index_copy_(0, rows, entries)
-            self.entry_count = needed
+        entries, self.entry_count = number_entries(self.entry, rows, self.entry_count)
+        if self.entry_count > len(self.pointers):
+            self.keep_entries(min(self.entry_count + self.entry_count // GROWTH, len(self.entry)))
         return entries
 
     def look_up(self, rows: Tensor) -> Tensor:
         """rows (N,) -> vectors (N, D), chunks that are not in the pool zero."""
-        pointers = self.pointers_of(rows).flatten()  # (N k,)
-        values = self.pool.index_select(0, pointers.clamp(min=0))  # (N k, z)
-        values.mul_((pointers >= 0).unsqueeze(1))
-        return values.view(len(rows), -1)
+        return chunk_look_up(self.pool, self.pointers, self.entry, rows)
 
-    def step(self, rows: Tensor, gradient: Tensor, learning_rate: float) -> None:
-        """rows (U,) distinct, gradient (U, D) summed over each row's look-ups: train what is in the pool, and
-        add to the utility of all, in the pool or not.
+    def step(
+        self, rows: Tensor, gradient: Tensor, learning_rate: float, repeats: Repeats | None = None
+    ) -> None:
+        """rows (U,) distinct, gradient (U, D) summed over each row's look-ups, or with `repeats` (N, D) of
+        all look-ups: train what is in the pool, and add to the utility of all, in the pool or not.
         """
         entries = self._entries(rows)
-        pointers = self.pointers.index_select(0, entries)  # (U, k)
-        by_chunk = gradient.view(*pointers.shape, -1)
-        self.utility.index_add_(0, entries, by_chunk.norm(dim=2))
-        pointers, by_chunk = pointers.flatten(), by_chunk.flatten(0, 1)
-        present = (pointers >= 0).nonzero().squeeze(1)
-        row_update(
-            self.optimizer,
-            self.pool,
-            self.state,
-            pointers.index_select(0, present).long(),
-            by_chunk.index_select(0, present),
-            learning_rate,
-        )
+        held = (self.pool, self.state, self.utility, self.pointers)
+        chunk_step(self.optimizer, *held, entries, gradient, learning_rate, repeats)
 
     def admit(self, rows: Tensor) -> None:
         """rows (U,) distinct, about to be looked up: those of their chunks that are in no place take what is
         free, in order.
         """
-        if not self.free_count:
-            return
-        entries = self._entries(rows).long()
-        pointers = self.pointers.index_select(0, entries)  # (U, k)
-        come = (pointers < 0).flatten().nonzero().squeeze(1)[: self.free_count]
-        pointers.view(-1)[come] = self._take(len(come))
-        self.pointers.index_copy_(0, entries, pointers)
+        if self.free_count:
+            entries = self._entries(rows)  # may make the pointers anew
+            self.free_count = admit(self.pointers, entries, self.free, self.free_count)
 
     def _take(self, count: int) -> Tensor:
         """Places (count,) off the stack; what is free holds fresh weights and a state of zero."""
@@ -178,23 +153,21 @@ class ChunkStore:
 
     def rebalance(self, decay: float, margin: float) -> tuple[int, int]:
         """One round; returns how many chunks left the pool and how many came in."""
-        self.utility *= decay
-        threshold = self._threshold()
-        pointers = self.pointers[: self.entry_count].view(-1)
-        utility = self.utility[: self.entry_count].view(-1)
-        leave = ((pointers >= 0) & (utility < (1 - margin) * threshold)).nonzero().squeeze(1)
+        pointers, utility = self.pointers[: self.entry_count], self.utility[: self.entry_count]
+        threshold = self._threshold(decay)
+        leave, come = choose_moves(
+            pointers, utility, decay, (1 - margin) * threshold, (1 + margin) * threshold
+        )
+        pointers, utility = pointers.view(-1), utility.view(-1)
         self._give_back(pointers[leave])
         pointers[leave] = ABSENT
-        # a utility of zero was never looked up
-        wanted = (pointers < 0) & (utility > (1 + margin) * threshold) & (utility > 0)
-        come = wanted.nonzero().squeeze(1)
         if len(come) > self.free_count:
             come = come[utility[come].topk(self.free_count).indices]
         pointers[come] = self._take(len(come))
         return len(leave), len(come)
 
-    def _threshold(self) -> float:
-        """The utility above which about as many chunks lie as the pool has places."""
+    def _threshold(self, decay: float) -> float:
+        """The utility above which about as many chunks lie as the pool has places, once all have decayed."""
         utility = self.utility[: self.entry_count].view(-1)
         if len(self.pool) >= len(utility):
             return 0.0
@@ -204,5 +177,5 @@ class ChunkStore:
             sample = utility[drawn.to(utility.device)]
         above = min(max(1, round(len(sample) * len(self.pool) / len(utility))), len(sample) - 1)
         # half-way between the last that fits and the first that does not
-        largest = sample.topk(above + 1).values
+        largest = (sample * decay).topk(above + 1).values
         return float(largest[-2:].mean())

@@ -11,6 +11,7 @@ on: blocks begin at any slot, not at multiples of Z, and no two blocks of a vect
 import torch
 from torch import Tensor
 
+from autoembed_kernels.native.loader import address, native_for, threads
 from autoembed_kernels.row_hash import reference as reference_row_hash
 from autoembed_kernels.row_hash import row_hash
 
@@ -22,6 +23,19 @@ def pool_slots(rows: Tensor, field: int | Tensor, blocks: int, block: int, slots
 
     `block` Z values of a pool of `slots` >= Z; vectors have `blocks` of them.
     """
+    if not torch.compiler.is_compiling():
+        native = native_for(rows) if rows.dtype == torch.int64 and rows.dim() == 1 else None
+        fields = torch.as_tensor(field, dtype=torch.int64, device=rows.device).reshape(-1).contiguous()
+        if native is not None and len(fields) in (1, len(rows)) and slots >= block:
+            out = rows.new_empty(len(rows), blocks)
+            of_each = (address(fields), int(len(fields) > 1), len(rows), blocks, slots - block + 1)
+            native.autoembed_pool_slots(address(rows), *of_each, address(out), threads())
+            return out
+    return torch_pool_slots(rows, field, blocks, block, slots)
+
+
+def torch_pool_slots(rows: Tensor, field: int | Tensor, blocks: int, block: int, slots: int) -> Tensor:
+    """`pool_slots` in torch, on any device."""
     salt = torch.as_tensor(field, dtype=torch.int64, device=rows.device).reshape(-1, 1) * _FIELD
     number = torch.arange(blocks, device=rows.device)
     return row_hash(rows.unsqueeze(1), salt + number, slots - block + 1)

@@ -5,17 +5,21 @@ hash of its number chooses. `place` is called once a step with the step's distin
 stay where they are, the others take slots of their set that this step does not use. Under `lru` the slots
 that were used longest ago go first; under `lfu` those of rows with the fewest uses, and a row is admitted
 only where it has been used as often as the one that would go. Rows that find no slot are told by -1.
+
+In C++ and torch all decisions are the same, to the order of what is evicted. On a GPU rows are found by
+Triton and replaced by torch: a sort by set of the rows that miss, whose number the caller needs on the CPU.
 """
 
 from collections.abc import Sequence
+from ctypes import CDLL
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from autoembed_kernels.cache_probe import EMPTY, cache_probe
+from autoembed_kernels.native.loader import address, checked, native_for
 from autoembed_kernels.row_hash import row_hash
-
-EMPTY = -1
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class RowCache(nn.Module):
             raise ValueError(f"a cache replaces by lru or lfu, got {policy!r}")
         if rows >= 2**31:
             raise ValueError(f"tags hold row numbers below 2^31, the store has {rows:,} rows")
+        self.store_rows = rows
         self.ways = max(1, min(ways, slots))
         self.sets = max(1, slots // self.ways)
         self.policy = policy
@@ -60,13 +65,30 @@ class RowCache(nn.Module):
 
     def find(self, rows: Tensor) -> Tensor:
         """rows (U,) -> their slots (U,), -1 where they are not in the cache."""
-        sets = self.set_of(rows)
-        hit = self.tags.view(self.sets, self.ways)[sets] == rows.unsqueeze(1).int()  # (U, ways)
-        slots = sets * self.ways + hit.int().argmax(1)
-        return torch.where(hit.any(1), slots, EMPTY)
+        return cache_probe(self.tags, self.ways, rows, self.store_rows)
 
     def place(self, rows: Tensor, uses: Tensor) -> Placed:
-        """Find slots for a step's distinct rows (U,), used `uses` (U,) times in it; tags move at once."""
+        """Find slots for a step's distinct rows (U,), used `uses` (U,) times, int64; tags move at once."""
+        native = native_for(self.tags, self.stamps, rows, uses)
+        if native is not None and rows.dtype == uses.dtype == torch.int64:
+            return self._native_place(native, rows, uses)
+        return self._torch_place(rows, uses)
+
+    def _native_place(self, library: CDLL, rows: Tensor, uses: Tensor) -> Placed:
+        """`place`, native/row_cache.cpp."""
+        slot, evicted, freed = (torch.empty_like(rows) for _ in range(3))
+        was_there = torch.empty(len(rows), dtype=torch.bool)
+        changed = library.autoembed_cache_place(
+            *(address(self.tags), self.sets, self.ways, address(self.stamps), self.policy == "lfu"),
+            *(self.step + 1, self.store_rows, address(rows), address(uses), len(rows)),
+            *map(address, (slot, was_there, evicted, freed)),
+        )
+        checked(changed, rows, self.store_rows, "row")
+        self.step += 1
+        return Placed(slot, was_there, evicted[:changed], freed[:changed])
+
+    def _torch_place(self, rows: Tensor, uses: Tensor) -> Placed:
+        """`place` in torch, on any device."""
         self.step += 1
         slot = self.find(rows)
         was_there = slot >= 0

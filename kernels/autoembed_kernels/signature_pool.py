@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from autoembed_kernels.min_hash import KEY_BITS, KEYS
+from autoembed_kernels.native.loader import address, native_for, threads
 from autoembed_kernels.row_hash import reference as reference_row_hash
 from autoembed_kernels.row_hash import row_hash
 
@@ -33,13 +34,29 @@ def signature_slots(signatures: Tensor, masks: Tensor, block: int, slots: int) -
     masks: a row of `key_masks`, (blocks,) int64, or one for each signature, (N, blocks). The pool has
     `slots` >= Z.
     """
+    if not torch.compiler.is_compiling():
+        native = native_for(signatures, masks) if signatures.dtype == masks.dtype == torch.int64 else None
+        if native is not None and masks.dim() in (1, 2) and slots >= block:
+            out = signatures.new_empty(len(signatures), masks.shape[-1])
+            stride = masks.shape[1] if masks.dim() == 2 else 0
+            numbers = (stride, len(signatures), masks.shape[-1], slots - block + 1)
+            native.autoembed_signature_slots(
+                address(signatures), address(masks), *numbers, address(out), threads()
+            )
+            return out
+    return torch_signature_slots(signatures, masks, block, slots)
+
+
+def torch_signature_slots(signatures: Tensor, masks: Tensor, block: int, slots: int) -> Tensor:
+    """`signature_slots` in torch, on any device."""
     number = torch.arange(masks.shape[-1], device=signatures.device)
     return row_hash(signatures.unsqueeze(1) & masks, _BLOCK + number, slots - block + 1)
 
 
 def key_masks(blocks: int) -> Tensor:
     """(MAX_KEYS, blocks) int64: the bits of a signature that place a block, for 1 key, 2 keys, ..."""
-    return torch.tensor([[_mask(keys, z) for z in range(blocks)] for keys in range(1, MAX_KEYS + 1)])
+    masks = [[_mask(keys, z) for z in range(blocks)] for keys in range(1, MAX_KEYS + 1)]
+    return torch.tensor(masks, dtype=torch.int64)
 
 
 def stored_signatures(signatures: Tensor) -> Tensor:

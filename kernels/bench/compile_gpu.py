@@ -22,9 +22,13 @@ from triton.compiler import ASTSource
 
 from autoembed_kernels.gpu import (
     bitpack,
+    cache_probe,
+    chunk_look_up,
+    chunk_step,
     dedupe,
     gather_packed,
     look_up_packed,
+    look_up_shared,
     lsq,
     pair_products,
     philox,
@@ -174,6 +178,52 @@ def updates() -> Iterator[Case]:
                 yield Case(kernel, variant, f"{types} *i64 *fp32 i32 i32 i32", {**kind, **heavy}, warps)
 
 
+def chunks() -> Iterator[Case]:
+    for dim in (4, 16):  # 4 chunks of a vector
+        width = 4 * dim
+        sizes = {"BLOCK": chunk_look_up.VALUES // width, "COLUMNS": width}
+        for virtual in (False, True):
+            types = (
+                "*fp32 *i32 *i32 *i64 *fp32 i32 i32 i32" if virtual else "*fp32 *i32 *i64 *fp32 i32 i32 i32"
+            )
+            constants = {"VIRTUAL": virtual, **sizes, **({} if virtual else {"entry": None})}
+            name = f"4 chunks of {dim}{', virtual ids' * virtual}"
+            yield Case(chunk_look_up.chunk_look_up_kernel, name, types, constants)
+        for optimizer in OPTIMIZERS:
+            types = "*fp32 *fp32 *fp32 *i32 *fp32 *i32 *i64 *fp32 *fp64 i32 i32 i32"
+            sizes = {"BLOCK": row_update.VALUES // dim, "COLUMNS": dim}
+            constants = {"OPTIMIZER": OPTIMIZERS.index(optimizer), **sizes}
+            yield Case(chunk_step.chunk_step_kernel, f"{optimizer}, chunks of {dim}", types, constants)
+
+
+def shared_look_ups() -> Iterator[Case]:
+    flags = ("ANY_PAIRED", "ANY_POOLED", "ANY_SIGNED", "ANY_AWAY", "ANY_HASHED", "WHOLE_ROWS", "NARROW")
+    flags += ("INTEGERS", "HALVES", "BRAINS", "SINGLES", "ROW_SCALES", "ROW_BIASES", "ANY_OFFSET")
+    off = dict.fromkeys(flags, 0)
+    all_on = {**dict.fromkeys(off, 1), "ROW_BIASES": 0, "ROW_SCALES": 0, "WHOLE_ROWS": 0}
+    variants = {
+        "pairs of floats": {**off, "ANY_PAIRED": 1, "SINGLES": 1},
+        "pairs of codes": {**off, "ANY_PAIRED": 1, "INTEGERS": 1},
+        "a pool": {**off, "ANY_POOLED": 1, "SINGLES": 1},
+        "a pool with signatures": {**off, "ANY_POOLED": 1, "ANY_SIGNED": 1, "SINGLES": 1},
+        "everything in one plan": all_on,
+    }
+    types = "*i32 *i64 *fp32 i32" + " *i64" * 5 + " *u8 *u8" + " *i64" * 7 + " *u8 i32 i32 i32 i32"
+    types += " *i64 *i64 *i64 *i64 *fp32 i32 i32"
+    for width in (16, 64):
+        block, columns, warps = look_up_shared.tile(width)
+        sizes = {"STEPS": 7, "BLOCK": block, "COLUMNS": columns}
+        for name, chosen in variants.items():
+            variant = f"{name}, {columns} columns"
+            yield Case(look_up_shared.look_up_shared_kernel, variant, types, {**sizes, **chosen}, warps)
+
+
+def caches() -> Iterator[Case]:
+    for ways in (1, 32):
+        sizes = {"BLOCK": cache_probe.VALUES // ways, "WAYS": ways}
+        yield Case(cache_probe.cache_probe_kernel, f"{ways} ways", "*i32 *i64 *i64 i32 i32 i32", sizes)
+
+
 def report(case: Case, architecture: int) -> dict[str, Any]:
     """What the assembler says of the compiled case."""
     arguments = [name for name in case.kernel.arg_names if name not in case.constants]
@@ -207,7 +257,17 @@ def report(case: Case, architecture: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    cases = [*look_ups(), *random_numbers(), *packing(), *pairs(), *quantization(), *updates()]
+    cases = [
+        *look_ups(),
+        *random_numbers(),
+        *packing(),
+        *pairs(),
+        *quantization(),
+        *updates(),
+        *chunks(),
+        *shared_look_ups(),
+        *caches(),
+    ]
     kernels = []
     for sm in ARCHITECTURES:
         for case in cases:

@@ -24,6 +24,9 @@ from autoembed_kernels import (
     pool_packed,
     row_update,
 )
+from autoembed_kernels import cache_probe as probing
+from autoembed_kernels import chunk_look_up as looking_up
+from autoembed_kernels import chunk_step as stepping
 from autoembed_kernels import stochastic_round as rounding
 from autoembed_kernels.gather_packed import gather_packed
 
@@ -33,8 +36,9 @@ if DEVICE == "cpu":
 pytest.importorskip("triton", reason="Triton is not installed")
 
 FRONTS = (
-    *("bitpack", "dedupe", "gather_packed", "look_up_packed", "low_row_update", "lsq", "pair_products"),
-    *("philox", "pool_packed", "row_update", "stochastic_round"),
+    *("bitpack", "cache_probe", "chunk_look_up", "chunk_step", "dedupe", "gather_packed", "look_up_packed"),
+    *("look_up_shared", "low_row_update", "lsq", "pair_products", "philox", "pool_packed", "row_update"),
+    "stochastic_round",
 )
 
 
@@ -48,6 +52,12 @@ ROWS = torch.tensor([5, 2, 5, 0, 2, 5, 9])
 def table() -> PackedTable:
     hashed = Segment(9, 40, Sharing.HASHED, 7, 5, "fp16")
     items = FieldPlan("items", 40, 5, (own(0, 2, 5, "fp32"), own(2, 9, 4, "int3", scale=0), hashed))
+    return PackedTable(packed_with_rows(Plan(PROFILES["packed"], (items,)), 1)[0]).to(DEVICE)
+
+
+def paired_table() -> PackedTable:
+    pairs = Segment(1, 40, Sharing.QUOTIENT_MULTIPLY, 14, 5, "fp32")
+    items = FieldPlan("items", 40, 5, (own(0, 1, 5, "fp32"), pairs))
     return PackedTable(packed_with_rows(Plan(PROFILES["packed"], (items,)), 1)[0]).to(DEVICE)
 
 
@@ -96,6 +106,18 @@ def quantized(mixed: bool) -> list[Tensor]:
     return [made.detach(), *torch.autograd.grad((made * drawn(6, 4, seed=1)).sum(), leaves)]
 
 
+def pointers() -> Tensor:
+    return torch.tensor([[2, -1], [-1, -1], [0, 3]], dtype=torch.int32, device=DEVICE)
+
+
+def stepped() -> list[Tensor]:
+    pool, used, optimizer = drawn(4, 3), torch.zeros(3, 2, device=DEVICE), row_update.RowOptimizer("adagrad")
+    state = optimizer.state(pool)
+    entries = torch.tensor([2, 0], device=DEVICE)
+    stepping.chunk_step(optimizer, pool, state, used, pointers(), entries, drawn(2, 6, seed=1), 0.1)
+    return [pool, used, *state.values()]
+
+
 def words() -> Tensor:
     return philox.row_words(7, 1, torch.arange(4, device=DEVICE), 3)
 
@@ -121,6 +143,13 @@ CALLS: dict[tuple[str, str], Callable[[], Tensor | list[Tensor]]] = {
     ("bitpack", "triton_unpack_bits"): lambda: bitpack.unpack_bits(
         torch.arange(6, dtype=torch.uint8, device=DEVICE).view(2, 3), 7, 3
     ),
+    ("cache_probe", "triton_cache_probe"): lambda: probing.cache_probe(
+        torch.tensor([4, -1, 7, 5], dtype=torch.int32, device=DEVICE), 4, ROWS.to(DEVICE), 10
+    ),
+    ("chunk_look_up", "triton_chunk_look_up"): lambda: looking_up.chunk_look_up(
+        drawn(4, 3), pointers(), None, torch.tensor([2, 0, 2, 1], device=DEVICE)
+    ),
+    ("chunk_step", "triton_chunk_step"): stepped,
     ("philox", "triton_row_words"): words,
     ("stochastic_round", "triton_stochastic_round"): lambda: rounding.stochastic_round(
         drawn(4, 3), words(), torch.float16
@@ -139,6 +168,9 @@ CALLS: dict[tuple[str, str], Callable[[], Tensor | list[Tensor]]] = {
     ("lsq", "triton_mixed_quantized_gradients"): lambda: quantized(True),
     ("gather_packed", "triton_gather_packed"): gathered,
     ("pool_packed", "triton_pool_packed"): pooled,
+    ("look_up_shared", "triton_look_up_shared"): lambda: paired_table().stored(
+        torch.arange(40, device=DEVICE)
+    ),
     ("look_up_packed", "triton_look_up_packed"): lambda: table().stored(torch.arange(40, device=DEVICE)),
 }
 

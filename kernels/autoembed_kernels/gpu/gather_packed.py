@@ -87,7 +87,7 @@ def _segment_words(segments: PackedSegments) -> SegmentWords:
 
 
 @triton.jit
-def _two_words(low, high, shift):
+def two_words(low, high, shift):
     """The 32 bits from bit `shift` (below 32) of two words on."""
     both = low.to(tl.uint32, bitcast=True).to(tl.uint64) | (
         high.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
@@ -102,7 +102,7 @@ def _half_at(words, byte, mask):
     shift = (byte & 3).to(tl.int32) * 8
     low = tl.load(word, mask=mask, other=0)
     high = tl.load(word + 1, mask=mask, other=0)
-    return _two_words(low, high, shift).to(tl.uint16).to(tl.float16, bitcast=True).to(tl.float32)
+    return two_words(low, high, shift).to(tl.uint16).to(tl.float16, bitcast=True).to(tl.float32)
 
 
 @triton.jit
@@ -162,7 +162,7 @@ def decoded(
             live = live & (first < dims)
         low = tl.load(word, mask=live, other=0)
         high = tl.load(word + 1, mask=live & (shift + 4 * bits > 32), other=0)
-        w0 = _two_words(low, high, shift)
+        w0 = two_words(low, high, shift)
         if INTEGERS:
             kept = ((1 << tl.minimum(bits, 8)) - 1).to(tl.uint32)
             pair = tl.load(numbers + segment)[:, None]
@@ -197,7 +197,7 @@ def decoded(
         if HALVES or BRAINS or SINGLES:
             wide = live & (bits >= 16)
             third = tl.load(word + 2, mask=wide & (bits * 4 + shift > 64), other=0)
-            w1 = _two_words(high, third, shift)
+            w1 = two_words(high, third, shift)
         if HALVES:
             half = kind == _FP16
             v0 = tl.where(half, _half_of(w0), v0)
@@ -216,8 +216,8 @@ def decoded(
             fifth = tl.load(word + 4, mask=live & single & (shift > 0), other=0)
             v0 = tl.where(single, w0.to(tl.float32, bitcast=True), v0)
             v1 = tl.where(single, w1.to(tl.float32, bitcast=True), v1)
-            v2 = tl.where(single, _two_words(third, fourth, shift).to(tl.float32, bitcast=True), v2)
-            v3 = tl.where(single, _two_words(fourth, fifth, shift).to(tl.float32, bitcast=True), v3)
+            v2 = tl.where(single, two_words(third, fourth, shift).to(tl.float32, bitcast=True), v2)
+            v3 = tl.where(single, two_words(fourth, fifth, shift).to(tl.float32, bitcast=True), v3)
         if NARROW:  # columns past the dimension hold bits of what follows
             v0 = tl.where(live, v0, 0.0)
             v1 = tl.where(live & (first + 1 < dims), v1, 0.0)

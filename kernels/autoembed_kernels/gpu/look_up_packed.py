@@ -16,7 +16,7 @@ from autoembed_kernels.look_up_packed import PackedRows
 
 
 @triton.jit
-def _row_hash(row, salt, buckets):
+def hashed_row(row, salt, buckets):
     """`row_hash` of rows, in unsigned 64-bit arithmetic."""
     mixed = row.to(tl.uint64) + (salt + 1).to(tl.uint64) * 0x9E3779B97F4A7C15
     mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9
@@ -45,7 +45,7 @@ def found(
         segment = tl.where(away, tl.load(field_segment + segment), segment)
     stored = row - tl.load(start + segment)
     if ANY_HASHED:
-        bucket = _row_hash(
+        bucket = hashed_row(
             row - tl.load(field_start + segment), tl.load(field + segment), tl.load(buckets + segment)
         )
         stored = tl.where(tl.load(hashed + segment) != 0, bucket, stored)

@@ -54,6 +54,46 @@ def _row_steps(values):
 
 
 @triton.jit
+def row_change(g, row, at, here, live, dim, moment, square, touches, numbers, OPTIMIZER: tl.constexpr):
+    """Gradients (BLOCK, COLUMNS) of rows (BLOCK,), zero where not live -> what the rate multiplies.
+
+    The state of rows that are `here` makes its step. at: where their values lie. Several threads may hold the
+    same number, so that all have read before one writes: what is loaded before the call may be stored after.
+    """
+    eps = tl.load(numbers + 1).to(tl.float32)
+    if OPTIMIZER == _ADAM:
+        kept1, kept2 = tl.load(numbers + 3), tl.load(numbers + 4)
+        t = tl.load(touches + row, mask=here, other=0) + 1
+        m = tl.load(moment + at, mask=live, other=0.0)
+        m += (1.0 - kept1).to(tl.float32) * (g - m)
+        v = tl.load(square + at, mask=live, other=0.0) * kept2.to(tl.float32)
+        v += (1.0 - kept2).to(tl.float32) * g * g
+        tl.debug_barrier()
+        tl.store(touches + row, t, mask=here)
+        tl.store(moment + at, m, mask=live)
+        tl.store(square + at, v, mask=live)
+        # in float64, where 1 - beta^t keeps its digits after the first step, too
+        one_less1 = (1.0 - tl.exp(t.to(tl.float64) * tl.load(numbers + 5))).to(tl.float32)
+        one_less2 = (1.0 - tl.exp(t.to(tl.float64) * tl.load(numbers + 6))).to(tl.float32)
+        root = tl.sqrt_rn(v / one_less2[:, None]) + eps
+        change = m / root / one_less1[:, None]
+    elif OPTIMIZER == _ADAGRAD:
+        total = tl.load(square + at, mask=live, other=0.0) + g * g
+        tl.debug_barrier()
+        tl.store(square + at, total, mask=live)
+        change = g / (tl.sqrt_rn(total) + eps)
+    elif OPTIMIZER == _ROWWISE:
+        total = tl.load(square + row, mask=here, other=0.0) + tl.sum(g * g, axis=1) / dim
+        tl.debug_barrier()
+        tl.store(square + row, total, mask=here)
+        change = g / (tl.sqrt_rn(total) + eps)[:, None]
+    else:
+        tl.debug_barrier()
+        change = g
+    return change
+
+
+@triton.jit
 def _update_rows(
     weight, moment, square, touches, steps, numbers, chance, row, here, g, dim,
     OPTIMIZER: tl.constexpr, STORED: tl.constexpr, CHANCE: tl.constexpr, COLUMNS: tl.constexpr,
@@ -65,41 +105,10 @@ def _update_rows(
     old = tl.load(weight + at, mask=live, other=0.0).to(tl.float32)
     if STORED == _INT8:
         old = old * tl.load(steps + row, mask=here, other=0.0).to(tl.float32)[:, None]
-    rate = tl.load(numbers).to(tl.float32)
-    eps = tl.load(numbers + 1).to(tl.float32)
     g = tl.where(live, g + tl.load(numbers + 2).to(tl.float32) * old, 0.0)
-    if OPTIMIZER == _ADAM:
-        kept1, kept2 = tl.load(numbers + 3), tl.load(numbers + 4)
-        t = tl.load(touches + row, mask=here, other=0) + 1
-        m = tl.load(moment + at, mask=live, other=0.0)
-        m += (1.0 - kept1).to(tl.float32) * (g - m)
-        v = tl.load(square + at, mask=live, other=0.0) * kept2.to(tl.float32)
-        v += (1.0 - kept2).to(tl.float32) * g * g
-        # in float64, where 1 - beta^t keeps its digits after the first step, too
-        one_less1 = (1.0 - tl.exp(t.to(tl.float64) * tl.load(numbers + 5))).to(tl.float32)
-        one_less2 = (1.0 - tl.exp(t.to(tl.float64) * tl.load(numbers + 6))).to(tl.float32)
-        root = tl.sqrt_rn(v / one_less2[:, None]) + eps
-        change = m / root / one_less1[:, None]
-    elif OPTIMIZER == _ADAGRAD:
-        total = tl.load(square + at, mask=live, other=0.0) + g * g
-        change = g / (tl.sqrt_rn(total) + eps)
-    elif OPTIMIZER == _ROWWISE:
-        total = tl.load(square + row, mask=here, other=0.0) + tl.sum(g * g, axis=1) / dim
-        change = g / (tl.sqrt_rn(total) + eps)[:, None]
-    else:
-        change = g
-    new = tl.where(live, old - rate * change, 0.0)
+    change = row_change(g, row, at, here, live, dim, moment, square, touches, numbers, OPTIMIZER)
+    new = tl.where(live, old - tl.load(numbers).to(tl.float32) * change, 0.0)
 
-    # several threads may hold the same number: all have read it before one writes
-    tl.debug_barrier()
-    if OPTIMIZER == _ADAM:
-        tl.store(touches + row, t, mask=here)
-        tl.store(moment + at, m, mask=live)
-        tl.store(square + at, v, mask=live)
-    elif OPTIMIZER == _ADAGRAD:
-        tl.store(square + at, total, mask=live)
-    elif OPTIMIZER == _ROWWISE:
-        tl.store(square + row, total, mask=here)
     if STORED == _INT8:
         step = _row_steps(new)
         tl.store(steps + row, step.to(tl.float16), mask=here)
