@@ -28,7 +28,7 @@ from autoembed.methods.code_rows import CodeRows
 from autoembed.packed import Packed, SegmentRows, pack
 from autoembed.plan import FieldPlan, Plan, Segment, own, plan_bytes
 from autoembed.tables import RowStore
-from autoembed_kernels.dedupe import Repeats, dedupe, repeat
+from autoembed_kernels.dedupe import Repeats, dedupe, repeat, take_rows
 from autoembed_kernels.row_cache import RowCache
 from autoembed_kernels.row_update import RowOptimizer
 
@@ -165,9 +165,11 @@ class CachedTable(Table):
         return placed.slot
 
     def _read(self, rows: Tensor, slot: Tensor) -> Tensor:
-        values = self.codes.read(rows)
-        held = (slot >= 0).nonzero().squeeze(1)
-        values[held] = self.cached[slot[held]]
+        """Rows (U,) from their slots, those without one from the codes."""
+        values = take_rows(self.cached, slot.clamp(min=0))
+        absent = (slot < 0).nonzero().squeeze(1)
+        if len(absent):
+            values.index_copy_(0, absent, self.codes.read(rows[absent]))
         return values
 
     @torch.no_grad()
@@ -181,11 +183,15 @@ class CachedTable(Table):
         if values.grad is None:
             return
         updated = self.codes.stepped(rows, values, values.grad, learning_rate)
-        held = slot >= 0
+        absent = (slot < 0).nonzero().squeeze(1)
+        if self.cache is not None and not len(absent):
+            self.cached.index_copy_(0, slot, updated)
+            return
         if self.cache is not None:
-            self.cached[slot[held]] = updated[held]
-        if not bool(held.all()):
-            self.codes.write(rows[~held], updated[~held])
+            held = (slot >= 0).nonzero().squeeze(1)
+            self.cached.index_copy_(0, slot[held], updated[held])
+        if len(absent):
+            self.codes.write(rows[absent], updated[absent])
 
     @torch.no_grad()
     def flush(self) -> None:
