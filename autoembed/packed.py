@@ -17,6 +17,7 @@ from autoembed.pool_address import PoolAddress
 from autoembed.quotient_pairs import QuotientPairs
 from autoembed.quotient_paths import QuotientPaths
 from autoembed.row_codes import encode_rows
+from autoembed.row_tails import RowTails
 from autoembed.segment_index import check_segment_index
 from autoembed.tables_file import read_tables, write_tables
 from autoembed_kernels.gather_packed import SEGMENT_TENSORS, PackedSegments, as_words, gather_packed
@@ -203,8 +204,9 @@ class PackedTable(nn.Module):
         self.pairs = QuotientPairs([segment for _, segment, _ in placed(plan)])
         self.paths = QuotientPaths([segment for _, segment, _ in placed(plan)])
         self.marked = MarkedRows(plan, packed.segment_index)
+        self.tails = RowTails([segment for _, segment, _ in placed(plan)])
         # whether every look-up reads one stored row or none
-        many = self.pairs.kinds or self.paths.any_path or self.marked.chunks
+        many = self.pairs.kinds or self.paths.any_path or self.marked.chunks or self.tails.most
         self._reads_single_rows = self.pool_address.pool is None and not many
         self._projected = [i for i, field in enumerate(plan.fields) if field.projection_dim]
         self._register("matrices", _matrices(packed, self.width))
@@ -275,6 +277,15 @@ class PackedTable(nn.Module):
 
     def _read(self, layout: PackedSegments, segment: Tensor, stored: Tensor) -> Tensor:
         """Rows (N,) by their places in their segments -> (N, W); places of OWN and HASHED are stored rows."""
+        values = self._read_heads(layout, segment, stored)
+        for number in range(1, self.tails.most + 1):
+            chosen, where = self.tails.behind(segment, number)
+            read = gather_packed(self.words, layout, where, stored[chosen])
+            values = values.index_add(0, chosen, self.tails.moved(where, read))
+        return values
+
+    def _read_heads(self, layout: PackedSegments, segment: Tensor, stored: Tensor) -> Tensor:
+        """As `_read`, without the columns that tails hold."""
         if not self.marked.chunks:
             return self._read_stored(layout, segment, stored)
         chosen = self.marked.is_marked[segment].nonzero().squeeze(1)
