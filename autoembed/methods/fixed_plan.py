@@ -94,13 +94,17 @@ class FixedPlanTable(Table):
         plan = self.plan()
         steps = self.precision.stored_steps()
         parts = placed_parts(self.fields)
+        whole = steps.new_zeros(0, self.spec.dim)  # the rows of the last head, which its tails go on with
 
         def rows_of(_: int, segment: Segment) -> SegmentRows:
+            nonlocal whole
             part = next(parts)  # `pack` asks in the same order
-            rows = torch.arange(part.first, part.first + segment.stored_rows, device=steps.device)
-            values = self._as_stored(rows, self.rows.weight[rows])[:, part.column :]
+            if part.column == 0:
+                rows = torch.arange(part.first, part.first + segment.stored_rows, device=steps.device)
+                whole = self._as_stored(rows, self.rows.weight[rows])
+            values = whole[:, part.column : part.column + segment.dim]
             step = part.segment.scale
-            return SegmentRows(values[:, : segment.dim], steps[step] if segment.is_integer else None)
+            return SegmentRows(values, steps[step] if segment.is_integer else None)
 
         offset = self.precision.offset
         offsets = [offset.detach()] if offset is not None and plan.offset_dims() else []
