@@ -206,7 +206,7 @@ class PackedTable(nn.Module):
         self.marked = MarkedRows(plan, packed.segment_index)
         self.tails = RowTails([segment for _, segment, _ in placed(plan)])
         # whether every look-up reads one stored row or none
-        many = self.pairs.kinds or self.paths.any_path or self.marked.chunks or self.tails.most
+        many = self.pairs.kinds or self.paths.any_path or self.marked.chunks or self.tails.columns
         self._reads_single_rows = self.pool_address.pool is None and not many
         self._projected = [i for i, field in enumerate(plan.fields) if field.projection_dim]
         self._register("matrices", _matrices(packed, self.width))
@@ -278,10 +278,9 @@ class PackedTable(nn.Module):
     def _read(self, layout: PackedSegments, segment: Tensor, stored: Tensor) -> Tensor:
         """Rows (N,) by their places in their segments -> (N, W); places of OWN and HASHED are stored rows."""
         values = self._read_heads(layout, segment, stored)
-        for number in range(1, self.tails.most + 1):
-            chosen, where = self.tails.behind(segment, number)
-            read = gather_packed(self.words, layout, where, stored[chosen])
-            values = values.index_add(0, chosen, self.tails.moved(where, read))
+        for column, chosen, tail in self.tails.of(segment):
+            read = gather_packed(self.words, layout, tail, stored[chosen])  # zero behind the tail's columns
+            values[:, column:].index_copy_(0, chosen, read[:, : self.width - column])
         return values
 
     def _read_heads(self, layout: PackedSegments, segment: Tensor, stored: Tensor) -> Tensor:

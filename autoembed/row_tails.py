@@ -1,6 +1,6 @@
 """Rows whose columns are stored in parts: which segments go on in tails behind them, and in which columns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,33 +11,31 @@ from autoembed.plan import Segment, Sharing
 class RowTails(nn.Module):
     """The tails of a plan with these segments (S,), in file order.
 
-    `most` is the largest number of tails behind one segment; 0 where no segment has any.
+    `columns` (K,) are those at which any tail begins; () where there is none.
     """
 
-    count: Tensor
-    column: Tensor
+    behind: Tensor
 
     def __init__(self, segments: Sequence[Segment]) -> None:
         super().__init__()
-        counts, columns = [0] * len(segments), [0] * len(segments)
-        head = 0
+        found: dict[int, dict[int, int]] = {}
+        head = column = 0
         for number, segment in enumerate(segments):
             if segment.sharing is Sharing.TAIL:
-                counts[head] += 1
-                columns[number] = columns[number - 1] + segments[number - 1].dim
+                found.setdefault(column, {})[head] = number
+                column += segment.dim
             else:
-                head = number
-        self.most = max(counts, default=0)
-        for name, column in (("count", counts), ("column", columns)):
-            self.register_buffer(name, torch.tensor(column, dtype=torch.int64), persistent=False)
+                head, column = number, segment.dim
+        self.columns = tuple(sorted(found))
+        behind = torch.full((len(found), len(segments)), -1)  # per column, the tail behind each segment
+        for place, column in enumerate(self.columns):
+            for head, number in found[column].items():
+                behind[place, head] = number
+        self.register_buffer("behind", behind, persistent=False)
 
-    def behind(self, segment: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Look-ups (N,) by segment -> those (n,) that go on in tail `number` (1, 2, ...), and its segment."""
-        chosen = (self.count[segment] >= number).nonzero().squeeze(1)
-        return chosen, segment[chosen] + number
-
-    def moved(self, segment: Tensor, values: Tensor) -> Tensor:
-        """values (n, W) of tails, zero behind their own columns -> (n, W), moved to where these belong."""
-        width = values.shape[1]
-        source = torch.arange(width, device=values.device) - self.column[segment].unsqueeze(1)  # (n, W)
-        return values.gather(1, source % width)
+    def of(self, segment: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Look-ups (N,) by segment -> for every column in turn, which of them go on there, in which tails."""
+        for place, column in enumerate(self.columns):
+            tail = self.behind[place][segment]
+            chosen = (tail >= 0).nonzero().squeeze(1)
+            yield column, chosen, tail[chosen]

@@ -24,6 +24,10 @@ RATIOS = (1 / 4, 1 / 16, 1 / 64)
 WIDTHS = ("int1", "int2", "int3", "int4", "int6", "int8", "fp16", "fp32")
 SHARED_WIDTHS = ("int4", "int8", "fp16")  # rows that are shared are few: narrower ones save little
 SMALL = 1 / 2000  # of a budget: a hundred fields left alone take a twentieth of it
+# Where the profile stores rows in parts, what else is worth a price: other widths of shared rows and of
+# prefixes (of half the dimension, a quarter, less) were in no plan of docs/joint.md's data
+SHARED_BESIDE_PARTS = {"one": ("int4", "int8"), "hashed": ("int4",)}
+PREFIXES_BESIDE_PARTS = (("int1", "int2", "int3", "int4"), ("int2", "int4", "int6"), ("int3", "int4"))
 # where parts end, in eighths of the dimension, and their bits
 PARTS = (
     ((1, 8), (2, 4)),
@@ -89,21 +93,30 @@ class Choice:
 
 def menu(spec: TableSpec) -> tuple[Choice, ...]:
     """All choices that the hardware profile can serve, `zero` first."""
-    known = spec.profile.precisions
+    known, parts = spec.profile.precisions, _in_parts(spec)
     dims = [spec.dim]
     while dims[-1] >= 4:
         dims.append(dims[-1] // 2)
     found = [Choice("zero", 0.0, spec.dim, known[0])]
-    for precision in (p for p in SHARED_WIDTHS if p in known):
-        found.append(Choice("one", 0.0, spec.dim, precision))
-        found += [Choice("hashed", ratio, spec.dim, precision) for ratio in reversed(RATIOS)]
-    found += [Choice("own", 1.0, dim, p) for dim in reversed(dims) for p in WIDTHS if p in known]
-    if spec.dim % 8 == 0 and not spec.profile.row_scale_bytes:
-        for cut in PARTS:
-            parts = tuple((spec.dim * eighths // 8, f"int{bits}") for eighths, bits in cut)
-            if all(precision in known for _, precision in parts):
-                found.append(Choice("own", 1.0, parts[-1][0], parts[0][1], parts))
-    return tuple(found)
+    for sharing, ratios in (("one", (0.0,)), ("hashed", RATIOS[::-1])):
+        widths = SHARED_BESIDE_PARTS[sharing] if parts else SHARED_WIDTHS
+        found += [Choice(sharing, ratio, spec.dim, p) for p in widths if p in known for ratio in ratios]
+    for halvings, dim in reversed(list(enumerate(dims))):
+        widths = WIDTHS
+        if parts and halvings:
+            widths = PREFIXES_BESIDE_PARTS[min(halvings, len(PREFIXES_BESIDE_PARTS)) - 1]
+        found += [Choice("own", 1.0, dim, p) for p in widths if p in known]
+    return (*found, *parts)
+
+
+def _in_parts(spec: TableSpec) -> list[Choice]:
+    """Own rows in PARTS, where the profile stores all of them and the dimension has eighths."""
+    found = []
+    for cut in PARTS if spec.dim % 8 == 0 and not spec.profile.row_scale_bytes else ():
+        parts = tuple((spec.dim * eighths // 8, f"int{bits}") for eighths, bits in cut)
+        if all(precision in spec.profile.precisions for _, precision in parts):
+            found.append(Choice("own", 1.0, parts[-1][0], parts[0][1], parts))
+    return found
 
 
 def allowed(group: Group, choice: Choice) -> bool:
