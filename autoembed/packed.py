@@ -17,6 +17,7 @@ from autoembed.pool_address import PoolAddress
 from autoembed.quotient_pairs import QuotientPairs
 from autoembed.quotient_paths import QuotientPaths
 from autoembed.row_codes import encode_rows
+from autoembed.row_tails import RowTails
 from autoembed.segment_index import check_segment_index
 from autoembed.shared_rows import SharedAddress
 from autoembed.tables_file import read_tables, write_tables
@@ -205,9 +206,10 @@ class PackedTable(nn.Module):
         self.pairs = QuotientPairs([segment for _, segment, _ in placed(plan)])
         self.paths = QuotientPaths([segment for _, segment, _ in placed(plan)])
         self.marked = MarkedRows(plan, packed.segment_index)
+        self.tails = RowTails([segment for _, segment, _ in placed(plan)])
         # whether every look-up reads one stored row or none
         self.shared = SharedAddress(self.pairs, self.pool_address, self.dim)
-        walks = bool(self.paths.any_path or self.marked.chunks)
+        walks = bool(self.paths.any_path or self.marked.chunks or self.tails.columns)
         shares = bool(self.pairs.kinds or self.pool_address.pool is not None)
         self._reads_single_rows = not (walks or shares)
         self._reads_shared_rows = shares and not walks
@@ -288,6 +290,14 @@ class PackedTable(nn.Module):
 
     def _read(self, layout: PackedSegments, segment: Tensor, stored: Tensor) -> Tensor:
         """Rows (N,) by their places in their segments -> (N, W); places of OWN and HASHED are stored rows."""
+        values = self._read_heads(layout, segment, stored)
+        for column, chosen, tail in self.tails.of(segment):
+            read = gather_packed(self.words, layout, tail, stored[chosen])  # zero behind the tail's columns
+            values[:, column:].index_copy_(0, chosen, read[:, : self.width - column])
+        return values
+
+    def _read_heads(self, layout: PackedSegments, segment: Tensor, stored: Tensor) -> Tensor:
+        """As `_read`, without the columns that tails hold."""
         if not self.marked.chunks:
             return self._read_stored(layout, segment, stored)
         chosen = self.marked.is_marked[segment].nonzero().squeeze(1)

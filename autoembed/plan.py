@@ -66,6 +66,9 @@ class Sharing(IntEnum):
     QUOTIENT_PATH = 11
     # as MARKED, but the index bytes list the marked chunks (autoembed_kernels.listed_marks)
     LISTED = 12
+    # no ids of its own, start = stop: codes of the columns behind those of the segment before it, for the
+    # same rows, with their own bits and scale
+    TAIL = 13
 
     @property
     def is_marked(self) -> bool:
@@ -289,9 +292,15 @@ def check(plan: Plan) -> None:
     """Raise ValueError where a plan cannot be stored: it names the field, the segment and the rule."""
     pool = plan.pool
     for field in plan.fields:
-        position = 0
+        position = columns = 0
+        before: Segment | None = None
         for segment in field.segments:
-            problem = _problem(plan.profile, field, segment, position)
+            if segment.sharing is Sharing.TAIL:
+                problem = _tail_problem(plan.profile, field, segment, before, columns)
+                columns += segment.dim
+            else:
+                problem = _problem(plan.profile, field, segment, position)
+                before, columns = segment, segment.dim
             if segment.sharing.is_pooled:
                 problem = problem or _pool_problem(plan.profile, field, segment, pool)
             if problem:
@@ -390,6 +399,23 @@ def _path_problem(segment: Segment) -> str:
     if not path_networks(segment.rows, segment.stored_rows, rows):
         stored = segment.stored_rows
         return f"{stored} rows of quotients and of networks of {rows} cannot serve {segment.rows} ids"
+    return ""
+
+
+def _tail_problem(
+    profile: Profile, field: FieldPlan, segment: Segment, before: Segment | None, columns: int
+) -> str:
+    if before is None or before.sharing is not Sharing.OWN or not before.is_integer:
+        return "a tail goes on with rows of their own, of integer codes"
+    if (segment.start, segment.stop, segment.stored_rows) != (before.stop, before.stop, before.stored_rows):
+        return f"a tail goes on with the {before.stored_rows} rows that end at {before.stop}, and has no ids"
+    if not 0 < segment.dim <= (field.projection_dim or field.dim) - columns:
+        width = field.projection_dim or field.dim
+        return f"{segment.dim} columns behind {columns} are not in 1..{width - columns}"
+    if not segment.is_integer or segment.precision not in profile.precisions or profile.row_scale_bytes:
+        return f"a tail holds integer codes with a shared scale, which profile {profile.name!r} must know"
+    if segment.scale is None or segment.offset is not None or segment.chunks != 1:
+        return "a tail has a shared scale, no offset, and is one chunk"
     return ""
 
 

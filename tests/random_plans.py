@@ -5,7 +5,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from autoembed.packed import Packed, SegmentRows, pack
-from autoembed.plan import BITS, MAX_CHUNKS, PROFILES, FieldPlan, Plan, Profile, Segment, Sharing
+from autoembed.plan import (
+    BITS,
+    MAX_CHUNKS,
+    PROFILES,
+    FieldPlan,
+    Plan,
+    Profile,
+    Segment,
+    Sharing,
+    segment_index_bytes,
+)
 from autoembed_kernels.listed_marks import pack_listed
 from autoembed_kernels.lsq import Grid
 from autoembed_kernels.marked_bits import pack_marks
@@ -20,7 +30,7 @@ def plans(
 ) -> Plan:
     """Valid plans of 1..4 small fields; with `one_dim` all fields have one output dimension.
 
-    `single_rows`: a look-up reads one stored row or none, no pair, block of a pool or marked chunk.
+    `single_rows`: a look-up reads one stored row or none, no pair, block of a pool, marked chunk or tail.
     """
     profile = profile or draw(st.sampled_from(list(PROFILES.values())))
     dim = draw(st.integers(1, 17))
@@ -53,9 +63,24 @@ def plans(
                 continue
             width = projection_dim or field_dim
             segments.append(draw(_segment(profile, start, start + rows, width, shared, scales, single_rows)))
+            if shared and not single_rows:
+                segments += draw(_tails(segments[-1], width, scales))
             start += rows
         fields.append(FieldPlan(f"field {number}", start, field_dim, tuple(segments), projection_dim))
     return Plan(profile, tuple(fields))
+
+
+@st.composite
+def _tails(draw: st.DrawFn, head: Segment, width: int, scales: int) -> list[Segment]:
+    """Up to three tails behind own rows of integer codes."""
+    tails: list[Segment] = []
+    left = width - head.dim
+    while head.sharing is Sharing.OWN and head.is_integer and left and len(tails) < 3 and draw(st.booleans()):
+        dim, precision = draw(st.integers(1, left)), f"int{draw(st.integers(1, 8))}"
+        grid = draw(st.booleans()), draw(st.integers(0, scales - 1))
+        tails.append(Segment(head.stop, head.stop, Sharing.TAIL, head.stored_rows, dim, precision, *grid))
+        left -= dim
+    return tails
 
 
 @st.composite
@@ -116,13 +141,19 @@ Rows = dict[tuple[int, int], Tensor]
 
 
 def packed_with_rows(plan: Plan, seed: int, row_scale: float | None = None) -> tuple[Packed, Rows]:
-    """A plan packed with random rows, and the rows (field index, segment start) -> (stored_rows, dim)."""
+    """A plan packed with random rows, and the rows (field, number of its segment) -> (stored_rows, dim)."""
+    numbers = iter(
+        (index, number)
+        for index, field in enumerate(plan.fields)
+        for number, segment in enumerate(field.segments)
+        if segment.stored_rows or segment_index_bytes(segment)
+    )
     generator = torch.Generator().manual_seed(seed)
     rows: Rows = {}
 
-    def rows_of(index: int, segment: Segment) -> SegmentRows:
+    def rows_of(_: int, segment: Segment) -> SegmentRows:
         values = torch.randn(segment.stored_rows, segment.dim, generator=generator)
-        rows[index, segment.start] = values
+        rows[next(numbers)] = values
         own_index = random_marks(segment, generator) if segment.sharing.is_marked else None
         if segment.sharing is Sharing.SIGNATURE_POOL:
             own_index = torch.randint(0, 256, (8 * segment.rows,), generator=generator).to(torch.uint8)

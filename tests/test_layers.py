@@ -22,6 +22,7 @@ LAYERS = (
             "pool_address",
             "quotient_pairs",
             "quotient_paths",
+            "row_tails",
             "segment_index",
         ),
     ),

@@ -44,14 +44,19 @@ def expected_rows(packed: Packed, rows: Rows, index: int) -> Tensor:
     """All rows of a field, row by row, from the rows as training sees them."""
     field = packed.plan.fields[index]
     vectors: list[Tensor] = []
+    column = 0
     pool = packed.plan.pool
-    for segment in field.segments:
+    for number, segment in enumerate(field.segments):
         if segment.stored_rows:
-            stored = quantized(packed, segment, rows[index, segment.start])
+            stored = quantized(packed, segment, rows[index, number])
+        if segment.sharing is Sharing.TAIL:
+            for place, vector in enumerate(vectors[-segment.stored_rows :]):
+                vector[column : column + segment.dim] = stored[place]
+        column = segment.dim if segment.sharing is not Sharing.TAIL else column + segment.dim
         for row in range(segment.start, segment.stop):
             vector = torch.zeros(field.projection_dim or field.dim)
             if segment.sharing is Sharing.OOV:
-                vector = vectors[0]
+                vector = vectors[0].clone()
             elif segment.sharing is Sharing.HASHED:
                 vector[: segment.dim] = stored[reference_row_hash(row, index, segment.stored_rows)]
             elif segment.sharing is Sharing.OWN:
@@ -111,9 +116,9 @@ def signature(packed: Packed, segment: Segment, row: int, index: int) -> int:
 def pooled_values(packed: Packed, rows: Rows) -> Tensor:
     """The pool (stored_rows, dim), wherever it is stored."""
     for index, field in enumerate(packed.plan.fields):
-        for segment in field.segments:
+        for number, segment in enumerate(field.segments):
             if segment is packed.plan.pool:
-                return quantized(packed, segment, rows[index, segment.start])
+                return quantized(packed, segment, rows[index, number])
     raise AssertionError("this plan has no pool")
 
 
@@ -199,6 +204,32 @@ def test_a_batch_reads_the_decoded_rows_and_pools_its_bags(plan: Plan, seed: int
             sums = [r.sum(0) / (max(len(r), 1) if bag.pooling == "mean" else 1) for r in pooled]
             expected = torch.stack(sums) if sums else expected
         torch.testing.assert_close(read[:, index], expected, rtol=1e-5, atol=1e-3)
+
+
+def test_columns_of_a_row_lie_in_parts_of_their_own_bits() -> None:
+    # head: 2 columns of 4 bits, step 1; tails: 2 of 2 bits, mid-rise, step 0.1; 1 of 1 bit, step 2: {-2, 0}
+    rows = [torch.tensor([[3.0, -2.0], [7.0, 1.0]]), torch.tensor([[0.15, -0.05], [0.05, -0.15]])]
+    rows.append(torch.tensor([[-2.0], [0.0]]))
+    field = FieldPlan(
+        "user",
+        3,
+        6,
+        (
+            own(0, 2, 2, "int4", scale=0),
+            Segment(2, 2, Sharing.TAIL, 2, 2, "int2", True, 1),
+            Segment(2, 2, Sharing.TAIL, 2, 1, "int1", False, 2),
+            Segment(2, 3, Sharing.OOV),
+        ),
+    )
+    parts = iter(rows)
+    scales = torch.tensor([1.0, 0.1, 2.0])
+    packed = pack(Plan(PROFILES["packed"], (field,)), lambda *_: SegmentRows(next(parts)), scales)
+    assert packed.payload.tolist() == [11 + (6 << 4), 15 + (9 << 4), 3 + (1 << 2), 2, 0, 1]
+    expected = torch.tensor([[3.0, -2.0, 0.15, -0.05, -2.0, 0.0], [7.0, 1.0, 0.05, -0.15, 0.0, 0.0]])
+    torch.testing.assert_close(PackedTable(packed).decode(0), expected[[0, 1, 0]])
+    bag = Bag(torch.tensor([0, 1, 2]), torch.tensor([0, 3]), "sum")
+    pooled = PackedTable(packed)(Batch(torch.zeros(1), torch.zeros(1, 0), torch.zeros(1, 1).long(), {0: bag}))
+    torch.testing.assert_close(pooled[0, 0], expected[[0, 1, 0]].sum(0))
 
 
 def one_segment(profile: str, precision: str, values: Tensor, mid_rise: bool = False) -> Plan:

@@ -1,5 +1,6 @@
 import dataclasses
 import os
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,6 +27,8 @@ from autoembed.plan import (
 )
 
 PACKED = PROFILES["packed"]
+CODES = own(0, 3, 4, "int4", scale=0)
+TAIL = Segment(3, 3, Sharing.TAIL, 3, 4, "int2", scale=1)
 
 
 def one_field(*segments: Segment, dim: int = 16, profile: str = "packed", projection_dim: int = 0) -> Plan:
@@ -166,6 +169,13 @@ def test_rows_that_read_row_0_at_the_tail_need_no_vocabulary() -> None:
         (one_field(Segment(0, 3, Sharing.OWN, 2, 4)), "need stored_rows = 3, got 2"),
         (one_field(Segment(0, 3, Sharing.OWN, 3, 4, chunks=2)), "only marked vectors"),
         (one_field(Segment(0, 3, Sharing.ZERO, chunks=2)), "only marked vectors"),
+        (one_field(CODES, replace(TAIL, dim=13)), "13 columns behind 4 are not in 1..12"),
+        (one_field(CODES, replace(TAIL, stored_rows=2)), "the 3 rows that end at 3"),
+        (one_field(CODES, replace(TAIL, stop=4)), "has no ids"),
+        (one_field(CODES, replace(TAIL, precision="fp16", scale=None)), "holds integer codes"),
+        (one_field(CODES, replace(TAIL, scale=None)), "has a shared scale"),
+        (one_field(own(0, 3, 4, "fp32"), TAIL), "goes on with rows of their own, of integer codes"),
+        (one_field(replace(TAIL, start=0, stop=0)), "goes on with rows of their own"),
         (one_field(Segment(0, 3, Sharing.MARKED, 3, 6, chunks=3)), "together at most 16"),
         (one_field(Segment(0, 3, Sharing.MARKED, 3, 1, chunks=9)), "must be 1..8"),
         (one_field(Segment(0, 3, Sharing.MARKED, 7, 4, chunks=2)), "1 <= stored_rows <= 6, got 7"),
@@ -213,8 +223,19 @@ def test_the_numbers_in_the_index_never_change() -> None:
     assert (*(f"int{bits}" for bits in range(1, 9)), "fp16", "bf16", "fp32") == PRECISIONS
     sharings = ("OWN", "HASHED", "OOV", "ZERO")
     sharings += ("QUOTIENT_ADD", "QUOTIENT_MULTIPLY", "QUOTIENT_CONCATENATE", "POOL")
-    sharings += ("MARKED", "MARKED_OR_HASHED", "SIGNATURE_POOL", "QUOTIENT_PATH", "LISTED")
-    assert tuple((s.name, s.value) for s in Sharing) == tuple(zip(sharings, range(13), strict=True))
+    sharings += ("MARKED", "MARKED_OR_HASHED", "SIGNATURE_POOL", "QUOTIENT_PATH", "LISTED", "TAIL")
+    assert tuple((s.name, s.value) for s in Sharing) == tuple(zip(sharings, range(14), strict=True))
+
+
+def test_a_tail_takes_an_entry_a_scale_and_rows_of_whole_bytes() -> None:
+    plain, tailed = one_field(CODES), one_field(CODES, TAIL, replace(TAIL, dim=5, precision="int3"))
+    before, after = plan_bytes(plain), plan_bytes(tailed)
+    assert after.payload - before.payload == 3 * (1 + 2) and after.index - before.index == 2 * 16
+    assert after.scales - before.scales == 4
+    assert tailed.kept_rows == (3,)
+    for other in ("packed-row-scale", "fbgemm-cpu", "fbgemm-gpu"):
+        with pytest.raises(ValueError, match="shared scale"):
+            check(one_field(own(0, 3, 4, "int4"), replace(TAIL, scale=None), profile=other))
 
 
 def test_an_index_that_ends_early_or_late_is_refused() -> None:

@@ -11,7 +11,8 @@ is fitted robustly (Huber weights), b_g shrunk towards 0, the more the fewer exa
 monotone in p: the exponent e is held in [0.5, 2]. Where the very choice was measured in the very group, the
 price moves on to the measurement by n / (n + 50) of the way, n being the examples that saw the swap.
 
-Kinds: zero, one, hashed, `dim d` of a prefix, int1, int2, and `bits` for all finer formats.
+Kinds: zero, one, hashed, `dim d` of a prefix, int1, int2, and `bits` for all finer formats. Rows in parts are
+of the kind of their coarsest part, and are not swapped: plain rows speak for them.
 """
 
 import time
@@ -80,7 +81,10 @@ def calibrate(
     dim = max(choice.dim for choice in choices)
     kinds = [kind(choice, dim) for choice in choices]
     names = sorted(set(kinds))
-    chosen = _priced(prices) if every_choice else _one_of_each(kinds, prices)
+    if every_choice:
+        chosen = _priced(prices)
+    else:
+        chosen = _one_of_each(kinds, [c for c in _priced(prices) if not choices[c].parts], prices)
     kind_of = torch.tensor([names.index(kinds[c]) for c in chosen], dtype=torch.int64)
     increases = torch.zeros(len(groups), len(chosen), dtype=torch.float64)
     examples = torch.zeros(len(groups), len(chosen), dtype=torch.float64)
@@ -120,9 +124,13 @@ def kind(choice: ChoiceLike, dim: int) -> str:
     """The kind of a choice whose full dimension is `dim`: its strongest lever names it."""
     if choice.sharing in ("zero", "one", "hashed"):
         return choice.sharing
-    if choice.dim < dim:
-        return f"dim {choice.dim}"
-    return choice.precision if choice.precision in ("int1", "int2") else "bits"
+    precision, stored = choice.precision, choice.dim
+    if choice.parts:
+        # plain rows are cut at halves, quarters, ...
+        precision, stored = choice.parts[-1][1], 1 << (stored - 1).bit_length()
+    if stored < dim:
+        return f"dim {stored}"
+    return precision if precision in ("int1", "int2") else "bits"
 
 
 def _priced(prices: Tensor) -> list[int]:
@@ -130,11 +138,11 @@ def _priced(prices: Tensor) -> list[int]:
     return [c for c, total in enumerate(prices.sum(0).tolist()) if total > _LEAST]
 
 
-def _one_of_each(kinds: list[str], prices: Tensor) -> list[int]:
-    """Of each kind, the choice with the median price over all groups; kinds that cost nothing have none."""
+def _one_of_each(kinds: list[str], among: list[int], prices: Tensor) -> list[int]:
+    """Of each kind, the choice of those `among` with the median price over all groups."""
     total = prices.sum(0).tolist()
     members: dict[str, list[int]] = {}
-    for c in sorted(_priced(prices), key=total.__getitem__):
+    for c in sorted(among, key=total.__getitem__):
         members.setdefault(kinds[c], []).append(c)
     return [each[len(each) // 2] for each in members.values()]
 

@@ -1,6 +1,7 @@
 """What a group may be stored as: sharing x dimension x bit-width, and the plan that choices make.
 
     own         a row for every id                       bytes: rows x row
+                its columns alike, or in parts of falling bits, each with a scale
     hashed      ids share ceil(ratio x rows) rows                 stored rows x row
     one         all ids of the group share one row                row
     zero        ids read row 0 of their field                     nothing
@@ -9,6 +10,7 @@ Neighbouring groups of a field with the same choice become one segment, which sa
 the directory, and a scale.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,17 +24,45 @@ RATIOS = (1 / 4, 1 / 16, 1 / 64)
 WIDTHS = ("int1", "int2", "int3", "int4", "int6", "int8", "fp16", "fp32")
 SHARED_WIDTHS = ("int4", "int8", "fp16")  # rows that are shared are few: narrower ones save little
 SMALL = 1 / 2000  # of a budget: a hundred fields left alone take a twentieth of it
+# Where the profile stores rows in parts, what else is worth a price: other widths of shared rows and of
+# prefixes (of half the dimension, a quarter, less) were in no plan of docs/joint.md's data
+SHARED_BESIDE_PARTS = {"one": ("int4", "int8"), "hashed": ("int4",)}
+PREFIXES_BESIDE_PARTS = (("int1", "int2", "int3", "int4"), ("int2", "int4", "int6"), ("int3", "int4"))
+# where parts end, in eighths of the dimension, and their bits
+PARTS = (
+    ((1, 8), (2, 4)),
+    ((1, 8), (2, 4), (4, 2)),
+    ((1, 8), (3, 6), (8, 4)),
+    ((1, 8), (4, 4), (8, 2)),
+    ((1, 4), (3, 2)),
+    ((2, 8), (6, 4), (8, 2)),
+    ((2, 6), (4, 4), (6, 2)),
+    ((2, 6), (4, 4), (8, 2)),
+    ((2, 6), (6, 2)),
+    ((2, 4), (6, 3), (8, 2)),
+    ((2, 2), (6, 1)),
+    ((4, 5), (8, 4)),
+    ((4, 3), (8, 2)),
+    ((4, 3), (8, 1)),
+    ((4, 2), (8, 1)),
+    ((6, 4), (8, 2)),
+)
 HASHED_ROWS = 16  # smaller groups gain nothing by a hash that one shared row does not give them
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How a group is stored. `sharing` is own, hashed (to `ratio` of the rows), one or zero."""
+    """How a group is stored. `sharing` is own, hashed (to `ratio` of the rows), one or zero.
+
+    `dim` columns are stored. `precision` is that of all of them, or of the first part of several: `parts` are
+    the column at which each ends, and its precision.
+    """
 
     sharing: str
     ratio: float
     dim: int
     precision: str
+    parts: tuple[tuple[int, str], ...] = ()
 
     def stored_rows(self, rows: int) -> int:
         """Rows stored for a group, or for neighbouring groups together."""
@@ -51,19 +81,42 @@ class Choice:
     def is_integer(self) -> bool:
         return self.sharing != "zero" and self.precision.startswith("int")
 
+    @property
+    def columns(self) -> tuple[tuple[int, str], ...]:
+        """How many columns each part holds, and its precision."""
+        stops = (0, *(stop for stop, _ in self.parts))
+        widths = [stop - start for start, stop in itertools.pairwise(stops)]
+        return tuple((width, p) for width, (_, p) in zip(widths, self.parts, strict=True)) or (
+            (self.dim, self.precision),
+        )
+
 
 def menu(spec: TableSpec) -> tuple[Choice, ...]:
     """All choices that the hardware profile can serve, `zero` first."""
-    known = spec.profile.precisions
+    known, parts = spec.profile.precisions, _in_parts(spec)
     dims = [spec.dim]
     while dims[-1] >= 4:
         dims.append(dims[-1] // 2)
     found = [Choice("zero", 0.0, spec.dim, known[0])]
-    for precision in (p for p in SHARED_WIDTHS if p in known):
-        found.append(Choice("one", 0.0, spec.dim, precision))
-        found += [Choice("hashed", ratio, spec.dim, precision) for ratio in reversed(RATIOS)]
-    found += [Choice("own", 1.0, dim, p) for dim in reversed(dims) for p in WIDTHS if p in known]
-    return tuple(found)
+    for sharing, ratios in (("one", (0.0,)), ("hashed", RATIOS[::-1])):
+        widths = SHARED_BESIDE_PARTS[sharing] if parts else SHARED_WIDTHS
+        found += [Choice(sharing, ratio, spec.dim, p) for p in widths if p in known for ratio in ratios]
+    for halvings, dim in reversed(list(enumerate(dims))):
+        widths = WIDTHS
+        if parts and halvings:
+            widths = PREFIXES_BESIDE_PARTS[min(halvings, len(PREFIXES_BESIDE_PARTS)) - 1]
+        found += [Choice("own", 1.0, dim, p) for p in widths if p in known]
+    return (*found, *parts)
+
+
+def _in_parts(spec: TableSpec) -> list[Choice]:
+    """Own rows in PARTS, where the profile stores all of them and the dimension has eighths."""
+    found = []
+    for cut in PARTS if spec.dim % 8 == 0 and not spec.profile.row_scale_bytes else ():
+        parts = tuple((spec.dim * eighths // 8, f"int{bits}") for eighths, bits in cut)
+        if all(precision in spec.profile.precisions for _, precision in parts):
+            found.append(Choice("own", 1.0, parts[-1][0], parts[0][1], parts))
+    return found
 
 
 def allowed(group: Group, choice: Choice) -> bool:
@@ -87,7 +140,7 @@ def small_fields(spec: TableSpec, budget: int) -> frozenset[int]:
 def row_bytes(profile: Profile, group: Group, choice: Choice) -> int:
     """Bytes of the group's rows in the payload."""
     stored = choice.stored_rows(group.rows)
-    return stored * profile.row_bytes(choice.dim, choice.precision) if stored else 0
+    return stored * sum(profile.row_bytes(dim, p) for dim, p in choice.columns) if stored else 0
 
 
 def run_bytes(profile: Profile, choice: Choice) -> int:
@@ -95,7 +148,7 @@ def run_bytes(profile: Profile, choice: Choice) -> int:
     if choice.sharing == "zero":
         return SEGMENT_ENTRY_BYTES
     scale = 4 if choice.is_integer and profile.row_scale_bytes == 0 else 0
-    return SEGMENT_ENTRY_BYTES + scale + profile.table_align - 1
+    return len(choice.columns) * (SEGMENT_ENTRY_BYTES + scale + profile.table_align - 1)
 
 
 def fields_of(spec: TableSpec, groups: Sequence[Group], chosen: Sequence[Choice]) -> Fields:
@@ -119,19 +172,13 @@ def fields_of(spec: TableSpec, groups: Sequence[Group], chosen: Sequence[Choice]
             segments[first.field].append(Segment(first.start, last.stop, Sharing.OOV))
             continue
         integer = choice.is_integer
-        segments[first.field].append(
-            Segment(
-                first.start,
-                last.stop,
-                Sharing.OWN if choice.sharing == "own" else Sharing.HASHED,
-                choice.stored_rows(last.stop - first.start),
-                choice.dim,
-                choice.precision,
-                mid_rise=integer and BITS[choice.precision] <= 2,
-                scale=scale if integer else None,
-            )
-        )
-        scale += integer
+        sharing, start = Sharing.OWN if choice.sharing == "own" else Sharing.HASHED, first.start
+        stored = choice.stored_rows(last.stop - first.start)
+        for dim, precision in choice.columns:
+            grid = integer and BITS[precision] <= 2, scale if integer else None
+            segments[first.field].append(Segment(start, last.stop, sharing, stored, dim, precision, *grid))
+            sharing, start = Sharing.TAIL, last.stop
+            scale += integer
     return tuple(
         FieldPlan(field.name, field.rows, spec.dim, tuple(found))
         for field, found in zip(spec.stats.fields, segments, strict=True)

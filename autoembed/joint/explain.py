@@ -63,11 +63,13 @@ def explained(planned: Planned, spec: TableSpec) -> dict[str, Any]:
 
 
 def label(choice: Choice) -> str:
-    """`own int4 d16`, `hashed 1/16 int8 d16`, `zero`: a choice as people read it."""
+    """`own int4 d4 + int2 d12`, `hashed 1/16 int8 d16`, `zero`: a choice as people read it."""
     if choice.sharing == "zero":
         return "zero"
     ratio = f" 1/{round(1 / choice.ratio)}" if choice.sharing == "hashed" else ""
-    return f"{choice.sharing}{ratio} {choice.precision} d{choice.dim}"
+    return f"{choice.sharing}{ratio} " + " + ".join(
+        f"{precision} d{dim}" for dim, precision in choice.columns
+    )
 
 
 def _next(planned: Planned, spec: TableSpec) -> dict[str, Any] | None:

@@ -164,7 +164,7 @@ class JointPlanner:
 
 def _fixed_bytes(spec: TableSpec, groups: Sequence[Group], choices: Sequence[Choice]) -> int:
     """Header, directory header and field entries, of the plan that keeps everything."""
-    widest = next(choice for choice in reversed(choices) if choice.sharing == "own")
+    widest = next(c for c in reversed(choices) if c.sharing == "own" and not c.parts)
     size = plan_bytes(stored_plan(spec.profile, fields_of(spec, groups, [widest] * len(groups))))
     return size.header + size.index - 16 * len(spec.stats.fields)
 

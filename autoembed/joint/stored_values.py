@@ -49,6 +49,10 @@ class ChoiceLike(Protocol):
     def dim(self) -> int: ...
     @property
     def precision(self) -> str: ...
+    @property
+    def parts(self) -> tuple[tuple[int, str], ...]:
+        """Where each part of the columns ends, and its precision; () where they are stored alike."""
+        ...
 
 
 class GroupRows:
@@ -150,41 +154,53 @@ class SharedRows:
         group = self.group if places is None else self.group[places]
         for choice in choices:
             values = rows
-            if choice.precision.startswith("int"):
-                step = steps[choice.precision, choice.dim][group].unsqueeze(1)
+            if choice.parts:
+                values = torch.zeros_like(rows)
+                for start, stop, precision in _pieces(choice):
+                    step = steps[precision, start, stop][group].unsqueeze(1)
+                    values[:, start:stop] = _quantized(rows[:, start:stop], step, _grid(precision))
+            elif choice.precision.startswith("int"):
+                step = steps[choice.precision, 0, choice.dim][group].unsqueeze(1)
                 values = _quantized(values, step, _grid(choice.precision))
             elif choice.precision != "fp32":
                 half = torch.float16 if choice.precision == "fp16" else torch.bfloat16
                 values = values.to(half).to(values.dtype)
-            if choice.dim < values.shape[1]:
+            if choice.dim < values.shape[1] and not choice.parts:
                 values = values.clone() if values is rows else values
                 values[:, choice.dim :] = 0.0
             yield values
 
-    def steps(self, choices: Sequence[ChoiceLike]) -> dict[tuple[str, int], Tensor]:
-        """(G,) steps of the integer choices, by precision and dimension."""
-        asked = sorted({(c.precision, c.dim) for c in choices if c.precision.startswith("int")})
+    def steps(self, choices: Sequence[ChoiceLike]) -> dict[tuple[str, int, int], Tensor]:
+        """(G,) steps of the integer choices, by precision and first and last column."""
+        asked: dict[tuple[str, int], set[int]] = {}
+        for choice in choices:
+            for start, stop, precision in _pieces(choice):
+                if precision.startswith("int"):
+                    asked.setdefault((precision, start), set()).add(stop)
         if not asked:
             return {}
-        rows, weights, group, largest = self._step_rows()
+        rows, weights, group = self._step_rows()
         fractions = torch.logspace(-1.6, 0.0, STEP_POINTS, device=rows.device)
         found = {}
-        for precision in sorted({precision for precision, _ in asked}):
+        for (precision, start), stops in sorted(asked.items()):
+            largest = rows.new_zeros(len(self.sizes))
+            largest.scatter_reduce_(0, group, rows[:, start:].abs().amax(1), "amax")
+            part, weight = (x[:, start : max(stops)].contiguous() for x in (rows, weights))
             grid = _grid(precision)
             reach = max(grid.highest + grid.shift, 0.5)
             tried = largest.clamp(min=1e-8).unsqueeze(1) / reach * fractions  # (G, points)
             errors = []
             for step in tried.T:
-                change = _quantized(rows, step[group].unsqueeze(1), grid).sub_(rows)
-                errors.append(_sums(change.square_().mul_(weights), group, len(self.sizes)))
-            upto = torch.stack(errors, 1).cumsum(2)  # (G, points, D)
-            for dim in (dim for of, dim in asked if of == precision):
-                best = upto[:, :, dim - 1].argmin(1, keepdim=True)
-                found[precision, dim] = tried.gather(1, best).squeeze(1)
+                change = _quantized(part, step[group].unsqueeze(1), grid).sub_(part)
+                errors.append(_sums(change.square_().mul_(weight), group, len(self.sizes)))
+            upto = torch.stack(errors, 1).cumsum(2)  # (G, points, columns)
+            for stop in stops:
+                best = upto[:, :, stop - start - 1].argmin(1, keepdim=True)
+                found[precision, start, stop] = tried.gather(1, best).squeeze(1)
         return found
 
-    def _step_rows(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rows to search steps on, their weights and groups, and every group's largest value (G,).
+    def _step_rows(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows to search steps on, their weights and groups.
 
         The largest rows count as themselves: a sample that misses them finds steps that clip them.
         """
@@ -201,7 +217,7 @@ class SharedRows:
         kept = counts_itself | ((rank - LARGEST_ROWS) % stride[group] == 0)
         chosen, group = order[kept], group[kept]
         weights = self.weights[chosen] * torch.where(counts_itself[kept], 1.0, share[group]).unsqueeze(1)
-        return self.rows[chosen], weights, group, size[order[starts]]
+        return self.rows[chosen], weights, group
 
 
 def read_plans(
@@ -261,6 +277,13 @@ def _quantized(values: Tensor, step: Tensor, grid: Grid) -> Tensor:
     if grid.shift:
         codes = codes.add_(grid.shift)
     return codes.mul_(step)
+
+
+def _pieces(choice: ChoiceLike) -> list[tuple[int, int, str]]:
+    """First column, the one behind the last, and precision of every part."""
+    parts = choice.parts or ((choice.dim, choice.precision),)
+    starts = (0, *(stop for stop, _ in parts[:-1]))
+    return [(start, stop, precision) for start, (stop, precision) in zip(starts, parts, strict=True)]
 
 
 def _grid(precision: str) -> Grid:

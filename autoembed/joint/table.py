@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from autoembed.methods.base import TableSpec
-from autoembed.methods.fixed_plan import FixedPlanTable
-from autoembed.methods.plans import Fields, placed_segments
+from autoembed.methods.fixed_plan import FixedPlanTable, stored_widths
+from autoembed.methods.plans import Fields, PlacedPart, placed_parts, placed_segments
 from autoembed.methods.row_address import RowAddress
 from autoembed.plan import Segment, Sharing
 from autoembed_kernels.lsq import Grid
@@ -22,7 +22,7 @@ from autoembed_kernels.row_update import RowOptimizer
 SEARCH_POINTS = 24
 _SEARCH_VALUES = 1 << 13  # a step is searched on at most so many values, evenly taken
 
-StepKey = tuple[int, int, int, int, int, int, int]  # field, start, stop, sharing, stored rows, dim, bits
+StepKey = tuple[int, int, int, int, int, int, int, int]  # see step_key
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,13 @@ def table_under(spec: TableSpec, fields: Fields, weights: Weights, optimizer: Ro
     stored = stored_rows(spec, fields, weights.rows)
     found: dict[int, float] = {}
     parts: dict[int, list[tuple[Segment, Tensor]]] = {}
-    for number, segment, first in placed_segments(fields):
+    for part in placed_parts(fields):
+        segment = part.segment
         if segment.is_integer and segment.scale is not None:
-            values = stored[first : first + segment.stored_rows, : segment.dim]
+            rows = stored[part.first : part.first + segment.stored_rows]
+            values = rows[:, part.column : part.column + segment.dim]
             parts.setdefault(segment.scale, []).append((segment, values))
-            known = weights.steps.get(step_key(number, segment))
+            known = weights.steps.get(step_key(part))
             if known is not None:
                 found[segment.scale] = known
     for scale, members in parts.items():
@@ -85,17 +87,24 @@ def weights_of(table: FixedPlanTable) -> Weights:
     rows = table.address(torch.arange(spec.stats.rows, device=device))
     latent = table.rows.weight.clone()
     steps: dict[StepKey, float] = {}
-    for number, segment, first in placed_segments(table.fields):
-        latent[first : first + segment.stored_rows, segment.dim :] = 0.0
-        if segment.is_integer and segment.scale is not None and table.precision.steps is not None:
-            steps[step_key(number, segment)] = abs(float(table.precision.steps[segment.scale]))
+    for (_, segment, first), width in zip(
+        placed_segments(table.fields), stored_widths(table.fields), strict=True
+    ):
+        latent[first : first + segment.stored_rows, width:] = 0.0
+    for part in placed_parts(table.fields):
+        scale = part.segment.scale
+        if part.segment.is_integer and scale is not None and table.precision.steps is not None:
+            steps[step_key(part)] = abs(float(table.precision.steps[scale]))
     return Weights(latent[rows], steps)
 
 
-def step_key(number: int, segment: Segment) -> StepKey:
-    """What must be unchanged for a learned step to be kept: the rows, and how they are stored."""
-    s = segment
-    return number, s.start, s.stop, int(s.sharing), s.stored_rows, s.dim, s.bits
+def step_key(part: PlacedPart) -> StepKey:
+    """What must be unchanged for a learned step to be kept: the rows, their columns, how they are stored.
+
+    Field, start, stop, sharing, stored rows, first column, dim, bits.
+    """
+    head, s = part.head, part.segment
+    return part.field, head.start, head.stop, int(head.sharing), s.stored_rows, part.column, s.dim, s.bits
 
 
 def best_step(values: Tensor, grid: Grid) -> float:

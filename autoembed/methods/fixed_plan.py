@@ -11,7 +11,7 @@ from torch import Tensor
 
 from autoembed.lookup import Lookup
 from autoembed.methods.base import Table, TableSpec, initial_rows, unread_rows
-from autoembed.methods.plans import Fields, placed_segments, stored_plan
+from autoembed.methods.plans import Fields, placed_parts, placed_segments, stored_plan
 from autoembed.methods.row_address import RowAddress
 from autoembed.methods.stored_precision import StoredPrecision
 from autoembed.packed import Packed, SegmentRows, pack
@@ -46,9 +46,15 @@ class FixedPlanTable(Table):
             weight = torch.cat([weight, weight.new_zeros(1, spec.dim)])
         self.rows = RowStore(weight, optimizer)
         self.precision = StoredPrecision(
-            placed_segments(self.fields), spec.profile, weight, steps, offset, gradient_scales
+            placed_segments(self.fields),
+            spec.profile,
+            weight,
+            steps,
+            offset,
+            gradient_scales,
+            tails=[part for part in placed_parts(self.fields) if part.column],
         )
-        widths = [segment.dim for _, segment, _ in placed_segments(self.fields)]
+        widths = stored_widths(self.fields)
         self.has_prefixes = min(widths, default=spec.dim) < spec.dim
         columns = torch.arange(spec.dim if self.has_prefixes else 0)
         masks = columns < torch.tensor(widths, dtype=torch.int64).unsqueeze(1)
@@ -87,13 +93,18 @@ class FixedPlanTable(Table):
     def pack(self) -> Packed:
         plan = self.plan()
         steps = self.precision.stored_steps()
-        placed = {(field, s.start): (s.scale, first) for field, s, first in placed_segments(self.fields)}
+        parts = placed_parts(self.fields)
+        whole = steps.new_zeros(0, self.spec.dim)  # the rows of the last head, which its tails go on with
 
-        def rows_of(field: int, segment: Segment) -> SegmentRows:
-            step, first = placed[field, segment.start]
-            rows = torch.arange(first, first + segment.stored_rows, device=self.rows.weight.device)
-            values = self._as_stored(rows, self.rows.weight[rows])
-            return SegmentRows(values[:, : segment.dim], steps[step] if segment.is_integer else None)
+        def rows_of(_: int, segment: Segment) -> SegmentRows:
+            nonlocal whole
+            part = next(parts)  # `pack` asks in the same order
+            if part.column == 0:
+                rows = torch.arange(part.first, part.first + segment.stored_rows, device=steps.device)
+                whole = self._as_stored(rows, self.rows.weight[rows])
+            values = whole[:, part.column : part.column + segment.dim]
+            step = part.segment.scale
+            return SegmentRows(values, steps[step] if segment.is_integer else None)
 
         offset = self.precision.offset
         offsets = [offset.detach()] if offset is not None and plan.offset_dims() else []
@@ -107,6 +118,16 @@ class FixedPlanTable(Table):
             b.numel() * b.element_size() for part in (self.address, self.precision) for b in part.buffers()
         )
         return self.rows.nbytes + indexes + 3 * parameters
+
+
+def stored_widths(fields: Fields) -> list[int]:
+    """Of every segment that stores rows, the dimensions it stores, tails included."""
+    widths: list[int] = []
+    for part in placed_parts(fields):
+        if part.column == 0:
+            widths.append(0)
+        widths[-1] += part.segment.dim
+    return widths
 
 
 def fresh_table(

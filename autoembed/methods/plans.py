@@ -6,6 +6,7 @@ a hardware profile keeps scales in the rows.
 
 import dataclasses
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from autoembed.budget import Footprint
 from autoembed.methods.base import TableSpec
@@ -13,6 +14,20 @@ from autoembed.plan import FieldPlan, Plan, Profile, Segment, Sharing, plan_byte
 
 Fields = tuple[FieldPlan, ...]
 PlacedSegment = tuple[int, Segment, int]  # field, segment, first row among all stored rows
+
+
+@dataclass(frozen=True)
+class PlacedPart:
+    """Columns [column, column + segment.dim) of rows stored alike, from row `first` of all that are stored.
+
+    `segment` is `head` itself, in column 0, or one of the tails behind it.
+    """
+
+    field: int
+    head: Segment
+    segment: Segment
+    first: int
+    column: int
 
 
 def stored_plan(profile: Profile, fields: Fields) -> Plan:
@@ -82,10 +97,23 @@ def uniform_fields(spec: TableSpec, bits: int, *, signs: bool = False) -> Fields
 
 
 def placed_segments(fields: Fields) -> Iterator[PlacedSegment]:
-    """Every segment that stores rows, with its place in a table that holds just these rows."""
-    first = 0
+    """Every segment that stores rows, with its place in a table that holds just these rows, whole."""
+    for part in placed_parts(fields):
+        if part.column == 0:
+            yield part.field, part.segment, part.first
+
+
+def placed_parts(fields: Fields) -> Iterator[PlacedPart]:
+    """Every segment that stores rows and every tail, in file order."""
+    first = column = 0
     for number, field in enumerate(fields):
+        head = None
         for segment in field.segments:
-            if segment.stored_rows:
-                yield number, segment, first
+            if segment.sharing is Sharing.TAIL:
+                assert head is not None, "a tail follows the segment whose rows it goes on with"
+                yield PlacedPart(number, head, segment, first - head.stored_rows, column)
+                column += segment.dim
+            elif segment.stored_rows:
+                yield PlacedPart(number, segment, segment, first, 0)
+                head, column = segment, segment.dim
                 first += segment.stored_rows

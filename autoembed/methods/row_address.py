@@ -14,12 +14,12 @@ class RowAddress(nn.Module):
     def __init__(self, fields: Fields) -> None:
         super().__init__()
         first_stored = {(field, s.start): start for field, s, start in placed_segments(fields)}
-        self.stored_rows = sum(s.stored_rows for field in fields for s in field.segments)
+        self.stored_rows = sum(s.stored_rows for _, s, _ in placed_segments(fields))
         zero = self.stored_rows
         entries = []
         first_row = 0
         for number, field in enumerate(fields):
-            for s in field.segments:
+            for s in (s for s in field.segments if s.sharing is not Sharing.TAIL):
                 base = first_stored.get((number, s.start), zero)
                 if s.sharing is Sharing.OOV:
                     base = first_stored.get((number, 0), zero)

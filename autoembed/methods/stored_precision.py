@@ -1,17 +1,21 @@
 """What training sees of stored rows: the values after rounding, with gradients passed straight through."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from autoembed.methods.plans import PlacedSegment
+from autoembed.methods.plans import PlacedPart, PlacedSegment
 from autoembed.plan import Profile, Segment
 from autoembed_kernels.lsq import Grid, fake_quantize, grid_table
 
 
 class StoredPrecision(nn.Module):
-    """Rounds rows of the store to what their segments keep, with one learned step per step number."""
+    """Rounds rows of the store to what their segments keep, with one learned step per step number.
+
+    Where segments have `tails`, rows are rounded in blocks of columns, each with the step of its part.
+    """
 
     def __init__(
         self,
@@ -21,6 +25,8 @@ class StoredPrecision(nn.Module):
         steps: Tensor | None,
         offset: Tensor | None,
         gradient_scales: Tensor | None,
+        *,
+        tails: Sequence[PlacedPart] = (),
     ) -> None:
         super().__init__()
         segments = list(segments)
@@ -31,6 +37,12 @@ class StoredPrecision(nn.Module):
             if s.is_integer and s.scale is not None:
                 grids[s.scale] = Grid(s.bits, s.mid_rise)
                 parts.setdefault(s.scale, []).append(weight[first : first + s.stored_rows])
+        for tail in tails:
+            s = tail.segment
+            assert s.scale is not None, "tails are codes"
+            grids[s.scale] = Grid(s.bits, s.mid_rise)
+            stored = weight[tail.first : tail.first + s.stored_rows]
+            parts.setdefault(s.scale, []).append(stored[:, tail.column : tail.column + s.dim])
         count = 1 + max(grids, default=-1)
         ordered = [grids.get(number, Grid(1)) for number in range(count)]
         if gradient_scales is None:
@@ -46,10 +58,19 @@ class StoredPrecision(nn.Module):
         self.kinds = tuple(sorted({_kind(s) for _, s, _ in segments}))
         for name, values, dtype in (
             ("first", [first for _, _, first in segments], torch.int64),
-            ("step", [s.scale or 0 for _, s, _ in segments], torch.int64),
             ("kind", [_KINDS.index(_kind(s)) for _, s, _ in segments], torch.int64),
         ):
             self.register_buffer(name, torch.tensor(values, dtype=dtype), persistent=False)
+        self.block = math.gcd(
+            weight.shape[1], *(n for tail in tails for n in (tail.column, tail.segment.dim))
+        )
+        step = torch.tensor([s.scale or 0 for _, s, _ in segments], dtype=torch.int64)
+        if tails:
+            step = step.unsqueeze(1).repeat(1, weight.shape[1] // self.block)
+            numbers = {first: number for number, (_, _, first) in enumerate(segments)}
+            for tail in tails:
+                step[numbers[tail.first], tail.column // self.block :] = tail.segment.scale or 0
+        self.register_buffer("step", step, persistent=False)
         self.register_buffer("grids", grid_table(ordered), persistent=False)
         self.register_buffer("gradient_scales", gradient_scales[:count], persistent=False)
         self.table: Tensor | None = None
@@ -104,13 +125,13 @@ class StoredPrecision(nn.Module):
                 values = torch.where(kind == _KINDS.index(name), rounded, values)
         if "integer" in self.kinds:
             quantized = fake_quantize(
-                weights,
+                weights.reshape(-1, self.block) if self.step.dim() == 2 else weights,
                 self.stored_steps(),
                 self.grids,
                 self.gradient_scales,
-                self.step[segment],
+                self.step[segment].flatten(),
                 self.offset,
-            )
+            ).view_as(weights)
             if self.kinds == ("integer",):
                 return quantized
             values = torch.where(kind == _KINDS.index("integer"), quantized, values)

@@ -16,6 +16,7 @@ FORMS = (
     "16 or 32 bits",
     "3 to 8 bits",
     "1 or 2 bits",
+    "several widths in a row",
     "fewer dimensions",
     "shared rows",
     "row 0 of the field",
@@ -46,11 +47,13 @@ def draw_plans(plans: Sequence[Mapping[str, Any]], full_bytes: int) -> Figure:
 def form(choice: str, dim: int) -> str:
     """Which of FORMS a choice such as `own int4 d16` is, in a table of `dim` dimensions."""
     if choice == "zero":
-        return FORMS[5]
+        return FORMS[6]
     if not choice.startswith("own"):
-        return FORMS[4]
-    if int(choice.rsplit("d", 1)[1]) < dim:
+        return FORMS[5]
+    if "+" in choice:
         return FORMS[3]
+    if int(choice.rsplit("d", 1)[1]) < dim:
+        return FORMS[4]
     found = re.search(r"int(\d)", choice)
     bits = int(found[1]) if found else 16
     return FORMS[2] if bits <= 2 else FORMS[1] if bits <= 8 else FORMS[0]

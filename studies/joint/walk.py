@@ -76,6 +76,7 @@ class Choice:
     ratio: float
     dim: int
     bits: int
+    parts: tuple[tuple[int, str], ...] = ()
 
     @property
     def precision(self) -> str:

@@ -27,6 +27,7 @@ class Choice:
     ratio: float = 1.0
     dim: int = DIM
     precision: str = "fp32"
+    parts: tuple[tuple[int, str], ...] = ()
 
 
 def case(rows: tuple[int, ...] = (40, 61), seed: int = 1) -> tuple[torch.Tensor, Sensitivity]:
@@ -49,6 +50,9 @@ MENU = [
     for sharing, ratio in (("own", 1.0), ("hashed", 0.25), ("one", 0.0), ("zero", 0.0))
     for dim in (2, 4, 8)
     for precision in ("int1", "int2", "int4", "int8", "fp16", "fp32")
+] + [
+    Choice("own", 1.0, 8, "int4", ((2, "int4"), (4, "int2"), (8, "int1"))),
+    Choice("own", 1.0, 6, "int3", ((4, "int3"), (6, "int2"))),
 ]
 
 
@@ -85,6 +89,19 @@ def test_a_group_whose_rows_all_read_row_0_already_costs_nothing_under_any_choic
     assert not dropped.any() and head.any()
 
 
+def test_parts_are_rounded_by_steps_of_their_own():
+    weight, sensitivity = case()
+    group = Group(0, 0, 40)
+    parts = Choice("own", 1.0, 6, "int4", ((2, "int4"), (6, "int2")))
+    found = read(weight, sensitivity, group, parts)
+    head = read(weight, sensitivity, group, Choice("own", dim=2, precision="int4"))
+    assert torch.equal(found[:, :2], head[:, :2]) and not found[:, 6:].any()
+    # two bits in four columns: four levels
+    assert len(found[:, 2:6].unique()) <= 4
+    prices = price(weight, sensitivity, [group], [parts, Choice("own", dim=2, precision="int4")])
+    assert prices[0, 0] < prices[0, 1]
+
+
 def test_by_the_diagonal_more_bits_more_dimensions_and_less_sharing_never_cost_more():
     weight, sensitivity = case((300, 61))
     bits = [Choice("own", precision=p) for p in ("int1", "int2", "int4", "int8", "fp16", "fp32")]
@@ -111,7 +128,7 @@ def test_stored_rows_under_their_step_are_what_is_read():
     weight, sensitivity = case()
     group, choice = Group(0, 0, 40), Choice("own", dim=4, precision="int2")
     shared = GroupRows(weight, sensitivity, [group]).shared(choice)
-    step = shared.steps([choice])["int2", 4]
+    step = shared.steps([choice])["int2", 0, 4]
     found = read(weight, sensitivity, group, choice)
     codes = (shared.rows[:, :4] / step - 0.5).round().clamp(-2, 1) + 0.5
     torch.testing.assert_close(found[:, :4], codes * step)
@@ -135,7 +152,7 @@ def test_a_step_is_the_one_of_those_tried_with_the_least_weighted_error():
             codes = (rows / step - shift).round().clamp(low, high) + shift
             squares = (codes * step - rows).square() * stored.weights[40:]
             errors.append(float(squares[:, : choice.dim].sum()))
-        assert float(steps[choice.precision, choice.dim][1]) == pytest.approx(
+        assert float(steps[choice.precision, 0, choice.dim][1]) == pytest.approx(
             float(tried[torch.tensor(errors).argmin()])
         )
 

@@ -60,6 +60,48 @@ def test_the_table_reads_as_its_packed_form_also_where_prefixes_are_stored(profi
     assert table.pack().bytes.total == fields_bytes(spec, table.fields)
 
 
+def in_parts(*parts: tuple[int, int]) -> tuple[FieldPlan, ...]:
+    """The first field's rows in parts (columns, bits), the others full."""
+    segments: list[Segment] = []
+    for scale, (columns, bits) in enumerate(parts):
+        start, sharing = (20, Sharing.TAIL) if segments else (0, Sharing.OWN)
+        segments.append(Segment(start, 20, sharing, 20, columns, f"int{bits}", bits <= 2, scale))
+    return one_field(*segments)
+
+
+@pytest.mark.parametrize("parts", [((2, 4), (4, 2)), ((4, 3), (2, 2), (2, 1)), ((1, 8), (7, 1)), ((8, 2),)])
+def test_rows_in_parts_read_as_their_packed_form_and_come_back(parts):
+    table = table_under(SPEC, in_parts(*parts), Weights(ROWS), ADAM)
+    data, _ = tiny_data(rows=400, fields=(20, 7, 30))
+    (batch,) = data.batches("train", 400)
+    packed = PackedTable(table.pack(), STATS.first_rows)
+    with torch.no_grad():
+        torch.testing.assert_close(table(batch), packed(batch), rtol=1e-5, atol=1e-6)
+    assert table.pack().bytes.total == fields_bytes(SPEC, table.fields)
+    assert torch.equal(packed.decode(1), ROWS[20:27])
+    stored, stops = packed.decode(0), [0, *torch.tensor([columns for columns, _ in parts]).cumsum(0).tolist()]
+    for (_, bits), start, stop in zip(parts, stops[:-1], stops[1:], strict=True):
+        assert len(stored[:, start:stop].unique()) <= 2**bits
+    assert not stored[:, stops[-1] :].any()
+    weights = weights_of(table)
+    assert not weights.rows[:20, stops[-1] :].any()
+    assert torch.equal(weights.rows[:20, : stops[-1]], ROWS[:20, : stops[-1]])
+    again = table_under(SPEC, in_parts(*parts), weights, ADAM)
+    assert torch.equal(again.precision.steps, table.precision.steps)
+
+
+def test_every_part_learns_its_own_step():
+    table = table_under(SPEC, in_parts((2, 4), (6, 2)), Weights(ROWS), ADAM)
+    data, _ = tiny_data(rows=400, fields=(20, 7, 30))
+    (batch,) = data.batches("train", 400)
+    table(batch)[:, 0, 2:].square().sum().backward()
+    gradient = table.precision.steps.grad
+    assert gradient[0] == 0 and gradient[1] != 0
+    table.tabulate()  # the same answers from tables
+    with torch.no_grad():
+        torch.testing.assert_close(table(batch)[:, 0], PackedTable(table.pack())(batch)[:, 0])
+
+
 def test_what_a_prefix_cuts_off_takes_no_gradient_and_stays_zero():
     table = table_under(SPEC, plain_fields(SPEC, 4, 0.5, 3), Weights(ROWS), ADAM)
     data, _ = tiny_data(rows=400, fields=(20, 7, 30))

@@ -22,7 +22,7 @@ from autoembed_kernels.lsq import (
 
 GRIDS = st.lists(st.builds(Grid, st.integers(1, 8), st.booleans()), min_size=1, max_size=6)
 COUNTS = st.sampled_from([0, 1, 7, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 13])
-DIMS = st.sampled_from([1, 3, 7, 8, 13, 16, 17, 64])
+DIMS = st.sampled_from([1, 2, 3, 4, 7, 8, 13, 16, 17, 64])
 Case = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor]
 
 

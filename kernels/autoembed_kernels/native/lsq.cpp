@@ -51,6 +51,71 @@ INLINE void for_grids(const Rows& rows, int64_t n, const Work& work) {
     }
 }
 
+// Rows of DIM = 2 or 4 columns lie 8 / DIM to a vector: their grids, lane by lane, for those from row n on
+template <int DIM>
+struct ShortRows {
+    f32x8 step, lowest, highest, shift;
+
+    INLINE ShortRows(const Rows& rows, int64_t n) {
+        for (int lane = 0; lane < STEP; ++lane) {
+            const int64_t number = rows.which ? rows.which[n + lane / DIM] : 0;
+            step[lane] = rows.steps[number];
+            lowest[lane] = rows.grids[3 * number];
+            highest[lane] = rows.grids[3 * number + 1];
+            shift[lane] = rows.grids[3 * number + 2];
+        }
+    }
+
+    INLINE f32x8 codes(f32x8 units) const {
+        f32x8 inside = units < lowest ? lowest : units;
+        inside = inside > highest ? highest : inside;
+        return (inside + 0x1.8p23f) - 0x1.8p23f;
+    }
+};
+
+template <int DIM>
+INLINE f32x8 repeated(const float* offset) {
+    f32x8 found{};
+    for (int lane = 0; lane < STEP; ++lane) found[lane] = offset[lane % DIM];
+    return found;
+}
+
+// The rows of [start, stop) that fill whole vectors, as autoembed_lsq does; returns the first one left
+template <int DIM>
+INLINE int64_t quantize_short(const Rows& rows, int64_t start, int64_t stop, float* out) {
+    const f32x8 zero = repeated<DIM>(rows.offset);
+    for (; start + STEP / DIM <= stop; start += STEP / DIM) {
+        const ShortRows<DIM> grid(rows, start);
+        const f32x8 values = some<f32x8>(rows.values + start * DIM, STEP);
+        const f32x8 codes = grid.codes((values - zero) / grid.step - grid.shift);
+        put(out + start * DIM, (codes + grid.shift) * grid.step + zero, STEP);
+    }
+    return start;
+}
+
+// The same of the gradients, without that of the offset
+template <int DIM>
+INLINE int64_t short_gradients(const Rows& rows, int64_t start, int64_t stop, const float* gradient,
+                               float* d_values, float* d_rows) {
+    const f32x8 zero = repeated<DIM>(rows.offset), none{};
+    for (; start + STEP / DIM <= stop; start += STEP / DIM) {
+        const ShortRows<DIM> grid(rows, start);
+        const f32x8 values = some<f32x8>(rows.values + start * DIM, STEP);
+        const f32x8 given = some<f32x8>(gradient + start * DIM, STEP);
+        const f32x8 units = (values - zero) / grid.step - grid.shift, codes = grid.codes(units);
+        const i32x8 outside = (units < grid.lowest - grid.shift) | (units > grid.highest + grid.shift);
+        const f32x8 of_step = (codes + (outside ? grid.shift : -units)) * given;
+        put(d_values + start * DIM, given - (outside ? given : none), STEP);
+        for (int row = 0; row < STEP / DIM; ++row) {
+            const int at = row * DIM;
+            float sum = of_step[at] + of_step[at + 1];
+            if (DIM == 4) sum += of_step[at + 2] + of_step[at + 3];
+            d_rows[start + row] = sum;
+        }
+    }
+    return start;
+}
+
 // The first row whose grid there is not, or count
 int64_t first_outside(const Rows& rows) {
     if (rows.which)
@@ -69,6 +134,8 @@ EXPORT int64_t autoembed_lsq(const float* values, const float* steps, const floa
     const int64_t bad = first_outside(rows);
     if (bad < count) return -1 - bad;
     for_ranges(count, threads, [&](int64_t start, int64_t stop) INLINE_LAMBDA {
+        if (!mixture && dim == 4) start = quantize_short<4>(rows, start, stop, out);
+        if (!mixture && dim == 2) start = quantize_short<2>(rows, start, stop, out);
         for (int64_t n = start; n < stop; ++n) {
             const float* row = values + n * dim;
             float* to = out + n * dim;
@@ -127,7 +194,10 @@ EXPORT int64_t autoembed_lsq_gradients(const float* gradient, const float* value
     };
     for_rows((count + BLOCK - 1) / BLOCK, threads, [&](int64_t block) INLINE_LAMBDA {
         const int64_t stop = std::min((block + 1) * BLOCK, count);
-        for (int64_t n = block * BLOCK; n < stop; ++n) row_gradients(n, d_offset ? d_offset + block * dim : nullptr);
+        int64_t n = block * BLOCK;
+        if (!mixture && !d_offset && dim == 4) n = short_gradients<4>(rows, n, stop, gradient, d_values, d_rows);
+        if (!mixture && !d_offset && dim == 2) n = short_gradients<2>(rows, n, stop, gradient, d_values, d_rows);
+        for (; n < stop; ++n) row_gradients(n, d_offset ? d_offset + block * dim : nullptr);
     });
     return 0;
 }
