@@ -1,7 +1,7 @@
 """Big tables in pages of 2 MB, which Linux gives to memory that asks for them.
 
-A look-up reads a few bytes of some page, and where that page lies takes longer to find out than to read them: a
-table has more pages of 4 KB than the processor remembers. Torch asks for all its memory or for none, by the
+A look-up reads a few bytes of some page, and where that page lies takes longer to find out than to read them:
+a table has more pages of 4 KB than the processor remembers. Torch asks for all its memory or for none, by the
 environment variable THP_MEM_ALLOC_ENABLE, which is off.
 """
 
