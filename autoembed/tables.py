@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from autoembed.lookup import Lookup as Lookup
 from autoembed.lookup import look_up as look_up
 from autoembed_kernels.dedupe import Repeats, dedupe, take_rows
+from autoembed_kernels.large_pages import in_large_pages
 from autoembed_kernels.repeated_update import repeated_row_update
 from autoembed_kernels.row_update import RowOptimizer, row_update
 
@@ -29,9 +30,9 @@ class RowStore(nn.Module):
     def __init__(self, weight: Tensor, optimizer: RowOptimizer) -> None:
         super().__init__()
         self.optimizer = optimizer
-        self.register_buffer("weight", weight)
+        self.register_buffer("weight", in_large_pages(weight))
         for name, state in optimizer.state(weight).items():
-            self.register_buffer(name, state, persistent=False)
+            self.register_buffer(name, in_large_pages(state), persistent=False)
         self._pending: tuple[Tensor, Tensor, bool] | None = None
 
     def look_up(self, rows: Tensor) -> Tensor:

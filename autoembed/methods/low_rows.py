@@ -7,6 +7,7 @@ precision, and FBGEMM's bias of 128 steps, too.
 import torch
 from torch import Tensor, nn
 
+from autoembed_kernels.large_pages import in_large_pages
 from autoembed_kernels.low_row_update import low_row_values
 from autoembed_kernels.repeated_update import repeated_low_row_update
 from autoembed_kernels.row_update import RowOptimizer
@@ -31,12 +32,12 @@ class LowRows(nn.Module):
         self.optimizer = optimizer
         self.seed = seed
         self.updates = 0
-        self.register_buffer("weight", weight)
+        self.register_buffer("weight", in_large_pages(weight))
         self.register_buffer("steps", steps)
         # the optimizer shapes its state after float32 rows, which are never made: this one takes no bytes
         like = torch.zeros((), device=weight.device).expand(weight.shape)
         for name, state in optimizer.state(like).items():
-            self.register_buffer(name, state.contiguous(), persistent=False)
+            self.register_buffer(name, in_large_pages(state.contiguous()), persistent=False)
         self._pending: tuple[Tensor, Tensor] | None = None
 
     def look_up(self, rows: Tensor) -> Tensor:

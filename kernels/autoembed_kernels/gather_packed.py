@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from autoembed_kernels.gpu.present import triton_for
+from autoembed_kernels.large_pages import in_large_pages
 from autoembed_kernels.native.loader import address, native_for, readable, threads
 from autoembed_kernels.operators import operators
 
@@ -120,7 +121,7 @@ def as_words(payload: Tensor, width: int) -> Tensor:
     """
     words = torch.zeros(len(payload) // 8 + width // 2 + 3, dtype=torch.int64, device=payload.device)
     words.view(torch.uint8)[: len(payload)] = payload
-    return words
+    return in_large_pages(words)
 
 
 def gather_packed(words: Tensor, segments: PackedSegments, segment: Tensor, row: Tensor) -> Tensor:

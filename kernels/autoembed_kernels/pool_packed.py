@@ -4,8 +4,8 @@
     sum[k]      = sum over offsets[k] <= n < offsets[k + 1] of weights[n] * values[n], or without weights
     out[b, f]   = sum[f * B + b], divided by the bag's length, at least 1, where means[f]
 
-The bags come field by field, B of them in each. Every bag is summed from left to right in float32; an empty
-bag gives zeros.
+The bags come field by field, B of them in each. Every bag is summed from left to right in float32, but that
+C++ may sum up to 256 rows of 8-bit codes with one scale as whole numbers first; an empty bag gives zeros.
 """
 
 import ctypes

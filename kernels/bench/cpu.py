@@ -5,6 +5,10 @@ from Zipf's law, whose exponent grows from 1.05 in the first field to 1.20 in th
 frequency. 12 batches rotate; every round calls all candidates on all batches in a new random order. Processor
 time leaves out what neighbours take, but for caches and memory: read the ratios inside one piece.
 
+Our tables ask Linux for large pages; the benchmark asks in the name of all others. FBGEMM's are measured in
+small pages, too, as they come. `threads` and `threads_work` are two threads against one, by the wall's clock
+and by the processor time of both: twice the latter is the most that two cores could bring.
+
     python kernels/bench/cpu.py                     all pieces, writes kernels/bench/cpu.json
     python kernels/bench/cpu.py gather update       some of them; the record keeps the others as they were
 
@@ -37,6 +41,7 @@ from torch.nn.functional import embedding
 from autoembed.packed import PackedTable, SegmentRows, pack
 from autoembed.plan import PROFILES, FieldPlan, Plan, own
 from autoembed_kernels.dedupe import dedupe, repeat, torch_dedupe
+from autoembed_kernels.large_pages import in_large_pages
 from autoembed_kernels.look_up_packed import torch_look_up_packed
 from autoembed_kernels.native.build import compiler
 from autoembed_kernels.native.loader import library
@@ -59,6 +64,9 @@ IDS = f"Zipf, exponents {EXPONENTS[0]} to {EXPONENTS[1]}, ordered by frequency"
 # precisions of the mixed plan and the share of a field's rows, the most frequent first, that ends each
 MIXED = {"fp32": 0.001, "fp16": 0.01, "int8": 0.05, "int4": 0.2, "int3": 0.5, "int2": 1.0}
 
+# FBGEMM's tables in large pages or not, and how their candidates' names end
+PAGES = {True: "", False: ", small pages"}
+
 Candidate = Callable[[int], object]
 
 
@@ -70,6 +78,7 @@ class Piece:
     per_call: float
     candidates: dict[str, Candidate]
     ratios: dict[str, tuple[str, str]]
+    clock: Callable[[], int] = time.thread_time_ns
 
 
 def measured(piece: Piece, rounds: int) -> dict[str, dict[str, float]]:
@@ -79,9 +88,9 @@ def measured(piece: Piece, rounds: int) -> dict[str, dict[str, float]]:
     for counted in range(rounds + 1):
         for batch in range(BATCHES):
             for name in order.sample(list(times), len(times)):
-                started = time.thread_time_ns()
+                started = piece.clock()
                 piece.candidates[name](batch)
-                taken = (time.thread_time_ns() - started) / piece.per_call
+                taken = (piece.clock() - started) / piece.per_call
                 if counted:
                     times[name].append(taken)
     found = {}
@@ -131,8 +140,8 @@ def gather(dim: int) -> Piece:
     plans = {f"int{bits}": {f"int{bits}": 1.0} for bits in (8, 4, 2)} | {"mixed": MIXED}
     tables = {name: packed_table(precisions, dim) for name, precisions in plans.items()}
     # ours reads rows that nobody else reads, so that it finds none of them in the cache but its own
-    words = {name: table.words.clone() for name, table in tables.items()}
-    weight = torch.randn(TOTAL, dim)
+    words = {name: in_large_pages(table.words.clone()) for name, table in tables.items()}
+    weight = in_large_pages(torch.randn(TOTAL, dim))
     candidates: dict[str, Candidate] = {"F.embedding float32": lambda i: embedding(rows[i], weight)}
     for name, table in tables.items():
         candidates[f"ours {name}"] = lambda i, t=table: t.stored(rows[i], FIELDS)  # type: ignore[misc]
@@ -149,11 +158,19 @@ def gather(dim: int) -> Piece:
         ratios[f"int{bits}_gather_vs_random_read_limit{suffix}"] = (f"limit int{bits}", f"ours int{bits}")
     if fbgemm():
         for bits in (8, 4, 2):
-            candidates[f"fbgemm int{bits}"] = fbgemm_gather(bits, dim, batches())
-            ratios[f"int{bits}_gather_vs_fbgemm{suffix}"] = (f"fbgemm int{bits}", f"ours int{bits}")
-        ratios[f"mixed_gather_vs_fbgemm_int4{suffix}"] = ("fbgemm int4", "ours mixed")
+            for large, pages in PAGES.items():
+                peer = f"fbgemm int{bits}{pages}"
+                candidates[peer] = fbgemm_tables(f"int{bits}", dim, *by_field(batches()), large)
+                ratios[f"int{bits}_gather_vs_fbgemm{as_name(pages)}{suffix}"] = (peer, f"ours int{bits}")
+        for pages in PAGES.values():
+            name = f"mixed_gather_vs_fbgemm_int4{as_name(pages)}{suffix}"
+            ratios[name] = (f"fbgemm int4{pages}", "ours mixed")
     ratios[f"mixed_gather_vs_int8{suffix}"] = ("ours int8", "ours mixed")
     return Piece("ns per look-up", LOOKUPS, candidates, ratios)
+
+
+def as_name(pages: str) -> str:
+    return pages.replace(", ", "_").replace(" ", "_")
 
 
 def read_limit(words: Tensor, rows: Sequence[Tensor], row_bytes: int) -> Candidate:
@@ -172,10 +189,7 @@ def read_limit(words: Tensor, rows: Sequence[Tensor], row_bytes: int) -> Candida
 
 def pooled(dim: int) -> Piece:
     """Sums of bags of ten ids: integer tables and float32 against FBGEMM's, and EmbeddingBag."""
-    drawn = np.random.default_rng(1).random((BATCHES, FIELDS, BATCH * BAG))
-    sizes, less = np.array(ROWS)[:, None], 1 - np.linspace(*EXPONENTS, FIELDS)[:, None]
-    ranks = (1 + drawn * ((sizes + 1.0) ** less - 1)) ** (1 / less)
-    ids = [torch.from_numpy(np.minimum(rank.astype(np.int64), sizes) - 1) for rank in ranks]  # (F, B * 10)
+    ids = bags()
     rows = [(batch + FIRST.unsqueeze(1)).flatten() for batch in ids]
     offsets = torch.arange(LOOKUPS + 1) * BAG
     sums = torch.zeros(FIELDS, dtype=torch.bool)
@@ -186,14 +200,47 @@ def pooled(dim: int) -> Piece:
         table = packed_table({name: 1.0}, dim)
         held = (table.words, table._layout, table._addresses)
         candidates[f"ours {name}"] = lambda i, h=held: pool_packed(*h, rows[i], offsets, sums)  # type: ignore[misc]
-        if fbgemm():
-            flat = [batch.flatten() for batch in ids]
-            candidates[f"fbgemm {name}"] = fbgemm_tables(name, dim, flat, offsets)
-            ratios[f"pooled_{name}_vs_fbgemm{suffix}"] = (f"fbgemm {name}", f"ours {name}")
+        for large, pages in PAGES.items() if fbgemm() else ():
+            flat, peer = [batch.flatten() for batch in ids], f"fbgemm {name}{pages}"
+            candidates[peer] = fbgemm_tables(name, dim, flat, offsets, large)
+            ratios[f"pooled_{name}_vs_fbgemm{as_name(pages)}{suffix}"] = (peer, f"ours {name}")
         if name == "int8":
-            candidates["limit int8"] = read_limit(table.words.clone(), rows, dim)
+            candidates["limit int8"] = read_limit(in_large_pages(table.words.clone()), rows, dim)
             ratios[f"pooled_int8_vs_random_read_limit{suffix}"] = ("limit int8", "ours int8")
     return Piece("ns per look-up", LOOKUPS * BAG, candidates, ratios)
+
+
+def bags() -> list[Tensor]:
+    """Ids (F, B * 10) of every batch, from the law of `batches`."""
+    drawn = np.random.default_rng(1).random((BATCHES, FIELDS, BATCH * BAG))
+    sizes, less = np.array(ROWS)[:, None], 1 - np.linspace(*EXPONENTS, FIELDS)[:, None]
+    ranks = (1 + drawn * ((sizes + 1.0) ** less - 1)) ** (1 / less)
+    return [torch.from_numpy(np.minimum(rank.astype(np.int64), sizes) - 1) for rank in ranks]
+
+
+def with_threads(clock: Callable[[], int]) -> Piece:
+    """Look-ups and bags in int8 with one thread and with two, by the wall's clock or by the work of both."""
+    table = packed_table({"int8": 1.0}, 16)
+    held = (table.words, table._layout, table._addresses)
+    rows = [(ids + FIRST).flatten() for ids in batches()]
+    bag_rows = [(batch + FIRST.unsqueeze(1)).flatten() for batch in bags()]
+    offsets, sums = torch.arange(LOOKUPS + 1) * BAG, torch.zeros(FIELDS, dtype=torch.bool)
+    candidates: dict[str, Candidate] = {}
+    for workers in (1, 2):
+
+        def looked_up(i: int, workers: int = workers) -> None:
+            torch.set_num_threads(workers)
+            table.stored(rows[i], FIELDS)
+
+        def summed(i: int, workers: int = workers) -> None:
+            torch.set_num_threads(workers)
+            pool_packed(*held, bag_rows[i], offsets, sums)
+
+        candidates[f"look-ups, {workers}"], candidates[f"bags, {workers}"] = looked_up, summed
+    suffix = "_work" if clock is time.process_time_ns else ""
+    names = {"gather": "look-ups", "pooled": "bags"}
+    ratios = {f"{name}_2_threads_vs_1{suffix}": (f"{kind}, 1", f"{kind}, 2") for name, kind in names.items()}
+    return Piece("us per batch", 1e3, candidates, ratios, clock)
 
 
 def fbgemm() -> bool:
@@ -208,12 +255,13 @@ def by_field(ids: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
     return [batch.T.contiguous().flatten() for batch in ids], torch.arange(LOOKUPS + 1)
 
 
-def fbgemm_gather(bits: int, dim: int, ids: Sequence[Tensor]) -> Candidate:
-    return fbgemm_tables(f"int{bits}", dim, *by_field(ids))
+def fbgemm_tables(
+    precision: str, dim: int, indices: Sequence[Tensor], offsets: Tensor, large: bool
+) -> Candidate:
+    """FBGEMM inference tables; indices (N,) of every batch, field by field, and the offsets of bags.
 
-
-def fbgemm_tables(precision: str, dim: int, indices: Sequence[Tensor], offsets: Tensor) -> Candidate:
-    """FBGEMM inference tables; indices (N,) of every batch, field by field, and the offsets of bags."""
+    large: in large pages, which ours ask for, and for which FBGEMM has no setting.
+    """
     from fbgemm_gpu.split_embedding_configs import SparseType
     from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation
     from fbgemm_gpu.split_table_batched_embeddings_ops_inference import (
@@ -230,6 +278,9 @@ def fbgemm_tables(precision: str, dim: int, indices: Sequence[Tensor], offsets: 
         output_dtype=SparseType.FP32,
     )
     tables.fill_random_weights()
+    if large:
+        for held in (tables.weights_host, *tables.buffers()):
+            in_large_pages(held)
     flat, ends = [one.int() for one in indices], offsets.int()
     return lambda i: tables(flat[i], ends)
 
@@ -279,6 +330,8 @@ PIECES: dict[str, Callable[[], Piece]] = {
     "gather_dim64": lambda: gather(64),
     "pooled": lambda: pooled(16),
     "pooled_dim64": lambda: pooled(64),
+    "threads": lambda: with_threads(time.perf_counter_ns),
+    "threads_work": lambda: with_threads(time.process_time_ns),
     "update": lambda: update(16),
 }
 
@@ -299,6 +352,7 @@ def main() -> None:
     for name in arguments.pieces or PIECES:
         piece = PIECES[name]()
         times = measured(piece, arguments.rounds)
+        torch.set_num_threads(1)
         for candidate, taken in times.items():
             print(f"{name:18s} {candidate:32s} {taken['median']:9.2f} {piece.unit}", flush=True)
         ratios = {}

@@ -3,7 +3,7 @@
 Fields, batches and clock are those of `cpu.py`, but no field has more than half a million rows, so that the
 tables of all competitors fit one process at dimension 64. Candidates take turns on the same batch; a ratio is
 the median over these turns of the peer's time over ours, higher is better for ours. Freed memory is kept by
-the process, for all candidates, as `autoembed search` has it.
+the process, for all candidates, as `autoembed search` has it; all tables lie in large pages, as ours ask for.
 
     update        gradients of look-ups to updated rows by row-wise Adagrad, with the rounding, without the
                   forward pass; the cost of stochastic rounding is its time over nearest rounding's. "One
@@ -53,6 +53,7 @@ from autoembed.plan import PROFILES
 from autoembed.stats import FieldStats, Stats
 from autoembed_kernels.bitpack import pack_bits, torch_pack_bits, torch_unpack_bits, unpack_bits
 from autoembed_kernels.dedupe import dedupe, sum_repeats, take_rows
+from autoembed_kernels.large_pages import in_large_pages
 from autoembed_kernels.lsq import (
     Grid,
     grid_table,
@@ -95,13 +96,17 @@ def ids_of_batches() -> list[Tensor]:
     return [torch.minimum(ids, torch.tensor(SIZES) - 1) for ids in batches()]
 
 
+def in_pages(held: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: in_large_pages(tensor) for name, tensor in held.items()}
+
+
 def update(dim: int) -> Piece:
     """Gradients of the look-ups to updated rows, stored in float32, float16 and int8."""
     rows = [(ids + FIRST).flatten() for ids in ids_of_batches()]
     gradient = 0.01 * torch.randn(LOOKUPS, dim)
     optimizer = RowOptimizer("rowwise_adagrad")
-    weight = 0.01 * torch.randn(TOTAL, dim)
-    state = optimizer.state(weight)
+    weight = in_large_pages(0.01 * torch.randn(TOTAL, dim))
+    state = in_pages(optimizer.state(weight))
 
     def float32(i: int) -> Callable[[], object]:
         return lambda: repeated_row_update(optimizer, weight, state, rows[i], gradient, RATE)
@@ -116,10 +121,10 @@ def update(dim: int) -> Piece:
 
     candidates: dict[str, Candidate] = {"ours float32": float32, "ours float32, one pass each": apart}
     for name, dtype in (("float16", torch.float16), ("int8", torch.int8)):
-        low = (weight * (100 if dtype == torch.int8 else 1)).to(dtype)
+        low = in_large_pages((weight * (100 if dtype == torch.int8 else 1)).to(dtype))
         steps = torch.full((TOTAL,), 2.0**-13, dtype=torch.float16) if dtype == torch.int8 else None
         for rounding, seed in (("stochastic", (1, 1)), ("nearest", None)):
-            own_state = optimizer.state(weight)
+            own_state = in_pages(optimizer.state(weight))
 
             def low_update(i: int, w=low, s=steps, o=own_state, c=seed) -> Callable[[], object]:  # type: ignore[no-untyped-def]
                 return lambda: repeated_low_row_update(optimizer, w, s, o, rows[i], gradient, RATE, c)
@@ -165,6 +170,8 @@ def fbgemm_tables(name: str, dim: int) -> tuple[nn.Module, list[tuple[Tensor, Te
         stochastic_rounding=name == "fp16",
     )
     tables.init_embedding_weights_uniform(-0.02, 0.02)
+    for held in (*tables.parameters(), *tables.buffers()):
+        in_large_pages(held)
     offsets = torch.arange(LOOKUPS + 1)
     return tables, [(ids.T.contiguous().flatten(), offsets) for ids in ids_of_batches()]
 
@@ -241,8 +248,8 @@ def threads(dim: int, clock: Callable[[], int]) -> Piece:
     rows = [(ids + FIRST).flatten() for ids in ids_of_batches()]
     gradient = 0.01 * torch.randn(LOOKUPS, dim)
     optimizer = RowOptimizer("rowwise_adagrad")
-    weight = 0.01 * torch.randn(TOTAL, dim)
-    state = optimizer.state(weight)
+    weight = in_large_pages(0.01 * torch.randn(TOTAL, dim))
+    state = in_pages(optimizer.state(weight))
     candidates: dict[str, Candidate] = {}
     for workers in (1, 2, 4):
 
@@ -362,6 +369,9 @@ def train_step(dim: int, adam: bool) -> Piece:
         bags = nn.ModuleList(nn.EmbeddingBag(rows, dim, mode="sum", sparse=True) for rows in SIZES)
         sparse = torch.optim.SparseAdam(list(bags.parameters()), lr=RATE)
         offsets = torch.arange(BATCH)
+        for parameter in bags.parameters():
+            in_large_pages(parameter)
+        in_place: list[Tensor] = []  # once there are moments
 
         def bag_vectors(i: int, batch: Batch) -> Tensor:
             vectors = [bag(batch.ids[:, f].contiguous(), offsets) for f, bag in enumerate(bags)]
@@ -369,6 +379,9 @@ def train_step(dim: int, adam: bool) -> Piece:
 
         def sparse_step() -> None:
             sparse.step()
+            if not in_place:
+                for moments in sparse.state.values():
+                    in_place.extend(in_large_pages(m) for m in moments.values() if isinstance(m, Tensor))
             sparse.zero_grad(set_to_none=True)
 
         peer = "26 EmbeddingBag and SparseAdam"
@@ -408,7 +421,7 @@ def bound(model: ModelConfig, rows: Sequence[Tensor]) -> Candidate:
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE, fused=True)
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    table = torch.randn(TOTAL, model.dim)
+    table = in_large_pages(torch.randn(TOTAL, model.dim))
     inputs = [torch.randn(BATCH, weight.shape[1]) for weight in layers]
     outputs = [torch.randn(BATCH, weight.shape[0]) for weight in layers]
     into_input, into_weight = ([torch.empty_like(x) for x in held] for held in (inputs, layers))

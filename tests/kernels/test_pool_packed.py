@@ -1,5 +1,7 @@
 """Bags of packed rows summed in C++ against torch."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,10 +14,11 @@ from autoembed.plan import PROFILES, FieldPlan, Plan, own
 from autoembed_kernels.pool_packed import native_pool_packed, pool_packed, torch_pool_packed
 
 
-def small_table(dim: int, precision: str) -> PackedTable:
+def small_table(dim: int, precision: str, segments: int = 1) -> PackedTable:
     scale = 0 if precision.startswith("int") else None
-    segment = own(0, 9, dim, precision, scale=scale)
-    plan = Plan(PROFILES["packed"], (FieldPlan("a", 9, dim, (segment,)),))
+    stops = [9 * (number + 1) // segments for number in range(segments)]
+    held = [own(start, stop, dim, precision, scale=scale) for start, stop in pairwise([0, *stops])]
+    plan = Plan(PROFILES["packed"], (FieldPlan("a", 9, dim, tuple(held)),))
     return PackedTable(packed_with_rows(plan, 0)[0])
 
 
@@ -56,6 +59,30 @@ def test_a_bag_longer_than_a_block_is_the_sum_of_its_rows(dim: int, precision: s
     empty = torch.zeros(dim, dtype=torch.float64)
     expected = torch.stack([empty, empty, values[:150].sum(0), values[150:].mean(0)])  # examples x fields
     torch.testing.assert_close(found.double(), expected.view(2, 2, dim), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("dim", [32, 64])
+@pytest.mark.parametrize("largest", [False, True])
+@pytest.mark.parametrize("segments", [1, 3])
+def test_bags_of_8_bits_are_the_same_bits_wherever_a_thread_begins(
+    dim: int, largest: bool, segments: int
+) -> None:
+    table = small_table(dim, "int8", segments)
+    if largest:
+        table.words.view(torch.uint8)[: 9 * dim] = 255
+    lengths = torch.tensor([1, 0, 63, 64, 65, 256, 257, 600, 2, 3])
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    rows = torch.randint(9, (int(offsets[-1]),), generator=torch.Generator().manual_seed(0))
+    held, mean = (table.words, table._layout, table._addresses), torch.tensor([False])
+    whole = native_pool_packed(native(), *held, rows, offsets, mean, None, poisoned(10, 1, dim))
+    for bag in range(10):
+        own, ends = rows[offsets[bag] : offsets[bag + 1]], torch.tensor([0, int(lengths[bag])])
+        alone = native_pool_packed(native(), *held, own, ends, mean, None, poisoned(1, 1, dim))
+        assert torch.equal(whole[bag], alone[0])
+    values = table.decode(0)[rows].double()
+    expected = torch.stack([part.sum(0) for part in values.split(lengths.tolist())])
+    # up to 600 numbers in float32
+    torch.testing.assert_close(whole[:, 0].double(), expected, rtol=600 * 2**-24, atol=1e-2)
 
 
 def test_rows_and_offsets_out_of_range_raise() -> None:

@@ -1,5 +1,6 @@
 // Bags of look-ups in packed tables, summed as they are decoded: see pool_packed.py.
 
+#include "byte_sums.h"
 #include "decode_block.h"
 
 using namespace autoembed;
@@ -15,14 +16,24 @@ struct Bags {
     int64_t examples, fields;
     const float* weights;  // of each look-up, or none
     const uint8_t* means;  // whether a field's bags are averaged
+    bool single;           // whether every field has one segment
     float* out;
 };
 
-// Adds up bags of one range. `bag` is the one being summed, of `field` and `example`, `sums` what it has so far.
+// Rows of one segment at the end of a block whose bag goes on, and their ByteSums
+struct Run {
+    const Segment* segment;
+    int64_t count;
+    uint16_t sums[64];
+};
+
+// Adds up bags of one range. `bag` is the one being summed, of `field` and `example`, `sums` what it has so far,
+// but for the rows of `run`.
 struct Summing {
     int64_t bag, stop, field, example;
     DecodeBlock decode;
     std::vector<float> sums, decoded;
+    Run run;
 };
 
 INLINE int64_t padded(int64_t width) { return (width + STEP - 1) / STEP * STEP; }
@@ -52,7 +63,8 @@ INLINE void fetch_written(const Bags& bags, const Summing& now, Width width) {
     for (int64_t j = 0; j < width; j += LINE / 4) __builtin_prefetch(out + j, 1, 3);
 }
 
-// Adds the block's look-ups to their bags. add(sums, first, last) adds those of [first, last), counted in the block.
+// Adds the block's look-ups to their bags. add(sums, first, last, fresh, whole) adds those of [first, last), counted in
+// the block: the bag begins with them if `fresh`, and ends with them if `whole`.
 template <typename Width, typename Add>
 INLINE void for_bags(const Bags& bags, int64_t from, int64_t count, Width width, Summing& now, const Add& add) {
     const int64_t end = from + count;
@@ -61,7 +73,7 @@ INLINE void for_bags(const Bags& bags, int64_t from, int64_t count, Width width,
         const int64_t bag_end = bags.offsets[now.bag + 1], upto = std::min(bag_end, end);
         float* sums = now.sums.data();
         if (start == n) fetch_written(bags, now, width);
-        if (upto > n) add(sums, n - from, upto - from, start == n);
+        if (upto > n) add(sums, n - from, upto - from, start == n, bag_end <= end);
         else if (start == n) std::fill_n(sums, width, 0.0f);
         n = std::max(n, upto);
         if (bag_end > end) break;
@@ -88,6 +100,39 @@ INLINE void add_steps(float* sums, int64_t first, int64_t last, bool fresh, cons
     for (int64_t i = 0; i < STEPS; ++i) store(sums + i * STEP, held[i]);
 }
 
+// Adds rows of 8-bit codes of a bag. What is summed as whole numbers does not depend on where blocks end.
+template <int64_t DIM>
+INLINE void add_bytes(float* sums, const Block& block, int64_t first, int64_t last, bool fresh, bool whole,
+                      const Block& next, int64_t bytes, Run& run) {
+    using Sums = ByteSums<DIM>;
+    Sums held;
+    const Segment* segment = fresh ? block.segments[first] : run.segment;
+    int64_t count = fresh ? 0 : run.count;
+    if (fresh) {
+        held.clear();
+        std::fill_n(sums, DIM, 0.0f);
+    } else {
+        held.load_from(run.sums);
+    }
+    for (int64_t n = first; n < last; ++n, ++count) {
+        fetch_row(next.rows[n], bytes);
+        if (__builtin_expect(block.segments[n] != segment || count == Sums::MOST, 0)) {
+            held.add_to(sums, *segment, count);
+            held.clear();
+            segment = block.segments[n];
+            count = 0;
+        }
+        held.add(block.row(n));
+    }
+    if (whole) {
+        held.add_to(sums, *segment, count);
+    } else {
+        run.segment = segment;
+        run.count = count;
+        held.store_to(run.sums);
+    }
+}
+
 template <typename Dim>
 void add_block(const Segments& segments, const Block& block, int64_t from, int64_t count, const Block& next, Dim dim,
                const Bags& bags, Summing& now) {
@@ -97,12 +142,19 @@ void add_block(const Segments& segments, const Block& block, int64_t from, int64
         if (segments.alike && !weights)
             return with_alike(segments, [&](auto way, auto same) INLINE_LAMBDA {
                 const int64_t bits = segments.all[0].bits, bytes = segments.all[0].fetch_bytes;
+                if constexpr (decltype(way)::value == CODES && same && dim >= 32)
+                    if (bits == 8 && bags.single)
+                        return for_bags(
+                            bags, from, count, dim, now,
+                            [&](float* sums, int64_t first, int64_t last, bool fresh, bool whole) INLINE_LAMBDA {
+                                add_bytes<dim>(sums, block, first, last, fresh, whole, next, bytes, now.run);
+                            });
                 const auto with_row = [&](int64_t n, const auto& use) INLINE_LAMBDA {
                     fetch_row(next.rows[n], same ? bytes : next.segments[n]->fetch_bytes);
                     const Segment& s = *block.segments[n];
                     with_values<decltype(way)::value>(block.row(n), s, same ? bits : s.bits, dim, use);
                 };
-                const auto add = [&](float* sums, int64_t first, int64_t last, bool fresh) INLINE_LAMBDA {
+                const auto add = [&](float* sums, int64_t first, int64_t last, bool fresh, bool) INLINE_LAMBDA {
                     add_steps<(dim + STEP - 1) / STEP>(sums, first, last, fresh, nullptr, with_row);
                 };
                 for_bags(bags, from, count, dim, now, add);
@@ -110,7 +162,7 @@ void add_block(const Segments& segments, const Block& block, int64_t from, int64
     }
     now.decode(segments, block, count, next, now.decoded.data());
     const int64_t width = segments.width;
-    for_bags(bags, from, count, width, now, [&](float* sums, int64_t first, int64_t last, bool fresh) INLINE_LAMBDA {
+    for_bags(bags, from, count, width, now, [&](float* sums, int64_t first, int64_t last, bool fresh, bool) INLINE_LAMBDA {
         for (int64_t j = 0; j < width; j += STEP)
             add_steps<1>(sums + j, first, last, fresh, weights, [&](int64_t n, const auto& use) INLINE_LAMBDA {
                 const float* row = now.decoded.data() + n * width + j;
@@ -146,7 +198,9 @@ EXPORT int64_t autoembed_pool_packed(const uint8_t* payload, int64_t bytes, cons
     for (int64_t k = 0; k < all; ++k)
         if (offsets[k] > offsets[k + 1] || (k == 0 && offsets[0] != 0)) return -1 - count - k;
     if (offsets[all] != (all ? count : 0)) return -1 - count - std::max<int64_t>(0, all - 1);
-    const Bags bags{offsets, examples, fields, weights, means, out};
+    bool single = true;
+    for (int64_t s = 0; s < packed->count; ++s) single = single && addresses->field_segment[s] == s;
+    const Bags bags{offsets, examples, fields, weights, means, single, out};
     const AddBlock add = adder_of(segments);
     return with_rows(rows, row_size, [&](auto known_rows) INLINE_LAMBDA {
         using Row = std::remove_const_t<std::remove_pointer_t<decltype(known_rows)>>;
@@ -158,7 +212,8 @@ EXPORT int64_t autoembed_pool_packed(const uint8_t* payload, int64_t bytes, cons
                         start % examples,
                         decoder_of(segments),
                         std::vector<float>(padded(width)),
-                        std::vector<float>(BLOCK * width + STEP)};
+                        std::vector<float>(BLOCK * width + STEP),
+                        {}};
             const auto work = [&](const Block& block, int64_t from, int64_t block_count, const Block& next) {
                 add(segments, block, from, block_count, next, bags, now);
             };
