@@ -138,7 +138,7 @@ def look_up_shared_kernel(
 def tile(width: int) -> tuple[int, int, int]:
     """Look-ups, columns and warps of a program: two rows of a pair at a time take registers."""
     columns = max(4, int(triton.next_power_of_2(width)))
-    return max(1, min(32, 1024 // columns)), columns, max(1, min(4, columns // 16))
+    return max(1, min(32, 1024 // columns)), columns, max(2, min(4, columns // 16))
 
 
 @launches
