@@ -23,6 +23,7 @@ from autoembed.shared_rows import SharedAddress
 from autoembed.tables_file import read_tables, write_tables
 from autoembed_kernels.gather_packed import SEGMENT_TENSORS, PackedSegments, as_words, gather_packed
 from autoembed_kernels.look_up_packed import ROW_TENSORS, PackedRows, look_up_packed, stored_rows
+from autoembed_kernels.look_up_parts import look_up_parts
 from autoembed_kernels.look_up_shared import look_up_shared
 from autoembed_kernels.pool_packed import pool_packed
 
@@ -209,10 +210,12 @@ class PackedTable(nn.Module):
         self.tails = RowTails([segment for _, segment, _ in placed(plan)])
         # whether every look-up reads one stored row or none
         self.shared = SharedAddress(self.pairs, self.pool_address, self.dim)
-        walks = bool(self.paths.any_path or self.marked.chunks or self.tails.columns)
+        walks = bool(self.paths.any_path or self.marked.chunks)
         shares = bool(self.pairs.kinds or self.pool_address.pool is not None)
-        self._reads_single_rows = not (walks or shares)
-        self._reads_shared_rows = shares and not walks
+        parts = bool(self.tails.columns)
+        self._reads_single_rows = not (walks or shares or parts)
+        self._reads_shared_rows = shares and not (walks or parts)
+        self._reads_rows_in_parts = parts and not (walks or shares)
         self._projected = [i for i, field in enumerate(plan.fields) if field.projection_dim]
         self._register("matrices", _matrices(packed, self.width))
 
@@ -282,6 +285,8 @@ class PackedTable(nn.Module):
             return look_up_packed(self.words, layout, addresses, rows, columns)
         if self._reads_shared_rows and not torch.compiler.is_compiling():
             return look_up_shared(self.words, layout, addresses, self.shared.rows(), rows, columns)
+        if self._reads_rows_in_parts and not torch.compiler.is_compiling():
+            return look_up_parts(self.words, layout, addresses, self.tails.count, rows, columns)
         pool = self.pool_address.pool
         _, segment, stored = stored_rows(addresses, rows)
         if pool is not None:

@@ -11,10 +11,12 @@ from autoembed.plan import Segment, Sharing
 class RowTails(nn.Module):
     """The tails of a plan with these segments (S,), in file order.
 
-    `columns` (K,) are those at which any tail begins; () where there is none.
+    `columns` (K,) are those at which any tail begins; () where there is none. `count` (S,) int64: how many
+    tails each segment has, which lie behind it.
     """
 
     behind: Tensor
+    count: Tensor
 
     def __init__(self, segments: Sequence[Segment]) -> None:
         super().__init__()
@@ -32,6 +34,7 @@ class RowTails(nn.Module):
             for head, number in found[column].items():
                 behind[place, head] = number
         self.register_buffer("behind", behind, persistent=False)
+        self.register_buffer("count", (behind >= 0).sum(0), persistent=False)
 
     def of(self, segment: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Look-ups (N,) by segment -> for every column in turn, which of them go on there, in which tails."""

@@ -26,11 +26,16 @@ from autoembed_kernels.signature_pool import MAX_KEYS
 
 @st.composite
 def plans(
-    draw: st.DrawFn, profile: Profile | None = None, one_dim: bool = True, single_rows: bool = False
+    draw: st.DrawFn,
+    profile: Profile | None = None,
+    one_dim: bool = True,
+    single_rows: bool = False,
+    parts: bool = False,
 ) -> Plan:
     """Valid plans of 1..4 small fields; with `one_dim` all fields have one output dimension.
 
-    `single_rows`: a look-up reads one stored row or none, no pair, block of a pool, marked chunk or tail.
+    `single_rows`: a look-up reads one stored row or none, no pair, block of a pool, marked chunk or tail; but
+    with `parts` it may have tails.
     """
     profile = profile or draw(st.sampled_from(list(PROFILES.values())))
     dim = draw(st.integers(1, 17))
@@ -63,7 +68,7 @@ def plans(
                 continue
             width = projection_dim or field_dim
             segments.append(draw(_segment(profile, start, start + rows, width, shared, scales, single_rows)))
-            if shared and not single_rows:
+            if shared and (parts or not single_rows):
                 segments += draw(_tails(segments[-1], width, scales))
             start += rows
         fields.append(FieldPlan(f"field {number}", start, field_dim, tuple(segments), projection_dim))

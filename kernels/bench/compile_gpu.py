@@ -28,6 +28,7 @@ from autoembed_kernels.gpu import (
     dedupe,
     gather_packed,
     look_up_packed,
+    look_up_parts,
     look_up_shared,
     lsq,
     pair_products,
@@ -218,6 +219,17 @@ def shared_look_ups() -> Iterator[Case]:
             yield Case(look_up_shared.look_up_shared_kernel, variant, types, {**sizes, **chosen}, warps)
 
 
+def parts() -> Iterator[Case]:
+    off = ("ANY_AWAY", "ANY_HASHED", "HALVES", "BRAINS", "SINGLES", "WHOLE_ROWS", "ROW_SCALES", "ROW_BIASES")
+    codes = {**dict.fromkeys((*off, "ANY_OFFSET"), 0), "INTEGERS": 1, "NARROW": 1}
+    types = "*i32 *i64 *i64 *fp32 i32" + " *i64" * 5 + " *u8 *u8 *i64 *i64 *i64 *i64 *fp32 i32 i32"
+    for width in (16, 64):
+        block, columns, warps = look_up_parts.tile(width)
+        constants = {"STEPS": 7, "BLOCK": block, "COLUMNS": columns, "MOST": 2, **codes}
+        kernel = look_up_parts.look_up_parts_kernel
+        yield Case(kernel, f"codes, 3 parts, {columns} columns", types, constants, warps)
+
+
 def caches() -> Iterator[Case]:
     for ways in (1, 32):
         sizes = {"BLOCK": cache_probe.VALUES // ways, "WAYS": ways}
@@ -266,6 +278,7 @@ def main() -> None:
         *updates(),
         *chunks(),
         *shared_look_ups(),
+        *parts(),
         *caches(),
     ]
     kernels = []

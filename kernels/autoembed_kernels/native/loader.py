@@ -45,6 +45,7 @@ SIGNATURES = {
     ),
     "autoembed_gather_packed": (_ADDRESS, _COUNT, *(_ADDRESS,) * 3, _COUNT, _ADDRESS, _COUNT),
     "autoembed_look_up_packed": (_ADDRESS, _COUNT, *(_ADDRESS,) * 3, *(_COUNT,) * 3, _ADDRESS, _COUNT),
+    "autoembed_look_up_parts": (_ADDRESS, _COUNT, *(_ADDRESS,) * 4, *(_COUNT,) * 3, _ADDRESS, _COUNT),
     "autoembed_look_up_shared": (_ADDRESS, _COUNT, *(_ADDRESS,) * 4, *(_COUNT,) * 3, _ADDRESS, _COUNT),
     "autoembed_pool_packed": (
         *(_ADDRESS, _COUNT, *(_ADDRESS,) * 3, _COUNT, _COUNT, _ADDRESS, _COUNT, _COUNT),
