@@ -30,7 +30,7 @@ def look_up_parts(
 ) -> Tensor:
     """words of `as_words`, tails (S,) int64, rows (N,) int64 or int32 -> (N, W) float32.
 
-    `columns`: as in `look_up_packed`. On a CPU with the C++ library, raises IndexError where a row is negative
+    `columns`: as in `look_up_packed`. On a CPU with the C++ library, raises IndexError where a row is below 0
     or not below `addresses.rows`.
     """
     rows = (rows if rows.dtype in (torch.int32, torch.int64) else rows.long()).contiguous()
