@@ -5,9 +5,10 @@ a virtual table of pointers says which are held in a physical pool (`autoembed_k
 utility of look-ups x gradient norm that decays. What is outside reads zero, keeps gaining utility, and grows
 back. Training holds no dense table: pool, optimizer state, pointers and utilities are all.
 
-Departs from the paper, which begins with all chunks: the pool has its final size from the first step, without
-a schedule of the ratio, and is filled by the ids that come first, so that the peak is never the dense
-table's, and chunks grow from small random weights; rounds come every 10 steps for the first 100 and every
+Departs from the paper, which begins with all chunks, unless `schedule` says so: the pool has its final size
+from the first step and is filled by the ids that come first, so that the peak is never the dense table's;
+with a schedule it has room for all chunks at first and shrinks, linearly in steps, and so does what is held.
+Chunks grow from small random weights; rounds come every 10 steps for the first 100 and every
 `interval` steps after, as TorchRec's ITEP does with other numbers. Fields share one pool and one threshold:
 utilities are not divided by a quantile of their own field, as AdaEmbed divides them. Exported, every field
 carries a bitmap or a list of the chunks that are held, which takes fewer bytes.
@@ -55,6 +56,11 @@ class Fiited(Method):
     decay: float = knob(0.98, Float(0.0, 1.0), "what is left of utilities after a round")
     margin: float = knob(0.1, Float(0.0, 0.9), "distance to the threshold within which chunks stay put")
     bits: int = knob(32, Choice((16, 32)), "bits of every stored value")
+    schedule: int = knob(
+        0,
+        Int(0, 1_000_000),
+        "steps in which the pool shrinks from all chunks to `keep`; 0: small from the start",
+    )
 
     name: ClassVar[str] = "fiited"
     summary: ClassVar[str] = "chunks of dimensions compete for a pool while training"
@@ -88,7 +94,7 @@ class Fiited(Method):
             spec.stats.rows,
             self._chunks(spec),
             spec.dim,
-            self._places(spec),
+            spec.stats.rows * self._chunks(spec) if self.schedule else self._places(spec),
             optimizer,
             spec.initial_std,
             draws,
@@ -153,8 +159,15 @@ class FiitedTable(Table):
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        """Entries that came after what is loaded are dropped, and places that it does not hold are free."""
+        """Entries that came after what is loaded are dropped, and places that it does not hold are free.
+
+        A pool remembered while it still shrank is loaded at its size then; `settle` shrinks it again.
+        """
         kept = state_dict.get(f"{prefix}pointers", self.pointers)
+        places = len(state_dict.get(f"{prefix}weight", self.weight))
+        if places != len(self.weight):
+            self.store.resize(places)
+            self._follow()
         if self.entry is not None and len(kept) != len(self.pointers):
             self.store.keep_entries(len(kept))
             self._follow()
@@ -164,8 +177,11 @@ class FiitedTable(Table):
         self.store.count_free()
 
     def _follow(self) -> None:
-        """The store makes its entries anew when they grow."""
+        """The store makes its entries anew when they grow, and its pool when that shrinks."""
         self.pointers, self.utility = self.store.pointers, self.store.utility
+        self.weight, self.free = self.store.pool, self.store.free
+        for name, state in self.store.state.items():
+            setattr(self, f"state_{name}", state)
 
     def values(self, lookup: Lookup) -> Tensor:
         if not torch.is_grad_enabled():
@@ -197,6 +213,20 @@ class FiitedTable(Table):
         interval = EARLY_INTERVAL if step <= EARLY_STEPS else self.method.interval
         if step == 1 or step % min(interval, self.method.interval) == 0:
             self.store.rebalance(self.method.decay, self.method.margin)
+            self._shrink(step / self.method.schedule if self.method.schedule else 1.0)
+
+    def settle(self) -> bool:
+        """The pool has its final size, also where training ended before the schedule did."""
+        self._shrink(1.0)
+        return False
+
+    def _shrink(self, done: float) -> None:
+        """The pool at this part of the schedule."""
+        every, last = self.spec.stats.rows * self.method._chunks(self.spec), self.method._places(self.spec)
+        places = max(last, round(every + (last - every) * min(1.0, done)))
+        if places < len(self.weight):
+            self.store.shrink(places)
+            self._follow()
 
     def plan(self) -> Plan:
         fields = range(len(self.spec.stats.fields))

@@ -11,7 +11,7 @@ which chunks are in the pool; the others read zero and are not trained, but thei
 
 Fills gaps of the paper: the norm is that of the step's sum, which is frequency x |mean gradient|; the
 decay comes once a round, as in TorchRec's ITEP; the margin keeps chunks near the threshold from moving in
-every round. The pool has its final size from the start and is empty: who comes first takes a place. Departs
+every round. The pool begins empty, and who comes first takes a place; it may `shrink` between rounds. Departs
 from what is told of the paper: a chunk that gets a place starts from N(0, std^2) with optimizer state zero.
 From weights of zero two chunks that are multiplied with one another would never get a gradient.
 
@@ -137,6 +137,51 @@ class ChunkStore:
         self.pool.index_copy_(0, index, fresh.to(self.pool.device))
         for state in self.state.values():
             state.index_fill_(0, index, 0)
+
+    def shrink(self, places: int) -> int:
+        """Leave a pool of `places`, at most as many as there are; returns how many chunks gave up theirs.
+
+        Those of the least utility do. Chunks that lie behind move to free places before them, with their
+        optimizer state; what is free then holds fresh weights and a state of zero.
+        """
+        pointers, utility = (
+            self.pointers[: self.entry_count].view(-1),
+            self.utility[: self.entry_count].view(-1),
+        )
+        held = (pointers >= 0).nonzero().squeeze(1)
+        excess = max(0, len(held) - places)
+        if excess:
+            pointers[held[utility[held].topk(excess, largest=False).indices]] = ABSENT
+            held = (pointers >= 0).nonzero().squeeze(1)
+        at = pointers[held].long()
+        is_free = torch.ones(len(self.pool), dtype=torch.bool, device=self.pool.device)
+        is_free[at] = False
+        moves = held[at >= places]
+        sources = pointers[moves].long()
+        targets = is_free[:places].nonzero().squeeze(1)[: len(moves)]
+        pointers[moves] = targets.int()
+        is_free[targets] = False
+        free = is_free[:places].nonzero().squeeze(1)
+        fresh = torch.randn(len(free), self.pool.shape[1], generator=self.generator) * self.std
+        self.pool[targets] = self.pool[sources]
+        self.pool = self.pool[:places].clone()
+        self.pool[free] = fresh.to(self.pool.device)
+        for name, state in self.state.items():
+            state[targets] = state[sources]
+            self.state[name] = state[:places].clone()
+            self.state[name][free] = 0
+        self.free = self.free[:places].clone()
+        self.free[: len(free)] = free.int()
+        self.free_count = len(free)
+        return excess
+
+    def resize(self, places: int) -> None:
+        """Make room for a pool of `places` that is about to be loaded, with its pointers; all are free."""
+        self.pool = self.pool.new_zeros(places, self.pool.shape[1])
+        self.state = self.optimizer.state(self.pool)
+        self.free = torch.arange(places - 1, -1, -1, dtype=torch.int32, device=self.pool.device)
+        self.free_count = places
+        self.pointers.fill_(ABSENT)
 
     def count_free(self) -> None:
         """Where pointers and pool were replaced from outside: free are the places that no pointer names.

@@ -158,3 +158,49 @@ def test_sizes_that_make_no_store_are_refused() -> None:
         ChunkStore(5, 3, 16, 2, RowOptimizer(), 0.01, torch.Generator())
     with pytest.raises(ValueError, match="got 0"):
         ChunkStore(5, 2, 16, 0, RowOptimizer(), 0.01, torch.Generator())
+
+
+@given(
+    st.integers(1, 12),
+    st.sampled_from([1, 2, 3]),
+    st.integers(1, 20),
+    st.integers(0, 2**32),
+    st.booleans(),
+    st.data(),
+)
+@settings(deadline=None, max_examples=40)
+def test_a_pool_that_shrinks_keeps_the_most_useful_chunks_with_their_state(
+    ids: int, chunks: int, places: int, seed: int, virtual: bool, data: st.DataObject
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    store = ChunkStore(ids, chunks, 2 * chunks, places, RowOptimizer("adam"), 0.5, generator, virtual=virtual)
+    everything = torch.arange(ids)
+    for _ in range(3):
+        rows = torch.randperm(ids, generator=generator)[:4]
+        store.admit(rows)
+        store.step(rows, torch.randn(len(rows), 2 * chunks, generator=generator), 0.1)
+    before, vectors = store.pointers_of(everything), store.look_up(everything).view(ids, chunks, 2)
+    state = {name: value.clone() for name, value in store.state.items()}
+    utility = {
+        (row, chunk): float(store.utility[row if store.entry is None else int(store.entry[row]), chunk])
+        for row, chunk in (before != ABSENT).nonzero().tolist()
+    }
+    left = data.draw(st.integers(1, places))
+    gone = store.shrink(left)
+    after = store.pointers_of(everything)
+    check_places(store)
+    assert len(store.pool) == len(store.free) == left and gone == max(0, len(utility) - left)
+    kept = {tuple(pair) for pair in (after != ABSENT).nonzero().tolist()}
+    assert kept <= set(utility) and len(kept) == len(utility) - gone
+    if gone:
+        assert min(utility[pair] for pair in kept) >= max(
+            u for pair, u in utility.items() if pair not in kept
+        )
+    now = store.look_up(everything).view(ids, chunks, 2)
+    for row, chunk in kept:
+        assert torch.equal(now[row, chunk], vectors[row, chunk])
+        for name, value in state.items():
+            assert torch.equal(store.state[name][after[row, chunk]], value[before[row, chunk]])
+    free = store.free[: store.free_count].long()
+    assert not any(value[free].any() for value in store.state.values())
+    assert store.pool[free].abs().sum(1).all()

@@ -155,3 +155,47 @@ def test_a_process_that_trains_it_never_holds_as_much_as_the_dense_table_and_its
     assert 0.01 * ids * 16 * 8 <= counted <= 9.5 * ids  # 8 bytes an id, and the pool with its state
     # of the dense table's 38 MB; what is not counted is a round's masks and the look-ups of a step
     assert peak < ids * 16 * 8 / 4
+
+
+def scheduled() -> FiitedTable:
+    stats = Stats((FieldStats("user", np.sort(COUNTS)[::-1].copy()),))
+    spec = TableSpec(stats, 4, PROFILES["packed"], initial_std=0.1)
+    method = make_method("fiited", {"keep": 0.25, "chunks": 2, "interval": 1, "schedule": 4})
+    table = method.table(spec, torch.Generator().manual_seed(1), RowOptimizer("adagrad"))
+    assert isinstance(table, FiitedTable)
+    return table
+
+
+def test_a_schedule_begins_with_all_chunks_and_ends_with_those_that_are_to_stay() -> None:
+    table = scheduled()
+    every = 2 * table.spec.stats.rows
+    sizes = [len(table.weight)]
+    for number in range(1, 7):
+        step(table, 6, 2, number % 8)
+        table.after_step(number)
+        sizes.append(len(table.weight))
+    last = every // 4
+    linear = [round(every + (last - every) * min(1.0, done / 4)) for done in range(7)]
+    assert sizes == linear and table.store.pool is table.weight
+    with torch.no_grad():
+        assert table(reading(6, 2)).any()
+    assert table.training_bytes == table.store.nbytes
+
+
+def test_a_pool_remembered_while_it_shrank_is_read_again_and_settles_at_its_size() -> None:
+    table = scheduled()
+    step(table, 6, 2)
+    table.after_step(1)
+    remembered = {name: value.clone() for name, value in table.state_dict().items()}
+    with torch.no_grad():
+        before = table(reading(*range(8)))
+    for number in range(2, 7):
+        step(table, 3, 7, 0)
+        table.after_step(number)
+    assert len(remembered["weight"]) > len(table.weight)
+    table.load_state_dict(remembered)
+    with torch.no_grad():
+        assert torch.equal(table(reading(*range(8))), before)
+    assert not table.settle()
+    assert len(table.weight) == table.spec.stats.rows // 2
+    assert table.pack().bytes.total <= table.method.footprint(table.spec).high_bytes
