@@ -286,7 +286,9 @@ class PackedTable(nn.Module):
         if self._reads_shared_rows and not torch.compiler.is_compiling():
             return look_up_shared(self.words, layout, addresses, self.shared.rows(), rows, columns)
         if self._reads_rows_in_parts and not torch.compiler.is_compiling():
-            return look_up_parts(self.words, layout, addresses, self.tails.count, rows, columns)
+            return look_up_parts(
+                self.words, layout, addresses, self.tails.count, self.tails.most, rows, columns
+            )
         pool = self.pool_address.pool
         _, segment, stored = stored_rows(addresses, rows)
         if pool is not None:

@@ -1,5 +1,7 @@
 """A plan as the per-segment numbers by which packed rows are found and decoded."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -52,7 +54,15 @@ def packed_segments(plan: Plan, scales: Tensor, offsets: Tensor, width: int) -> 
         any_narrow=any(s.stored_rows == 0 or s.dim < width for s in segments),
         any_offset=any(s.offset is not None for s in segments),
         width=width,
+        whole_rows=_whole_rows(segments, bases, sizes, width),
     )
+
+
+def _whole_rows(segments: Sequence[Segment], bases: Sequence[int], sizes: Sequence[int], width: int) -> bool:
+    """Whether all rows are `width` floats of one kind and begin at multiples of 16 bytes."""
+    full = all(s.stored_rows and s.dim == width and not s.is_integer for s in segments)
+    alike = len({s.precision for s in segments}) == 1
+    return full and alike and not any(number % 16 for number in (*bases, *sizes))
 
 
 def _kind(segment: Segment) -> int:

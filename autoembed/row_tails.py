@@ -12,7 +12,7 @@ class RowTails(nn.Module):
     """The tails of a plan with these segments (S,), in file order.
 
     `columns` (K,) are those at which any tail begins; () where there is none. `count` (S,) int64: how many
-    tails each segment has, which lie behind it.
+    tails each segment has, which lie behind it; `most`: of any.
     """
 
     behind: Tensor
@@ -34,7 +34,9 @@ class RowTails(nn.Module):
             for head, number in found[column].items():
                 behind[place, head] = number
         self.register_buffer("behind", behind, persistent=False)
-        self.register_buffer("count", (behind >= 0).sum(0), persistent=False)
+        count = (behind >= 0).sum(0)
+        self.register_buffer("count", count, persistent=False)
+        self.most = int(count.max()) if found else 0
 
     def of(self, segment: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Look-ups (N,) by segment -> for every column in turn, which of them go on there, in which tails."""

@@ -90,6 +90,11 @@ class Fiited(Method):
         draws = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
         # of a vocabulary all rows are met, and need no numbers of entries
         virtual = not all(field.ranked for field in spec.stats.fields)
+        if virtual and self.schedule:
+            raise ValueError(
+                "under a schedule fiited begins with all chunks of all rows, and a field without a vocabulary "
+                "has far more rows than are met: leave `schedule` at 0"
+            )
         store = ChunkStore(
             spec.stats.rows,
             self._chunks(spec),
@@ -213,7 +218,8 @@ class FiitedTable(Table):
         interval = EARLY_INTERVAL if step <= EARLY_STEPS else self.method.interval
         if step == 1 or step % min(interval, self.method.interval) == 0:
             self.store.rebalance(self.method.decay, self.method.margin)
-            self._shrink(step / self.method.schedule if self.method.schedule else 1.0)
+        if self.method.schedule and step % min(EARLY_INTERVAL, self.method.interval) == 0:
+            self._shrink(step / self.method.schedule)
 
     def settle(self) -> bool:
         """The pool has its final size, also where training ended before the schedule did."""

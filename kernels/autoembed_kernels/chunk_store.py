@@ -156,20 +156,23 @@ class ChunkStore:
         at = pointers[held].long()
         is_free = torch.ones(len(self.pool), dtype=torch.bool, device=self.pool.device)
         is_free[at] = False
+        was_free = torch.zeros_like(is_free)
+        was_free[self.free[: self.free_count].long()] = True  # fresh already
         moves = held[at >= places]
         sources = pointers[moves].long()
         targets = is_free[:places].nonzero().squeeze(1)[: len(moves)]
         pointers[moves] = targets.int()
         is_free[targets] = False
         free = is_free[:places].nonzero().squeeze(1)
-        fresh = torch.randn(len(free), self.pool.shape[1], generator=self.generator) * self.std
+        left = (is_free & ~was_free)[:places].nonzero().squeeze(1)
+        fresh = torch.randn(len(left), self.pool.shape[1], generator=self.generator) * self.std
         self.pool[targets] = self.pool[sources]
         self.pool = self.pool[:places].clone()
-        self.pool[free] = fresh.to(self.pool.device)
+        self.pool[left] = fresh.to(self.pool.device)
         for name, state in self.state.items():
             state[targets] = state[sources]
             self.state[name] = state[:places].clone()
-            self.state[name][free] = 0
+            self.state[name][left] = 0
         self.free = self.free[:places].clone()
         self.free[: len(free)] = free.int()
         self.free_count = len(free)

@@ -48,7 +48,8 @@ class PackedSegments:
     base, row_bytes, dim, bits int64 (bits 1..8 of integer codes, else 8); kind uint8 (INTEGER, FP16, BF16,
     FP32); front int64 (0, 2 or 4); shift, scale float32; offset (S,) int64 rows of `offsets` (O, W) float32.
     `kinds` are the kinds that occur, `width` W is the number of columns to return. `any_narrow`: a segment
-    has fewer columns; `any_offset`: an offset is not zero.
+    has fewer columns; `any_offset`: an offset is not zero; `whole_rows`: all rows are W floats of one kind
+    and begin at multiples of 16 bytes.
     """
 
     base: Tensor
@@ -67,6 +68,7 @@ class PackedSegments:
     any_narrow: bool
     any_offset: bool
     width: int
+    whole_rows: bool = False
 
     @cached_property
     def readable(self) -> bool:

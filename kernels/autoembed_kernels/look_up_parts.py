@@ -25,10 +25,11 @@ def look_up_parts(
     segments: PackedSegments,
     addresses: PackedRows,
     tails: Tensor,
+    most: int,
     rows: Tensor,
     columns: int = 1,
 ) -> Tensor:
-    """words of `as_words`, tails (S,) int64, rows (N,) int64 or int32 -> (N, W) float32.
+    """words of `as_words`, tails (S,) int64, `most` of them, rows (N,) int64 or int32 -> (N, W) float32.
 
     `columns`: as in `look_up_packed`. On a CPU with the C++ library, raises IndexError where a row is below 0
     or not below `addresses.rows`.
@@ -43,8 +44,8 @@ def look_up_parts(
     if triton_for(words, tails, rows):
         from autoembed_kernels.gpu.look_up_parts import triton_look_up_parts
 
-        return triton_look_up_parts(words, segments, addresses, tails, rows)
-    return torch_look_up_parts(words, segments, addresses, tails, rows)
+        return triton_look_up_parts(words, segments, addresses, tails, most, rows)
+    return torch_look_up_parts(words, segments, addresses, tails, most, rows)
 
 
 def native_look_up_parts(
@@ -68,14 +69,14 @@ def native_look_up_parts(
 
 
 def torch_look_up_parts(
-    words: Tensor, segments: PackedSegments, addresses: PackedRows, tails: Tensor, rows: Tensor
+    words: Tensor, segments: PackedSegments, addresses: PackedRows, tails: Tensor, most: int, rows: Tensor
 ) -> Tensor:
     """`look_up_parts` in torch, on any device, without a check of the rows."""
     _, segment, stored = stored_rows(addresses, rows)
     values = torch_gather_packed(words, segments, segment, stored)
     begin = segments.dim[segment]  # (N,), the column at which the next part begins
     every = torch.arange(segments.width, device=rows.device)
-    for part in range(1, 1 + int(tails.max()) if len(tails) else 1):
+    for part in range(1, 1 + most):
         chosen = (tails[segment] >= part).nonzero().squeeze(1)
         tail = segment[chosen] + part
         read = torch_gather_packed(words, segments, tail, stored[chosen])

@@ -129,6 +129,7 @@ def low_row_values(weight: Tensor, steps: Tensor | None, rows: Tensor) -> Tensor
         if weight.is_contiguous() and triton_for(weight, steps, rows):
             from autoembed_kernels.gpu.take_rows import triton_take_rows
 
+            check_rows(rows, len(weight))
             return triton_take_rows(weight, rows, steps)
     values = weight.index_select(0, rows).float()
     return values if steps is None else values * steps[rows].float().unsqueeze(1)

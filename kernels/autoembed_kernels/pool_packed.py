@@ -33,7 +33,7 @@ def pool_packed(
     -> (B, F, W) float32.
 
     On a CPU with the C++ library, raises IndexError where a row does not exist and ValueError where offsets
-    do not ascend from 0 to N.
+    do not ascend from 0 to N; on a GPU that is the caller's to see to.
     """
     rows, offsets, means = rows.contiguous(), offsets.long().contiguous(), means.bool().contiguous()
     weights = None if weights is None else weights.float().contiguous()
@@ -48,12 +48,22 @@ def pool_packed(
     ):
         from autoembed_kernels.gpu.pool_packed import triton_pool_packed
 
+        examples = (len(offsets) - 1) // max(1, len(means))
+        _check_shapes(rows, offsets, examples, len(means), weights)
         check_rows(rows, addresses.rows)
         return triton_pool_packed(words, segments, addresses, rows, offsets, means, weights)
     if native is None:
         return torch_pool_packed(words, segments, addresses, rows, offsets, means, weights)
     out = torch.empty((len(offsets) - 1) // max(1, len(means)), len(means), segments.width)
     return native_pool_packed(native, words, segments, addresses, rows, offsets, means, weights, out)
+
+
+def _check_shapes(rows: Tensor, offsets: Tensor, examples: int, fields: int, weights: Tensor | None) -> None:
+    if len(offsets) != examples * fields + 1 or (weights is not None and len(weights) != len(rows)):
+        raise ValueError(
+            f"{examples} x {fields} bags of {len(rows)} rows need {examples * fields + 1} offsets, got "
+            f"{len(offsets)}, and as many weights as rows or none"
+        )
 
 
 def native_pool_packed(
@@ -69,11 +79,7 @@ def native_pool_packed(
 ) -> Tensor:
     """`pool_packed` into out (B, F, W), in one pass over the look-ups."""
     examples, fields, _ = out.shape
-    if len(offsets) != examples * fields + 1 or (weights is not None and len(weights) != len(rows)):
-        raise ValueError(
-            f"{examples} x {fields} bags of {len(rows)} rows need {examples * fields + 1} offsets, got "
-            f"{len(offsets)}, and as many weights as rows or none"
-        )
+    _check_shapes(rows, offsets, examples, fields, weights)
     bad = library.autoembed_pool_packed(
         *(address(words), 8 * len(words)),
         *(ctypes.byref(segments.native), ctypes.byref(addresses.native)),

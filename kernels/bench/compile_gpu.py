@@ -175,6 +175,10 @@ def updates() -> Iterator[Case]:
                 constants = {**kind, "REPEATED": True, **light}
                 kernel = row_update.row_update_kernel
                 yield Case(kernel, variant, f"{types} i32 i32 i32", constants, row_update.WARPS)
+                summed = {**constants, "REPEATED": False, "order": None, "starts": None}
+                of_rows = " ".join(types.split()[:-2])
+                variant_of_rows = f"{variant}, gradients summed"
+                yield Case(kernel, variant_of_rows, f"{of_rows} i32 i32 i32", summed, row_update.WARPS)
                 kernel = row_update.heavy_row_update_kernel
                 yield Case(kernel, variant, f"{types} *i64 *fp32 i32 i32 i32", {**kind, **heavy}, warps)
 
@@ -228,6 +232,9 @@ def parts() -> Iterator[Case]:
         constants = {"STEPS": 7, "BLOCK": block, "COLUMNS": columns, "MOST": 2, **codes}
         kernel = look_up_parts.look_up_parts_kernel
         yield Case(kernel, f"codes, 3 parts, {columns} columns", types, constants, warps)
+        some = ("ANY_AWAY", "ANY_HASHED", "HALVES", "SINGLES")
+        beside = {**constants, **dict.fromkeys(some, 1)}
+        yield Case(kernel, f"3 parts beside floats and hashed rows, {columns} columns", types, beside, warps)
 
 
 def caches() -> Iterator[Case]:

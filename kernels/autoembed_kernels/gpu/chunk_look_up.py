@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autoembed_kernels.gpu.present import launches
 
-VALUES = 512  # of a program, as in gather_packed
+VALUES = 512  # of a program
 
 
 @triton.jit

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from autoembed_kernels.gpu.dedupe import light_tile
 from autoembed_kernels.gpu.present import launches
-from autoembed_kernels.gpu.row_update import VALUES, WARPS, numbers_of, row_change
+from autoembed_kernels.gpu.row_update import VALUES, WARPS, numbers_for, row_change
 from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, state_tensors
 
 
@@ -58,7 +58,7 @@ def triton_chunk_step(
     block, columns = light_tile(dim, VALUES)
     chunk_step_kernel[(triton.cdiv(count, block),)](
         *(pool, *state_tensors(state), utility, pointers, entries, gradient.contiguous()),
-        *(numbers_of(optimizer, learning_rate, pool.device), count, chunks, dim),
+        *(numbers_for(optimizer, learning_rate, pool), count, chunks, dim),
         OPTIMIZER=OPTIMIZERS.index(optimizer.name),
         BLOCK=block,
         COLUMNS=columns,

@@ -23,6 +23,8 @@ from torch import Tensor
 
 from autoembed_kernels.gpu.present import launches
 
+# On an H200, dimension 16: chunks of 64 take 138 microseconds where chunks of 128 take 157, before light and
+# heavy rows ran beside one another
 CHUNK = 64
 AT_ONCE = 8  # look-ups of a light row whose gradients are on their way together
 VALUES = 512  # of a program that sums light rows
@@ -191,7 +193,7 @@ def light_tile(dim: int, values: int, least: int = 1) -> tuple[int, int]:
 
 
 def heavy_warps(columns: int) -> int:
-    """Of a program that sums CHUNK rows at a time: 16 numbers a thread."""
+    """Of a program that sums CHUNK rows at a time: 16 numbers a thread, up to 64 columns."""
     return max(1, min(8, CHUNK * columns // 512))
 
 

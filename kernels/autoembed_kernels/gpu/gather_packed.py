@@ -20,12 +20,11 @@ import triton.language as tl
 from torch import Tensor
 
 from autoembed_kernels.gather_packed import BF16, FP16, FP32, INTEGER, PackedSegments
-from autoembed_kernels.gpu.present import launches
+from autoembed_kernels.gpu.present import capturing, launches
 
 LOOKUPS = 32  # of a warp: a thread finds the segment of one
 MOST_VALUES = 8192  # of a program
 _INTEGER, _FP16, _BF16, _FP32 = (tl.constexpr(kind) for kind in (INTEGER, FP16, BF16, FP32))
-_FLOAT_BYTES = {FP16: 2, BF16: 2, FP32: 4}
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,10 @@ def segment_words(segments: PackedSegments) -> SegmentWords:
     held: SegmentWords | None = segments.__dict__.get("gpu_words")
     if held is None:
         held = _segment_words(segments)
-        segments.__dict__["gpu_words"] = held
+        if not capturing(segments.base):
+            if segments.base.is_cuda:  # any stream may read them next
+                torch.cuda.current_stream().synchronize()
+            segments.__dict__["gpu_words"] = held
     return held
 
 
@@ -76,11 +78,8 @@ def _segment_words(segments: PackedSegments) -> SegmentWords:
         "ROW_BIASES": int(segments.row_biases),
         "ANY_OFFSET": int(segments.any_offset),
     }
-    alone = segments.kinds[0] if len(segments.kinds) == 1 else INTEGER
-    if alone != INTEGER and not segments.any_narrow:
-        size = _FLOAT_BYTES[alone]
-        if (segments.width * size) % 16 == 0 and not bool(((base | segments.row_bytes) % 16).any()):
-            flags["WHOLE_ROWS"] = alone
+    if segments.whole_rows:
+        flags["WHOLE_ROWS"] = segments.kinds[0]
     return SegmentWords(
         base, shape, pairs.view(torch.int64).squeeze(1), segments.offset, segments.offsets, flags
     )

@@ -73,7 +73,7 @@ def tile(width: int) -> tuple[int, int, int]:
 
 @launches
 def triton_look_up_parts(
-    words: Tensor, segments: PackedSegments, addresses: PackedRows, tails: Tensor, rows: Tensor
+    words: Tensor, segments: PackedSegments, addresses: PackedRows, tails: Tensor, most: int, rows: Tensor
 ) -> Tensor:
     """`look_up_parts` without a check of the rows: (N,) int64 or int32, contiguous -> (N, W) float32."""
     count, width = len(rows), segments.width
@@ -89,18 +89,9 @@ def triton_look_up_parts(
         *(len(segments.base), width),
         **address_flags(addresses),
         **held.flags,
-        MOST=_most(tails),
+        MOST=most,
         BLOCK=block,
         COLUMNS=columns,
         num_warps=warps,
     )
     return out
-
-
-def _most(tails: Tensor) -> int:
-    """The largest of `tails`, read back from the GPU once and kept with the tensor."""
-    held: int | None = getattr(tails, "most", None)
-    if held is None:
-        held = int(tails.max())
-        tails.most = held  # type: ignore[attr-defined]
-    return held

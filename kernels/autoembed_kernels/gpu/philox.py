@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from autoembed_kernels.gpu.present import launches
+from autoembed_kernels.gpu.present import filled, launches
 
 VALUES = 1024  # words of a program
 LEAST_COLUMNS = 4  # a block of Philox
@@ -54,7 +54,7 @@ def row_words_kernel(seed_and_step, rows, out, count, width, BLOCK: tl.constexpr
 
 def seed_and_step(seed: int, step: int, device: torch.device) -> Tensor:
     """(2,) int64 as the kernels read them: in memory, where they can change between plays of a CUDA graph."""
-    return torch.tensor([(seed + 2**63) % 2**64 - 2**63, step], device=device)
+    return filled([(seed + 2**63) % 2**64 - 2**63, step], torch.int64, device)
 
 
 def padded_columns(width: int) -> int:

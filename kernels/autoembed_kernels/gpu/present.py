@@ -1,6 +1,6 @@
 """Whether the Triton kernels can serve, and on which GPU."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, wraps
 from importlib.util import find_spec
 from typing import ParamSpec, TypeVar
@@ -20,6 +20,19 @@ def _installed() -> bool:
 def triton_for(*tensors: Tensor | None) -> bool:
     """Whether all these tensors lie on a GPU and Triton is installed."""
     return all(tensor is None or tensor.is_cuda for tensor in tensors) and _installed()
+
+
+def filled(values: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """These numbers on a device, written by kernels: a copy from the CPU would wait for the GPU."""
+    made = torch.empty(len(values), dtype=dtype, device=device)
+    for place, value in enumerate(values):
+        made[place].fill_(value)
+    return made
+
+
+def capturing(like: Tensor) -> bool:
+    """Whether a CUDA graph is being captured, so that nothing that is launched now is computed yet."""
+    return like.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def launches(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:

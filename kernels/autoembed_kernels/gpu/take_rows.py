@@ -1,6 +1,7 @@
 """Rows of a table on a GPU, as they are or widened to float32. See `dedupe.take_rows`, `low_row_values`.
 
-torch's `index_select` copies such short rows at a twentieth of the memory's speed.
+On an H200 torch's `index_select` copies rows of 16 and 64 floats at .03 and .12 of the speed of a copy, this
+one at .80 and .87 (kernels/bench/gpu.md).
 """
 
 import torch

@@ -198,6 +198,7 @@ EXPORT int64_t autoembed_pool_packed(const uint8_t* payload, int64_t bytes, cons
     for (int64_t k = 0; k < all; ++k)
         if (offsets[k] > offsets[k + 1] || (k == 0 && offsets[0] != 0)) return -1 - count - k;
     if (offsets[all] != (all ? count : 0)) return -1 - count - std::max<int64_t>(0, all - 1);
+    if (!all) return 0;
     bool single = true;
     for (int64_t s = 0; s < packed->count; ++s) single = single && addresses->field_segment[s] == s;
     const Bags bags{offsets, examples, fields, weights, means, single, out};

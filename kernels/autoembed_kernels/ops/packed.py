@@ -15,19 +15,20 @@ from autoembed_kernels.look_up_packed import ROW_TENSORS, PackedRows, eager_look
 
 _SEGMENTS = (
     "Tensor[] segments, int[] kinds, bool row_scales, bool row_biases, bool any_narrow, bool any_offset, "
-    "int width"
+    "int width, bool whole_rows"
 )
 
 
 def segments_as_arguments(
     segments: PackedSegments,
-) -> tuple[list[Tensor], list[int], bool, bool, bool, bool, int]:
+) -> tuple[list[Tensor], list[int], bool, bool, bool, bool, int, bool]:
     """What the operators take for a `PackedSegments`."""
     return (
         [getattr(segments, name) for name in SEGMENT_TENSORS],
         list(segments.kinds),
         *(segments.row_scales, segments.row_biases, segments.any_narrow, segments.any_offset),
         segments.width,
+        segments.whole_rows,
     )
 
 
@@ -45,6 +46,7 @@ def _segments(
     any_narrow: bool,
     any_offset: bool,
     width: int,
+    whole_rows: bool,
 ) -> PackedSegments:
     return PackedSegments(
         **dict(zip(SEGMENT_TENSORS, tensors, strict=True)),
@@ -54,6 +56,7 @@ def _segments(
         any_narrow=any_narrow,
         any_offset=any_offset,
         width=width,
+        whole_rows=whole_rows,
     )
 
 
@@ -71,10 +74,11 @@ def gather_packed(
     any_narrow: bool,
     any_offset: bool,
     width: int,
+    whole_rows: bool,
     segment: Tensor,
     row: Tensor,
 ) -> Tensor:
-    held = _segments(segments, kinds, row_scales, row_biases, any_narrow, any_offset, width)
+    held = _segments(segments, kinds, row_scales, row_biases, any_narrow, any_offset, width, whole_rows)
     return eager_gather_packed(words, held, segment, row)
 
 
@@ -88,6 +92,7 @@ def _(
     any_narrow: bool,
     any_offset: bool,
     width: int,
+    whole_rows: bool,
     segment: Tensor,
     row: Tensor,
 ) -> Tensor:
@@ -111,6 +116,7 @@ def look_up_packed(
     any_narrow: bool,
     any_offset: bool,
     width: int,
+    whole_rows: bool,
     addresses: Sequence[Tensor],
     any_reads_row_0: bool,
     any_hashed: bool,
@@ -118,7 +124,7 @@ def look_up_packed(
     looked_up: Tensor,
     columns: int,
 ) -> Tensor:
-    held = _segments(segments, kinds, row_scales, row_biases, any_narrow, any_offset, width)
+    held = _segments(segments, kinds, row_scales, row_biases, any_narrow, any_offset, width, whole_rows)
     served = PackedRows(
         **dict(zip(ROW_TENSORS, addresses, strict=True)),
         any_reads_row_0=any_reads_row_0,
@@ -138,6 +144,7 @@ def _(
     any_narrow: bool,
     any_offset: bool,
     width: int,
+    whole_rows: bool,
     addresses: Sequence[Tensor],
     any_reads_row_0: bool,
     any_hashed: bool,
