@@ -92,8 +92,8 @@ class Fiited(Method):
         virtual = not all(field.ranked for field in spec.stats.fields)
         if virtual and self.schedule:
             raise ValueError(
-                "under a schedule fiited begins with all chunks of all rows; a field without a vocabulary has "
-                "far more rows than are met: leave `schedule` at 0"
+                "under a schedule fiited begins with all chunks of all rows; a field without a vocabulary "
+                "has far more rows than are met: leave `schedule` at 0"
             )
         store = ChunkStore(
             spec.stats.rows,
