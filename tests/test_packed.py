@@ -153,8 +153,10 @@ def test_packed_rows_equal_the_fake_quantized_rows(plan: Plan, seed: int) -> Non
     packed, rows = packed_with_rows(plan, seed)
     table = PackedTable(packed)
     for index in range(len(plan.fields)):
-        # a projection sums at most 8 terms of size < 300 in another order
-        tolerance = 1e-3 if plan.fields[index].projection_dim else 1e-6
+        field = plan.fields[index]
+        # a projection sums at most 8 terms of size < 300 in another order; path_mlp promises 1e-4 of float64
+        paths = any(segment.sharing is Sharing.QUOTIENT_PATH for segment in field.segments)
+        tolerance = 1e-3 if field.projection_dim else 1e-4 if paths else 1e-6
         torch.testing.assert_close(
             table.decode(index), expected_rows(packed, rows, index), rtol=1e-6, atol=tolerance
         )

@@ -90,16 +90,17 @@ class Fiited(Method):
         draws = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
         # of a vocabulary all rows are met, and need no numbers of entries
         virtual = not all(field.ranked for field in spec.stats.fields)
-        if virtual and self.schedule:
+        every = spec.stats.rows * self._chunks(spec)
+        if self.schedule and every >= 2**31:
             raise ValueError(
-                "under a schedule fiited begins with all chunks of all rows; a field without a vocabulary "
-                "has far more rows than are met: leave `schedule` at 0"
+                f"under a schedule fiited begins with a pool of all {every} chunks, 2^31 - 1 are the most: "
+                "leave `schedule` at 0"
             )
         store = ChunkStore(
             spec.stats.rows,
             self._chunks(spec),
             spec.dim,
-            spec.stats.rows * self._chunks(spec) if self.schedule else self._places(spec),
+            every if self.schedule else self._places(spec),
             optimizer,
             spec.initial_std,
             draws,
