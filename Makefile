@@ -6,7 +6,7 @@ check:
 	mypy
 
 test:
-	pytest -q
+	pytest -q -n 2 --dist loadfile
 
 test-gpu:
 	pytest -q -m gpu
