@@ -26,11 +26,11 @@ def hashed_row(row, salt, buckets):
 
 
 @triton.jit
-def found(
-    row, start, field_start, field_segment, field, buckets, reads_row_0, hashed, segments,
-    STEPS: tl.constexpr, BLOCK: tl.constexpr, ANY_AWAY: tl.constexpr, ANY_HASHED: tl.constexpr,
+def segment_of(
+    row, start, field_start, field_segment, reads_row_0, segments,
+    STEPS: tl.constexpr, BLOCK: tl.constexpr, ANY_AWAY: tl.constexpr,
 ):  # fmt: skip
-    """Rows (BLOCK,) -> their segments and stored rows."""
+    """Rows (BLOCK,) -> the segments that store what they read, and the rows that are read."""
     low = tl.zeros([BLOCK], tl.int64)
     high = low + segments
     for _ in tl.static_range(STEPS):  # start[low] <= row < start[high]
@@ -43,6 +43,18 @@ def found(
         away = tl.load(reads_row_0 + segment) != 0
         row = tl.where(away, tl.load(field_start + segment), row)
         segment = tl.where(away, tl.load(field_segment + segment), segment)
+    return segment, row
+
+
+@triton.jit
+def found(
+    row, start, field_start, field_segment, field, buckets, reads_row_0, hashed, segments,
+    STEPS: tl.constexpr, BLOCK: tl.constexpr, ANY_AWAY: tl.constexpr, ANY_HASHED: tl.constexpr,
+):  # fmt: skip
+    """Rows (BLOCK,) -> their segments and stored rows."""
+    segment, row = segment_of(
+        row, start, field_start, field_segment, reads_row_0, segments, STEPS, BLOCK, ANY_AWAY
+    )
     stored = row - tl.load(start + segment)
     if ANY_HASHED:
         bucket = hashed_row(

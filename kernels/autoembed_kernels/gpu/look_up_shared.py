@@ -11,7 +11,7 @@ from torch import Tensor
 
 from autoembed_kernels.gather_packed import BF16, FP16, FP32, PackedSegments
 from autoembed_kernels.gpu.gather_packed import decoded, segment_words, two_words
-from autoembed_kernels.gpu.look_up_packed import address_flags, address_tensors, hashed_row
+from autoembed_kernels.gpu.look_up_packed import address_flags, address_tensors, hashed_row, segment_of
 from autoembed_kernels.gpu.present import launches
 from autoembed_kernels.look_up_packed import PackedRows
 from autoembed_kernels.look_up_shared import POOLED, SIGNED, SharedRows
@@ -64,18 +64,9 @@ def look_up_shared_kernel(
     look_up = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     here = look_up < count
     row = tl.load(rows + look_up, mask=here, other=0).to(tl.int64)
-    low = tl.zeros([BLOCK], tl.int64)
-    high = low + segments
-    for _ in tl.static_range(STEPS):  # start[low] <= row < start[high]
-        middle = (low + high) >> 1
-        below = tl.load(start + middle, mask=middle < segments, other=0x7FFFFFFFFFFFFFFF) <= row
-        low = tl.where(below, middle, low)
-        high = tl.where(below, high, middle)
-    segment = low
-    if ANY_AWAY:
-        away = tl.load(reads_row_0 + segment) != 0
-        row = tl.where(away, tl.load(field_start + segment), row)
-        segment = tl.where(away, tl.load(field_segment + segment), segment)
+    segment, row = segment_of(
+        row, start, field_start, field_segment, reads_row_0, segments, STEPS, BLOCK, ANY_AWAY
+    )
     place = row - tl.load(start + segment)
     of_field = row - tl.load(field_start + segment)
     ways = tl.load(how + segment)
