@@ -30,17 +30,19 @@ class RowStore(nn.Module):
     def __init__(self, weight: Tensor, optimizer: RowOptimizer) -> None:
         super().__init__()
         self.optimizer = optimizer
-        self.register_buffer("weight", in_large_pages(weight))
+        self.register_buffer("weight", weight)
         for name, state in optimizer.state(weight).items():
-            self.register_buffer(name, in_large_pages(state), persistent=False)
+            self.register_buffer(name, state, persistent=False)
         self._pending: tuple[Tensor, Tensor, bool] | None = None
+        self._in_large_pages = False
 
     def look_up(self, rows: Tensor) -> Tensor:
         """Rows (N,), which may repeat -> their weights (N, D), a leaf while gradients are recorded."""
-        values = take_rows(self.weight, rows)
-        if torch.is_grad_enabled():
-            values.requires_grad_()
-            self._pending = (rows, values, True)
+        if not torch.is_grad_enabled():
+            return take_rows(self.weight, rows)
+        self._begin()
+        values = take_rows(self.weight, rows).requires_grad_()
+        self._pending = (rows, values, True)
         return values
 
     def gather(self, rows: Tensor) -> tuple[Tensor, Tensor, Repeats]:
@@ -50,11 +52,19 @@ class RowStore(nn.Module):
         gradients are recorded the weights are a leaf, and `update` will use its gradient.
         """
         unique, repeats = dedupe(rows, len(self.weight))
-        values = take_rows(self.weight, unique)
-        if torch.is_grad_enabled():
-            values.requires_grad_()
-            self._pending = (unique, values, False)
+        if not torch.is_grad_enabled():
+            return unique, take_rows(self.weight, unique), repeats
+        self._begin()
+        values = take_rows(self.weight, unique).requires_grad_()
+        self._pending = (unique, values, False)
         return unique, values, repeats
+
+    def _begin(self) -> None:
+        """Before the first step. Moving a table costs a few steps: not for one that is only packed."""
+        if not self._in_large_pages:
+            self._in_large_pages = True
+            for held in self.buffers():
+                in_large_pages(held)
 
     def update(self, learning_rate: float) -> None:
         """One optimizer step on the rows read last; nothing where no gradient came."""

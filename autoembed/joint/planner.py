@@ -27,6 +27,8 @@ from autoembed.plan import plan_bytes
 from autoembed.training_loop import Examples
 
 PRICED_EXAMPLES = 65_536  # of the train split; a group's sum over them is unbiased, whatever rows they meet
+REPRICED_EXAMPLES = 32_768  # other ones, at later weights
+TRUNK_SHARE = 0.5  # of the sums at the trunk's weights that later ones go on with, for rows of the long tail
 HELD_OUT_EXAMPLES = 8_192  # of the valid split, for calibration
 CHECKED_PLANS = 10  # random ones, priced and measured
 CHECKED_EXAMPLES = 4_096  # of the valid split behind those of the calibration, where it has as many
@@ -64,6 +66,7 @@ class JointPlanner:
         self.additivity: Additivity | None = None
         self.used_fallback = False
         self._whole: frozenset[int] | None = None
+        self._at_trunk: Sensitivity | None = None
         self._priced: tuple[Tensor, Tensor] | None = None
         self.seconds = 0.0
         self._allowed = torch.tensor([[allowed(g, c) for c in self.choices] for g in self.groups])
@@ -80,7 +83,10 @@ class JointPlanner:
             self._leave_alone(small_fields(self.spec, min(budgets)))
         calibration = self.calibration or self._calibrate(rows.device)
         if self._priced is None or not torch.equal(self._priced[0], rows):
-            self._priced = rows.clone(), self._raw(rows, network)[1]
+            newer = self._sensitivity(rows, network, REPRICED_EXAMPLES, self.seed + budgets[0])
+            assert self._at_trunk is not None
+            found = newer.going_on_from(self._at_trunk, TRUNK_SHARE)
+            self._priced = rows.clone(), price(rows, found, self.groups, self.choices)
         losses = self._allowed_only(calibration.apply(self.choices, self._priced[1]))
         fields = self._solved(losses, budgets[0])
         self.seconds += time.process_time() - started
@@ -96,12 +102,10 @@ class JointPlanner:
             if group.field in fields:
                 self._allowed[number] &= torch.tensor(finest)
 
-    def _raw(self, rows: Tensor, network: nn.Module) -> tuple[Sensitivity, Tensor]:
-        """Sensitivities and prices (G, C) at these weights, before calibration."""
-        batches = self.data.batches("train", EVALUATION_BATCH, shuffle_seed=self.seed)
+    def _sensitivity(self, rows: Tensor, network: nn.Module, examples: int, seed: int) -> Sensitivity:
+        batches = self.data.batches("train", EVALUATION_BATCH, shuffle_seed=seed)
         first = tuple(self.spec.stats.first_rows)
-        found = measure_sensitivity(network, rows, first, batches, max_examples=PRICED_EXAMPLES)
-        return found, price(rows, found, self.groups, self.choices)
+        return measure_sensitivity(network, rows, first, batches, max_examples=examples)
 
     def _allowed_only(self, losses: Tensor) -> Tensor:
         return torch.where(self._allowed, losses, float("inf"))
@@ -110,8 +114,9 @@ class JointPlanner:
         """At the trunk's weights, with its check; measured more finely where the check is poor."""
         rows = self.trunk.rows.to(device)
         network = copy.deepcopy(self.trunk.network).to(device).eval()
-        found, raw = self._raw(rows, network)
-        self._priced = rows.clone(), raw
+        found = self._sensitivity(rows, network, PRICED_EXAMPLES, self.seed)
+        raw = price(rows, found, self.groups, self.choices)
+        self._at_trunk, self._priced = found, (rows.clone(), raw)
         held, checked = self._held_out(rows, network)
         sizes = torch.from_numpy(self._sizes).double()
         for every_choice in (False, True):

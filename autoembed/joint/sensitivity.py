@@ -16,7 +16,7 @@ The signed first-order term on labelled data is left out on purpose: the solver 
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,15 @@ class Sensitivity:
     first_rows: tuple[int, ...]
     examples: int
     seconds: float
+
+    def going_on_from(self, older: "Sensitivity", share: float) -> "Sensitivity":
+        """These sums and a share of those at older weights, whose examples count by the same share."""
+        return replace(
+            self,
+            second=torch.add(self.second, older.second, alpha=share),
+            field_gram=torch.add(self.field_gram, older.field_gram, alpha=share),
+            examples=self.examples + round(share * older.examples),
+        )
 
     def correlation(self, field: int) -> Tensor:
         """(D, D) float32: H of the field, scaled to a unit diagonal; the identity where nothing was seen."""

@@ -117,10 +117,8 @@ def best_step(values: Tensor, grid: Grid) -> float:
     if largest == 0.0:
         return 1e-4
     reach = grid.highest + grid.shift or 1.0
-    best = (float("inf"), largest)
-    for point in range(1, SEARCH_POINTS + 1):
-        step = largest / max(reach, 0.5) * (0.05 + 0.95 * point / SEARCH_POINTS)
-        codes = (values / step - grid.shift).round().clamp(grid.lowest, grid.highest)
-        error = float(((codes + grid.shift) * step - values).square().sum())
-        best = min(best, (error, step))
-    return best[1]
+    points = torch.arange(1, SEARCH_POINTS + 1, device=values.device).unsqueeze(1) / SEARCH_POINTS
+    steps = largest / max(reach, 0.5) * (0.05 + 0.95 * points)
+    codes = (values / steps).sub_(grid.shift).round_().clamp_(grid.lowest, grid.highest).add_(grid.shift)
+    errors = codes.mul_(steps).sub_(values).square_().sum(1)
+    return float(steps[int(errors.argmin())])

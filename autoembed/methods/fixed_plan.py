@@ -18,6 +18,7 @@ from autoembed.packed import Packed, SegmentRows, pack
 from autoembed.plan import Plan, Segment
 from autoembed.tables import RowStore
 from autoembed_kernels.dedupe import repeat
+from autoembed_kernels.lsq import fake_quantized
 from autoembed_kernels.row_update import RowOptimizer
 
 
@@ -93,21 +94,23 @@ class FixedPlanTable(Table):
     def pack(self) -> Packed:
         plan = self.plan()
         steps = self.precision.stored_steps()
+        learned = self.precision.offset
+        offset = None if learned is None else learned.detach()
         parts = placed_parts(self.fields)
-        whole = steps.new_zeros(0, self.spec.dim)  # the rows of the last head, which its tails go on with
 
         def rows_of(_: int, segment: Segment) -> SegmentRows:
-            nonlocal whole
             part = next(parts)  # `pack` asks in the same order
-            if part.column == 0:
-                rows = torch.arange(part.first, part.first + segment.stored_rows, device=steps.device)
-                whole = self._as_stored(rows, self.rows.weight[rows])
-            values = whole[:, part.column : part.column + segment.dim]
-            step = part.segment.scale
-            return SegmentRows(values, steps[step] if segment.is_integer else None)
+            columns = slice(part.column, part.column + segment.dim)
+            values = self.rows.weight[part.first : part.first + segment.stored_rows, columns]
+            number = part.segment.scale
+            if not segment.is_integer or number is None:
+                return SegmentRows(values)
+            step = steps[number : number + 1]
+            grid = self.precision.grids[number : number + 1]
+            start = None if offset is None else offset[columns]
+            return SegmentRows(fake_quantized(values.contiguous(), step, start, grid, None), step)
 
-        offset = self.precision.offset
-        offsets = [offset.detach()] if offset is not None and plan.offset_dims() else []
+        offsets = [offset] if offset is not None and plan.offset_dims() else []
         return pack(plan, rows_of, steps, offsets)
 
     @property
