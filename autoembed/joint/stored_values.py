@@ -19,6 +19,7 @@ from autoembed.joint.sensitivity import Sensitivity
 from autoembed.plan import BITS
 from autoembed_kernels.lsq import Grid
 from autoembed_kernels.row_hash import row_hash
+from autoembed_kernels.step_errors import step_errors
 
 STEP_POINTS = 16
 STEP_ROWS = 128  # rows of a group that its step is searched on, and as many of the largest as
@@ -180,6 +181,7 @@ class SharedRows:
         if not asked:
             return {}
         rows, weights, group = self._step_rows()
+        counts = torch.bincount(group, minlength=len(self.sizes))
         fractions = torch.logspace(-1.6, 0.0, STEP_POINTS, device=rows.device)
         found = {}
         for (precision, start), stops in sorted(asked.items()):
@@ -189,11 +191,7 @@ class SharedRows:
             grid = _grid(precision)
             reach = max(grid.highest + grid.shift, 0.5)
             tried = largest.clamp(min=1e-8).unsqueeze(1) / reach * fractions  # (G, points)
-            errors = []
-            for step in tried.T:
-                change = _quantized(part, step[group].unsqueeze(1), grid).sub_(part)
-                errors.append(_sums(change.square_().mul_(weight), group, len(self.sizes)))
-            upto = torch.stack(errors, 1).cumsum(2)  # (G, points, columns)
+            upto = step_errors(part, weight, counts, tried, grid).cumsum(2)  # (G, points, columns)
             for stop in stops:
                 best = upto[:, :, stop - start - 1].argmin(1, keepdim=True)
                 found[precision, start, stop] = tried.gather(1, best).squeeze(1)
