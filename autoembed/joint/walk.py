@@ -4,7 +4,7 @@ At every budget the planner prices the choices at the weights as they are now an
 smaller budgets. The table starts from the larger neighbour's rows, and is packed and measured as it stands:
 where that is as good as the trunk no step is spent. Otherwise quantization-aware fine-tuning follows, with
 the trunk's cached predictions as targets, fresh optimizers, and learning rates that fall to zero; the better
-of the two on the validation split is kept. Steps that a budget did not need go to the smaller ones.
+of the two on the validation split is kept. Smaller budgets get a quarter of the steps that one did not need.
 """
 
 import copy
@@ -33,6 +33,9 @@ from autoembed.models import ModelConfig
 from autoembed.packed import Packed, PackedTable
 from autoembed.training import denormals_are_zero
 from autoembed.training_loop import Examples, draw_seed
+
+KNEE_ENDS = 32.0  # the compression ratio beyond which a budget gets fewer steps
+SAVED = 0.75  # of the steps that a budget did not need; smaller ones get the rest
 
 
 class Planner(Protocol):
@@ -136,10 +139,12 @@ def retrain(
 def shares(ratios: Sequence[float]) -> list[float]:
     """The part of the fine-tuning steps that each budget gets, by its compression ratio; they sum to 1.
 
-    It grows by equal amounts as ratios double up to 16x, and no further: steps bring more about the knee of
-    the front than at its far end.
+    It grows by equal amounts as ratios double up to 16x, and falls beyond 32x: steps bring more about the
+    knee of the front than at its far end.
     """
-    weights = [min(max(0.3 * math.log2(max(ratio, 1.0)) - 0.25, 0.1), 0.95) for ratio in ratios]
+    rising = [min(max(0.3 * math.log2(max(ratio, 1.0)) - 0.25, 0.1), 0.95) for ratio in ratios]
+    falling = [max((KNEE_ENDS / max(ratio, 1.0)) ** 0.5, 0.4) for ratio in ratios]
+    weights = [min(weight, most) for weight, most in zip(rising, falling, strict=True)]
     return [weight / sum(weights) for weight in weights]
 
 
@@ -171,7 +176,9 @@ class _Walker:
         packed = table.pack()
         untuned = valid = self.measure(packed, network, "valid")
         share = shares([self.full_bytes / budget for budget in budgets])[0]
-        steps = 0 if self._is_enough(untuned) else round(standing.steps_left * share)
+        own = round(standing.steps_left * share)
+        steps = 0 if self._is_enough(untuned) else own
+        spent = steps or round(own * SAVED)
         kept = False
         if steps:
             tuned = copy.deepcopy(network)
@@ -190,7 +197,7 @@ class _Walker:
             *(budgets[0], size, packed, network, valid, test, untuned, kept, steps, seconds, cpu_seconds),
             self.held(weights, table),
         )
-        return point, Standing(weights, network.state_dict(), standing.steps_left - steps)
+        return point, Standing(weights, network.state_dict(), standing.steps_left - spent)
 
     def held(self, weights: Weights, table: FixedPlanTable) -> int:
         """Bytes of tables at the peak of a point; pricing holds sensitivities and a copy of the rows."""

@@ -14,7 +14,7 @@ from autoembed.joint.checkpoint import CheckpointError
 from autoembed.joint.config import JointConfig
 from autoembed.joint.fine_tune import StepAdam
 from autoembed.joint.trunk import Trunk, train_trunk
-from autoembed.joint.walk import Point, shares, walk
+from autoembed.joint.walk import SAVED, Point, shares, walk
 from autoembed.methods.base import TableSpec
 from autoembed.methods.plans import fields_bytes, uniform_fields
 from autoembed.metrics import measure
@@ -146,15 +146,28 @@ def test_the_untuned_point_is_kept_where_fine_tuning_does_not_improve_it(setting
 def test_all_fine_tuning_together_takes_the_steps_that_were_allowed(setting):
     points = setting.walk(JointConfig(fine_tune=1.0, tolerance=0.0))
     assert sum(p.steps for p in points) <= setting.trunk.ledger.steps
-    if points[-1].steps:
+    if all(p.steps for p in points):
         assert sum(p.steps for p in points) == setting.trunk.ledger.steps
     assert any(p.fine_tuned for p in points)
 
 
-def test_shares_grow_as_budgets_shrink_and_sum_to_one():
-    parts = shares([2, 4, 8, 16, 64, 256, 512])
+def test_most_steps_that_a_budget_does_not_need_are_saved(setting):
+    points = setting.walk(JointConfig(fine_tune=1.0, tolerance=0.002))
+    full = fields_bytes(setting.spec, uniform_fields(setting.spec, 32))
+    ratios = [full / p.budget_bytes for p in points]
+    left = setting.trunk.ledger.steps
+    for number, point in enumerate(points):
+        own = round(left * shares(ratios[number:])[0])
+        assert point.steps in (0, own)
+        left -= point.steps or round(own * SAVED)
+    assert {p.steps > 0 for p in points} == {False, True}, "some need none, some do"
+
+
+def test_shares_are_largest_about_the_knee_and_sum_to_one():
+    parts = shares([2, 4, 8, 16, 32, 64, 256, 512])
     assert sum(parts) == pytest.approx(1.0)
-    assert parts == sorted(parts)
+    assert parts[:5] == sorted(parts[:5])
+    assert parts[4:] == sorted(parts[4:], reverse=True)
 
 
 @pytest.mark.parametrize("size", [1e-4, 1.0])
