@@ -1,4 +1,4 @@
-"""Processes that test side by side share the processors: with all of them each, threads wait for one another."""
+"""Processes that test side by side share the processors: with all of them each, threads would wait."""
 
 import os
 
