@@ -20,7 +20,7 @@ from autoembed_kernels.lsq import Grid
 from autoembed_kernels.row_update import RowOptimizer
 
 SEARCH_POINTS = 24
-_SEARCH_VALUES = 1 << 13  # a step is searched on at most so many values, evenly taken
+_SEARCH_VALUES = 1 << 13  # a step is searched on at most so many values
 
 StepKey = tuple[int, int, int, int, int, int, int, int]  # see step_key
 
@@ -113,7 +113,9 @@ def best_step(values: Tensor, grid: Grid) -> float:
     values (n,) float32; positive also where all values are zero.
     """
     largest = float(values.abs().max()) if len(values) else 0.0
-    values = values[:: max(1, len(values) // _SEARCH_VALUES)]
+    if len(values) > _SEARCH_VALUES:  # by chance: evenly taken ones may all be of the same columns
+        chosen = torch.randint(len(values), (_SEARCH_VALUES,), generator=torch.Generator().manual_seed(0))
+        values = values[chosen.to(values.device)]
     if largest == 0.0:
         return 1e-4
     reach = grid.highest + grid.shift or 1.0

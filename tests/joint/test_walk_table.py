@@ -143,3 +143,13 @@ def test_the_searched_step_is_no_worse_than_one_that_reaches_the_largest_value(b
 def test_rows_of_zeros_have_a_step():
     assert best_step(torch.zeros(8), Grid(4)) > 0
     assert best_step(torch.zeros(0), Grid(4)) > 0
+
+
+def test_the_step_of_many_rows_is_searched_on_all_of_their_columns():
+    rows = torch.randn(9000, 4, generator=torch.Generator().manual_seed(1)) * torch.tensor(
+        [0.01, 0.1, 0.1, 1.0]
+    )
+    grid = Grid(8)
+    step = best_step(rows.flatten(), grid)
+    error = ((rows / step).round().clamp(-128, 127) * step - rows).square().mean()
+    assert error < 1e-3, "the largest column is not cut off"
