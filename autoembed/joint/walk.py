@@ -4,7 +4,7 @@ At every budget the planner prices the choices at the weights as they are now an
 smaller budgets. The table starts from the larger neighbour's rows, and is packed and measured as it stands:
 where that is as good as the trunk no step is spent. Otherwise quantization-aware fine-tuning follows, with
 the trunk's cached predictions as targets, fresh optimizers, and learning rates that fall to zero; the better
-of the two on the validation split is kept. Smaller budgets get a quarter of the steps that one did not need.
+of the two on the validation split is kept. Steps that a budget did not need are saved.
 """
 
 import copy
@@ -35,7 +35,6 @@ from autoembed.training import denormals_are_zero
 from autoembed.training_loop import Examples, draw_seed
 
 KNEE_ENDS = 32.0  # the compression ratio beyond which a budget gets fewer steps
-SAVED = 0.75  # of the steps that a budget did not need; smaller ones get the rest
 
 
 class Planner(Protocol):
@@ -178,7 +177,6 @@ class _Walker:
         share = shares([self.full_bytes / budget for budget in budgets])[0]
         own = round(standing.steps_left * share)
         steps = 0 if self._is_enough(untuned) else own
-        spent = steps or round(own * SAVED)
         kept = False
         if steps:
             tuned = copy.deepcopy(network)
@@ -197,7 +195,7 @@ class _Walker:
             *(budgets[0], size, packed, network, valid, test, untuned, kept, steps, seconds, cpu_seconds),
             self.held(weights, table),
         )
-        return point, Standing(weights, network.state_dict(), standing.steps_left - spent)
+        return point, Standing(weights, network.state_dict(), standing.steps_left - own)
 
     def held(self, weights: Weights, table: FixedPlanTable) -> int:
         """Bytes of tables at the peak of a point; pricing holds sensitivities and a copy of the rows."""

@@ -14,7 +14,7 @@ from autoembed.joint.checkpoint import CheckpointError
 from autoembed.joint.config import JointConfig
 from autoembed.joint.fine_tune import StepAdam
 from autoembed.joint.trunk import Trunk, train_trunk
-from autoembed.joint.walk import SAVED, Point, shares, walk
+from autoembed.joint.walk import Point, shares, walk
 from autoembed.methods.base import TableSpec
 from autoembed.methods.plans import fields_bytes, uniform_fields
 from autoembed.metrics import measure
@@ -151,7 +151,7 @@ def test_all_fine_tuning_together_takes_the_steps_that_were_allowed(setting):
     assert any(p.fine_tuned for p in points)
 
 
-def test_most_steps_that_a_budget_does_not_need_are_saved(setting):
+def test_steps_that_a_budget_does_not_need_are_saved(setting):
     points = setting.walk(JointConfig(fine_tune=1.0, tolerance=0.002))
     full = fields_bytes(setting.spec, uniform_fields(setting.spec, 32))
     ratios = [full / p.budget_bytes for p in points]
@@ -159,7 +159,7 @@ def test_most_steps_that_a_budget_does_not_need_are_saved(setting):
     for number, point in enumerate(points):
         own = round(left * shares(ratios[number:])[0])
         assert point.steps in (0, own)
-        left -= point.steps or round(own * SAVED)
+        left -= own
     assert {p.steps > 0 for p in points} == {False, True}, "some need none, some do"
 
 
