@@ -18,6 +18,7 @@ def explained(planned: Planned, spec: TableSpec) -> dict[str, Any]:
     predicted loss, and its groups. `shadow_price`: predicted loss that one more byte saves. `next`: the
     single change that would save the most per byte, and None where no change saves anything.
     `rank_correlation`: how well prices ranked random plans by their measured loss, at the trunk.
+    `planning_seconds`: processor time of this plan, the first one's with the calibration.
     """
     problem, chosen = planned.problem, planned.solution.chosen
     places = np.arange(len(chosen))
@@ -57,6 +58,7 @@ def explained(planned: Planned, spec: TableSpec) -> dict[str, Any]:
         # JSON has no nan: constant losses, as of a model without weights, rank nothing
         "rank_correlation": None if math.isnan(planned.rank_correlation) else planned.rank_correlation,
         "measured_every_choice": planned.used_fallback,
+        "planning_seconds": planned.seconds,
         "fields": fields,
         "next": _next(planned, spec),
     }

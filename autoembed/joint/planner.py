@@ -39,6 +39,7 @@ class Planned:
     """What the planner decided for one budget: choices by group, the priced problem, the solution.
 
     `rank_correlation` of prices and measured losses over random plans; `used_fallback`: see JointPlanner.
+    `seconds` of the processor that planning took, the first plan's with the calibration.
     """
 
     groups: tuple[Group, ...]
@@ -47,10 +48,11 @@ class Planned:
     solution: Solution
     rank_correlation: float
     used_fallback: bool
+    seconds: float = 0.0
 
 
 class JointPlanner:
-    """Called by the walk once per budget. `last` explains the latest plan, `seconds` add up.
+    """Called by the walk once per budget. `last` explains the latest plan.
 
     Prices are calibrated once, at the trunk's weights: what a kind of choice costs beyond its price carries
     over to later ones. `additivity` tells how well calibrated prices rank random plans; where that is poor,
@@ -68,7 +70,6 @@ class JointPlanner:
         self._whole: frozenset[int] | None = None
         self._at_trunk: Sensitivity | None = None
         self._priced: tuple[Tensor, Tensor] | None = None
-        self.seconds = 0.0
         self._allowed = torch.tensor([[allowed(g, c) for c in self.choices] for g in self.groups])
         profile = spec.profile
         self._sizes = np.array([[row_bytes(profile, g, c) for c in self.choices] for g in self.groups])
@@ -89,7 +90,8 @@ class JointPlanner:
             self._priced = rows.clone(), price(rows, found, self.groups, self.choices)
         losses = self._allowed_only(calibration.apply(self.choices, self._priced[1]))
         fields = self._solved(losses, budgets[0])
-        self.seconds += time.process_time() - started
+        assert self.last is not None
+        self.last = replace(self.last, seconds=time.process_time() - started)
         return [fields]
 
     def _leave_alone(self, fields: frozenset[int]) -> None:

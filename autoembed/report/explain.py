@@ -42,6 +42,8 @@ def _sentences(content: dict[str, Any], full_bytes: int) -> list[str]:
     if ranks is not None:
         how = "every choice of every group" if content["measured_every_choice"] else "one choice of each kind"
         lines.append(f"prices rank random plans at {ranks:.2f} (Spearman) after measuring {how}")
+    if "planning_seconds" in content:
+        lines.append(f"planned in {content['planning_seconds']:.2g} seconds of the processor")
     best = content["next"]
     if best is not None:
         lines.append(

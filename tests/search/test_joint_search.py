@@ -58,7 +58,8 @@ def test_every_budget_gets_a_model_within_it_and_the_best_is_exported(
         assert content["loss"] == pytest.approx(sum(part["loss"] for part in parts))
         assert content["bound"] <= content["loss"] + 1e-12 and full_bytes == records[0].total_bytes
         Console(width=150).print(explanation(content, full_bytes))
-        assert "predicted loss" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "predicted loss" in said and "planned in" in said and content["planning_seconds"] > 0
     with pytest.raises(ValueError, match=r"trial 0 has no explanation.*here 1, 2, 4, 5"):
         explain_trial(run, 0)
     front = run_front(run)
