@@ -9,9 +9,10 @@ Departs from the paper, which begins with all chunks, unless `schedule` says so:
 from the first step and is filled by the ids that come first, so that the peak is never the dense table's;
 with a schedule it has room for all chunks at first and shrinks, linearly in steps, and so does what is held.
 Chunks grow from small random weights; rounds come every 10 steps for the first 100 and every
-`interval` steps after, as TorchRec's ITEP does with other numbers. Fields share one pool and one threshold:
-utilities are not divided by a quantile of their own field, as AdaEmbed divides them. Exported, every field
-carries a bitmap or a list of the chunks that are held, which takes fewer bytes.
+`interval` steps after, as TorchRec's ITEP does with other numbers. Fields share one pool and one threshold.
+Their utilities are compared as they are; with `by_field`, divided by the 95th percentile of those of their
+field, as AdaEmbed divides them. Exported, every field carries a bitmap or a list of the chunks that are held,
+which takes fewer bytes.
 Where ids are hashed without a vocabulary, only those that were met have pointers and utilities, so that there
 may be far more hashed rows than ids (the paper's large space of virtual addresses).
 """
@@ -61,6 +62,11 @@ class Fiited(Method):
         Int(0, 1_000_000),
         "steps in which the pool shrinks from all chunks to `keep`; 0: small from the start",
     )
+    by_field: int = knob(
+        0,
+        Choice((0, 1)),
+        "1: utilities are divided by the 95th percentile of their field's before fields are compared",
+    )
 
     name: ClassVar[str] = "fiited"
     summary: ClassVar[str] = "chunks of dimensions compete for a pool while training"
@@ -70,6 +76,7 @@ class Fiited(Method):
 
     def footprint(self, spec: TableSpec) -> Footprint:
         """Between a pool of which nothing is used and one that is full."""
+        self._refuse_hashed(spec)
         chunks = self._chunks(spec)
         places = left = self._places(spec)
         held = []
@@ -87,6 +94,7 @@ class Fiited(Method):
         return Footprint(empty, full.total - full.index + index + slack)
 
     def table(self, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer) -> "FiitedTable":
+        self._refuse_hashed(spec)
         draws = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
         # of a vocabulary all rows are met, and need no numbers of entries
         virtual = not all(field.ranked for field in spec.stats.fields)
@@ -129,6 +137,16 @@ class Fiited(Method):
             fields.append(FieldPlan(field.name, field.rows, spec.dim, (segment,)))
         return Plan(spec.profile, tuple(fields))
 
+    def _refuse_hashed(self, spec: TableSpec) -> None:
+        """Where entries are numbered as ids come, those of a field do not lie together."""
+        for field in spec.stats.fields:
+            if self.by_field and not field.ranked:
+                raise ValueError(
+                    f"{self.name} with by_field=1 needs the chunks of a field together; field "
+                    f"{field.name!r} is hashed without a vocabulary: remove its hash_rows, or leave "
+                    "`by_field` at 0"
+                )
+
     def _chunks(self, spec: TableSpec) -> int:
         return math.gcd(self.chunks, spec.dim)
 
@@ -146,6 +164,10 @@ class FiitedTable(Table):
     def __init__(self, method: Fiited, spec: TableSpec, store: ChunkStore) -> None:
         super().__init__(spec)
         self.method, self.store = method, store
+        starts = spec.stats.first_rows
+        self._fields = (
+            tuple(zip(starts, (*starts[1:], spec.stats.rows), strict=True)) if method.by_field else None
+        )
         self.register_buffer("entry", store.entry)
         self.register_buffer("pointers", store.pointers)
         self.register_buffer("weight", store.pool)
@@ -218,7 +240,7 @@ class FiitedTable(Table):
     def after_step(self, step: int) -> None:
         interval = EARLY_INTERVAL if step <= EARLY_STEPS else self.method.interval
         if step == 1 or step % min(interval, self.method.interval) == 0:
-            self.store.rebalance(self.method.decay, self.method.margin)
+            self.store.rebalance(self.method.decay, self.method.margin, self._fields)
         if self.method.schedule and step % min(EARLY_INTERVAL, self.method.interval) == 0:
             self._shrink(step / self.method.schedule)
 
@@ -232,7 +254,7 @@ class FiitedTable(Table):
         every, last = self.spec.stats.rows * self.method._chunks(self.spec), self.method._places(self.spec)
         places = max(last, round(every + (last - every) * min(1.0, done)))
         if places < len(self.weight):
-            self.store.shrink(places)
+            self.store.shrink(places, self._fields)
             self._follow()
 
     def plan(self) -> Plan:

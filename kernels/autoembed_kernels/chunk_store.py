@@ -11,7 +11,8 @@ which chunks are in the pool; the others read zero and are not trained, but thei
 
 Fills gaps of the paper: the norm is that of the step's sum, which is frequency x |mean gradient|; the
 decay comes once a round, as in TorchRec's ITEP; the margin keeps chunks near the threshold from moving in
-every round. The pool begins empty, and who comes first takes a place; it may `shrink` between rounds. Departs
+every round. The pool begins empty, and who comes first takes a place; it may `shrink` between rounds. Where
+fields are told apart, `field_scales` says how their utilities are compared, by the threshold, too. Departs
 from what is told of the paper: a chunk that gets a place starts from N(0, std^2) with optimizer state zero.
 From weights of zero two chunks that are multiplied with one another would never get a gradient.
 
@@ -23,6 +24,8 @@ its pointers and utility, when it is first admitted or trained; before, it costs
             + what the pool, its optimizer state and the stack of free places take
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,6 +33,7 @@ from autoembed_kernels.chunk_look_up import ABSENT, chunk_look_up, pointers_of
 from autoembed_kernels.chunk_rounds import admit, choose_moves
 from autoembed_kernels.chunk_step import chunk_step, number_entries
 from autoembed_kernels.dedupe import Repeats
+from autoembed_kernels.field_scales import FieldScales, field_scales
 from autoembed_kernels.row_update import RowOptimizer
 
 GROWTH = 8  # entries grow by one part of so many
@@ -138,11 +142,11 @@ class ChunkStore:
         for state in self.state.values():
             state.index_fill_(0, index, 0)
 
-    def shrink(self, places: int) -> int:
+    def shrink(self, places: int, fields: Sequence[tuple[int, int]] | None = None) -> int:
         """Leave a pool of `places`, at most as many as there are; returns how many chunks gave up theirs.
 
-        Those of the least utility do. Chunks that lie behind move to free places before them, with their
-        optimizer state; what is free then holds fresh weights and a state of zero.
+        Those of the least utility do, compared as in `rebalance`. Chunks that lie behind move to free places
+        before them, with their optimizer state; what is free then holds fresh weights and a state of zero.
         """
         pointers, utility = (
             self.pointers[: self.entry_count].view(-1),
@@ -151,7 +155,9 @@ class ChunkStore:
         held = (pointers >= 0).nonzero().squeeze(1)
         excess = max(0, len(held) - places)
         if excess:
-            pointers[held[utility[held].topk(excess, largest=False).indices]] = ABSENT
+            scales = self._scales(fields)
+            useful = utility[held] if scales is None else scales.divide(utility[held], held)
+            pointers[held[useful.topk(excess, largest=False).indices]] = ABSENT
             held = (pointers >= 0).nonzero().squeeze(1)
         at = pointers[held].long()
         is_free = torch.ones(len(self.pool), dtype=torch.bool, device=self.pool.device)
@@ -199,30 +205,46 @@ class ChunkStore:
         for state in self.state.values():
             state.index_fill_(0, places, 0)
 
-    def rebalance(self, decay: float, margin: float) -> tuple[int, int]:
-        """One round; returns how many chunks left the pool and how many came in."""
+    def rebalance(
+        self, decay: float, margin: float, fields: Sequence[tuple[int, int]] | None = None
+    ) -> tuple[int, int]:
+        """One round; returns how many chunks left the pool and how many came in.
+
+        `fields`, of ids that are not virtual: the entries of each, first and behind the last, in order and
+        together all. Utilities are compared as `field_scales` says then.
+        """
         pointers, utility = self.pointers[: self.entry_count], self.utility[: self.entry_count]
-        threshold = self._threshold(decay)
-        leave, come = choose_moves(
-            pointers, utility, decay, (1 - margin) * threshold, (1 + margin) * threshold
-        )
+        scales = self._scales(fields)
+        threshold = self._threshold(decay, scales)
+        choose = choose_moves if scales is None else scales.choose_moves
+        leave, come = choose(pointers, utility, decay, (1 - margin) * threshold, (1 + margin) * threshold)
         pointers, utility = pointers.view(-1), utility.view(-1)
         self._give_back(pointers[leave])
         pointers[leave] = ABSENT
         if len(come) > self.free_count:
-            come = come[utility[come].topk(self.free_count).indices]
+            useful = utility[come] if scales is None else scales.divide(utility[come], come)
+            come = come[useful.topk(self.free_count).indices]
         pointers[come] = self._take(len(come))
         return len(leave), len(come)
 
-    def _threshold(self, decay: float) -> float:
-        """The utility above which about as many chunks lie as the pool has places, once all have decayed."""
+    def _scales(self, fields: Sequence[tuple[int, int]] | None) -> FieldScales | None:
+        return None if fields is None else field_scales(self.utility, fields)
+
+    def _threshold(self, decay: float, scales: FieldScales | None) -> float:
+        """The utility above which about as many chunks lie as the pool has places, once all have decayed;
+        with scales, of utilities that are divided by them.
+        """
         utility = self.utility[: self.entry_count].view(-1)
         if len(self.pool) >= len(utility):
             return 0.0
-        sample = utility
+        sample, chunks = utility, None
         if len(utility) > _SAMPLES:
             drawn = torch.randint(0, len(utility), (_SAMPLES,), generator=self.generator)
-            sample = utility[drawn.to(utility.device)]
+            chunks = drawn.to(utility.device)
+            sample = utility[chunks]
+        if scales is not None:
+            every = torch.arange(len(utility), device=utility.device) if chunks is None else chunks
+            sample = scales.divide(sample, every)
         above = min(max(1, round(len(sample) * len(self.pool) / len(utility))), len(sample) - 1)
         # half-way between the last that fits and the first that does not
         largest = (sample * decay).topk(above + 1).values

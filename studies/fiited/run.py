@@ -41,6 +41,8 @@ SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("fiited", {"keep": 0.1, "schedule": 100}),
     ("fiited", {"keep": 0.35, "schedule": 100}),
     ("fiited", {"keep": 0.01, "schedule": 100}),
+    ("fiited", {"keep": 0.1, "by_field": 1}),
+    ("fiited", {"keep": 0.01, "by_field": 1}),
 )
 COLUMNS = (
     *("data", "method", "keep", "seed", "file_bytes", "resident_bytes", "peak_bytes", "valid_auc"),
@@ -73,7 +75,7 @@ def main() -> None:
     spec = TableSpec(stats, recipe.model.dim, PROFILES["packed"])
     for name, knobs in SETTINGS:
         for seed in arguments.seeds:
-            label = f"{name} schedule={knobs['schedule']}" if "schedule" in knobs else name
+            label = " ".join([name, *(f"{k}={knobs[k]}" for k in ("schedule", "by_field") if k in knobs)])
             key = [arguments.data, label, str(knobs.get("keep", "")), str(seed)]
             if key in [row[:4] for row in _rows(arguments.out)]:
                 continue
@@ -88,7 +90,8 @@ def main() -> None:
                 *(round(trained.valid.auc, 5), round(trained.test.auc, 5), round(trained.test.logloss, 5)),
                 *(trained.ledger.epochs, round(1e3 * trained.ledger.cpu_seconds / steps, 2)),
             ]
-            print(*row, flush=True)
+            stored = [sum(s.stored_rows for s in field.segments) for field in trained.packed.plan.fields]
+            print(*row, "stored by field:", *stored, flush=True)
             new = not arguments.out.exists()
             with arguments.out.open("a", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows([COLUMNS, row] if new else [row])

@@ -1,9 +1,13 @@
+from itertools import pairwise
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoembed_kernels.chunk_store import ABSENT, ChunkStore
+from autoembed_kernels import field_scales
+from autoembed_kernels.chunk_store import _SAMPLES, ABSENT, ChunkStore
 from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, reference
 
 
@@ -204,3 +208,132 @@ def test_a_pool_that_shrinks_keeps_the_most_useful_chunks_with_their_state(
     free = store.free[: store.free_count].long()
     assert not any(value[free].any() for value in store.state.values())
     assert store.pool[free].abs().sum(1).all()
+
+
+Fields = list[tuple[int, int]]
+
+
+@st.composite
+def stores_of_fields(draw: st.DrawFn) -> tuple[ChunkStore, Fields]:
+    """Fields of no, one or several rows, some all zero, each with utilities in a scale of its own."""
+    sizes = draw(st.lists(st.sampled_from([0, 1, 2, 9]), min_size=1, max_size=4).filter(any))
+    ends = np.cumsum([0, *sizes]).tolist()
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    chunks, places = draw(st.sampled_from([1, 2, 3])), draw(st.integers(1, 25))
+    store = ChunkStore(ends[-1], chunks, 2 * chunks, places, RowOptimizer("adam"), 0.5, generator)
+    fields = list(pairwise(ends))
+    for first, last in fields:
+        scale = draw(st.sampled_from([0.0, 1e-3, 1.0, 1e3]))
+        of_field = scale * torch.rand(last - first, chunks, generator=generator)
+        store.utility[first:last] = of_field * (torch.rand(of_field.shape, generator=generator) < 0.8)
+    store.admit(torch.randperm(ends[-1], generator=generator)[: draw(st.integers(0, ends[-1]))])
+    return store, fields
+
+
+def compared(store: ChunkStore, fields: Fields) -> dict[tuple[int, int], np.float32]:
+    """What every chunk is compared by, chunk by chunk."""
+    scales = field_scales.reference(store.utility.tolist(), fields)
+    return {
+        (row, chunk): np.float32(store.utility[row, chunk]) / np.float32(scale)
+        for (first, last), scale in zip(fields, scales, strict=True)
+        for row in range(first, last)
+        for chunk in range(store.utility.shape[1])
+    }
+
+
+def held_by(store: ChunkStore) -> set[tuple[int, int]]:
+    return {(row, chunk) for row, chunk in (store.pointers != ABSENT).nonzero().tolist()}
+
+
+@given(stores_of_fields(), st.sampled_from([0.1, 0.4]))
+@settings(deadline=None, max_examples=80)
+def test_a_round_by_fields_moves_what_is_furthest_from_the_threshold_of_divided_utilities(
+    made: tuple[ChunkStore, Fields], margin: float
+) -> None:
+    store, fields = made
+    useful, before, raw = compared(store, fields), held_by(store), store.utility.clone()
+    descending, places = sorted(useful.values(), reverse=True), len(store.pool)
+    threshold = 0.0
+    if places < len(useful):
+        threshold = (float(descending[places - 1]) + float(descending[places])) / 2
+    leave = {c for c in before if useful[c] < (1 - margin) * threshold}
+    come = [c for c in useful if c not in before and useful[c] > max(0.0, (1 + margin) * threshold)]
+    room = places - len(before - leave)
+    come = sorted(come, key=lambda c: -useful[c])[:room]
+    assert store.rebalance(1.0, margin, fields) == (len(leave), len(come))
+    assert held_by(store) == (before - leave) | set(come)
+    assert torch.equal(store.utility, raw), "utilities stay as they are"
+    check_places(store)
+
+
+@given(stores_of_fields(), st.data())
+@settings(deadline=None, max_examples=60)
+def test_a_pool_that_shrinks_by_fields_keeps_the_largest_divided_utilities(
+    made: tuple[ChunkStore, Fields], data: st.DataObject
+) -> None:
+    store, fields = made
+    useful, before = compared(store, fields), held_by(store)
+    places = data.draw(st.integers(1, len(store.pool)))
+    gone = store.shrink(places, fields)
+    kept = held_by(store)
+    assert kept <= before and gone == len(before - kept) == max(0, len(before) - places)
+    if gone:
+        assert min(useful[c] for c in kept) >= max(useful[c] for c in before - kept)
+    check_places(store)
+
+
+@pytest.mark.parametrize("ids", [1, 7, _SAMPLES // 2 + 1])
+def test_of_one_field_rounds_are_to_the_bit_those_without_fields(ids: int) -> None:
+    """Beyond _SAMPLES chunks the threshold is read from a sample; the field's scale draws nothing."""
+    stores = []
+    for fields in (None, [(0, ids)], [(0, 0), (0, ids), (ids, ids)]):
+        generator = torch.Generator().manual_seed(5)
+        store = ChunkStore(ids, 2, 4, ids // 2 + 1, RowOptimizer("adagrad"), 0.5, generator)
+        draws = torch.Generator().manual_seed(6)
+        moved = []
+        for _ in range(4):
+            rows = torch.randperm(ids, generator=draws)[: ids // 2 + 1]
+            store.admit(rows)
+            store.step(rows, torch.randn(len(rows), 4, generator=draws), 0.1)
+            moved.append(store.rebalance(0.9, 0.0, fields))
+        moved.append((store.shrink(ids // 3 + 1, fields), 0))
+        stores.append((moved, store))
+    (moved, plain), *others = stores
+    assert ids < 3 or any(left + came for left, came in moved)
+    for theirs, store in others:
+        assert theirs == moved and store.free_count == plain.free_count
+        for name in ("pointers", "utility", "pool", "free"):
+            assert torch.equal(getattr(store, name), getattr(plain, name))
+
+
+@pytest.mark.parametrize("by_field", [False, True])
+def test_a_field_of_gradients_1000_times_smaller_keeps_its_share_only_where_fields_are_told(
+    by_field: bool,
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    store = ChunkStore(40, 2, 4, 40, RowOptimizer("sgd"), 0.5, generator)
+    fields = [(0, 20), (20, 40)]
+    spread = torch.rand(20, 4, generator=generator) + 0.1
+    gradient = torch.cat([spread, 1e-3 * spread])  # alike but for the scale
+    for _ in range(10):
+        rows = torch.randperm(40, generator=generator)
+        store.admit(rows)
+        store.step(rows, gradient[rows], 0.01)
+        store.rebalance(0.9, 0.1, fields if by_field else None)
+    large, small = (int((store.pointers[first:last] != ABSENT).sum()) for first, last in fields)
+    if by_field:
+        assert large >= 15 and small >= 15
+    else:
+        assert (large, small) == (40, 0)
+
+
+def test_a_threshold_that_is_read_from_a_sample_compares_fields_alike() -> None:
+    generator = torch.Generator().manual_seed(1)
+    store = ChunkStore(2 * _SAMPLES, 1, 2, _SAMPLES // 2, RowOptimizer("sgd"), 0.5, generator)
+    fields = [(0, _SAMPLES), (_SAMPLES, 2 * _SAMPLES)]
+    store.utility[:] = torch.rand(2 * _SAMPLES, 1, generator=generator)
+    store.utility[_SAMPLES:] *= 1e-3
+    store.rebalance(1.0, 0.0, fields)
+    # a quarter of all, of each field the upper quarter
+    held = [(store.pointers[first:last] != ABSENT).sum() / (last - first) for first, last in fields]
+    assert held == pytest.approx([0.25, 0.25], abs=0.01)

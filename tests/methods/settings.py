@@ -55,6 +55,7 @@ SETTINGS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("fiited", {"keep": 0.05, "chunks": 1, "bits": 16}),
     ("fiited", {"keep": 1.0, "chunks": 8, "decay": 0.5}),
     ("fiited", {"keep": 0.2, "chunks": 2, "schedule": 40}),
+    ("fiited", {"keep": 0.1, "chunks": 2, "schedule": 10, "by_field": 1}),
     ("mixed_dimension", {"alpha": 0.8}),
     ("mixed_dimension", {"alpha": 0.15, "blocks": "group", "rounding": "nearest", "bits": 4}),
     ("mixed_dimension", {"alpha": 0.0, "keep": 0.4, "blocks": "group", "bits": 16}),

@@ -199,3 +199,45 @@ def test_a_pool_remembered_while_it_shrank_is_read_again_and_settles_at_its_size
     assert not table.settle()
     assert len(table.weight) == table.spec.stats.rows // 2
     assert table.pack().bytes.total <= table.method.footprint(table.spec).high_bytes
+
+
+def two_fields(by_field: int, ranked: bool = True, schedule: int = 0) -> Table:
+    """A field of 8 rows, one of a single row, another of 8."""
+    counts = np.sort(COUNTS)[::-1].copy()
+    stats = Stats(
+        (
+            FieldStats("user", counts),
+            FieldStats("always", counts[:1]),
+            FieldStats("item", counts, ranked=ranked),
+        )
+    )
+    spec = TableSpec(stats, 4, PROFILES["packed"], initial_std=0.1)
+    knobs = {"keep": 0.5, "chunks": 2, "interval": 1, "by_field": by_field, "schedule": schedule}
+    return make_method("fiited", knobs).table(spec, torch.Generator().manual_seed(1), RowOptimizer("adagrad"))
+
+
+@pytest.mark.parametrize("schedule", [0, 12])
+@pytest.mark.parametrize("by_field", [0, 1])
+def test_by_field_a_field_whose_loss_weighs_little_keeps_its_places(by_field: int, schedule: int) -> None:
+    table = two_fields(by_field, schedule=schedule)
+    weights = torch.tensor([1000.0, 1.0, 1.0]).view(1, 3, 1)
+    generator = torch.Generator().manual_seed(2)
+    for number in range(1, 21):
+        # a fixed gradient of each row, apart from the weight of its field
+        ids = torch.randperm(8, generator=generator)[:6].unsqueeze(1)
+        batch = Batch(torch.zeros(6), torch.zeros(6, 0), torch.cat([ids, 0 * ids, ids], 1), {})
+        (table(batch) * weights * (1 + ids.unsqueeze(2))).sum().backward()
+        table.update(1e-4)
+        table.after_step(number)
+    table.settle()
+    user, always, item = (sum(s.stored_rows for s in field.segments) for field in table.plan().fields)
+    if by_field:
+        assert user >= 5 and item >= 5 and always == 2
+    else:
+        assert user >= 14 and item == 0, "17 places; the row that is always read takes up to 2"
+
+
+def test_fields_without_a_vocabulary_are_refused_by_field_with_the_knob_and_the_way_out() -> None:
+    two_fields(0, ranked=False)
+    with pytest.raises(ValueError, match=r"by_field=1.*'item' is hashed.*leave `by_field` at 0"):
+        two_fields(1, ranked=False)

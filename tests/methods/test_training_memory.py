@@ -38,6 +38,7 @@ SMALL: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("fiited", {"keep": 0.35, "interval": 1}),
     ("fiited", {"keep": 0.1, "interval": 1}),
     ("fiited", {"keep": 0.01, "interval": 1}),
+    ("fiited", {"keep": 0.01, "interval": 1, "by_field": 1}),
     ("mixed_dimension", {"alpha": 0.0, "keep": 0.3, "blocks": "group"}),
 )
 
