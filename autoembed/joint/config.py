@@ -16,7 +16,7 @@ class JointConfig(Section):
     ] = "off"
     fine_tune: Annotated[
         float, Field(ge=0.0, le=100.0, description="trainings spent on fine-tuning all points together")
-    ] = 1.4
+    ] = 1.6
     teacher: Annotated[
         float, Field(ge=0.0, le=1.0, description="weight of the trunk's predictions; the labels get the rest")
     ] = 1.0
