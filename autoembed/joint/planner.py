@@ -84,7 +84,8 @@ class JointPlanner:
             self._leave_alone(small_fields(self.spec, min(budgets)))
         calibration = self.calibration or self._calibrate(rows.device)
         if self._priced is None or not torch.equal(self._priced[0], rows):
-            newer = self._sensitivity(rows, network, REPRICED_EXAMPLES, self.seed + budgets[0])
+            # the same examples at all budgets: a walk that goes on prices as one that was not cut off
+            newer = self._sensitivity(rows, network, REPRICED_EXAMPLES, self.seed + 1)
             assert self._at_trunk is not None
             found = newer.going_on_from(self._at_trunk, TRUNK_SHARE)
             self._priced = rows.clone(), price(rows, found, self.groups, self.choices)
