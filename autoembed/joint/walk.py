@@ -198,9 +198,13 @@ class _Walker:
         return point, Standing(weights, network.state_dict(), standing.steps_left - own)
 
     def held(self, weights: Weights, table: FixedPlanTable) -> int:
-        """Bytes of tables at the peak of a point; pricing holds sensitivities and a copy of the rows."""
+        """Bytes of tables at the peak of a point.
+
+        The trunk's rows and sensitivities stay; pricing holds newer ones, the sums of both and a copy of the
+        rows.
+        """
         rows = weights.rows.nbytes
-        return self.trunk.rows.nbytes + rows + max(table.training_bytes, 2 * rows)
+        return 2 * self.trunk.rows.nbytes + rows + max(table.training_bytes, 3 * rows)
 
     def _is_enough(self, valid: Metrics) -> bool:
         """Whether no fine-tuning is needed: no worse than the trunk but for the tolerance."""
