@@ -9,10 +9,11 @@ import torch
 from plain_plans import PlainPlanner, plain_fields
 from tiny_data import TinyData, tiny_data
 
-from autoembed.evaluate import predict
+from autoembed.evaluate import evaluate, predict
 from autoembed.joint.checkpoint import CheckpointError
 from autoembed.joint.config import JointConfig
 from autoembed.joint.fine_tune import StepAdam
+from autoembed.joint.planner import JointPlanner
 from autoembed.joint.trunk import Trunk, train_trunk
 from autoembed.joint.walk import Point, shares, walk
 from autoembed.methods.base import TableSpec
@@ -80,6 +81,38 @@ def test_what_is_reported_is_measured_on_the_packed_tables(setting):
         table = PackedTable(point.packed, setting.spec.stats.first_rows)
         logits = predict(point.network, table, setting.data.batches("test", 100), torch.device("cpu"))
         assert measure(setting.data.labels("test"), logits).auc == pytest.approx(point.test.auc, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+            ],
+        ),
+    ],
+)
+def test_a_priced_walk_on_any_device_packs_what_a_cpu_measures_alike(setting, device):
+    planner = JointPlanner(setting.data, setting.spec, setting.trunk, seed=3)
+    config = JointConfig(fine_tune=1.0, tolerance=0.0)
+    points = walk(
+        *(setting.data, setting.spec, MODEL, setting.trunk, setting.budgets, planner, config),
+        seed=3,
+        device=device,
+    )
+    assert len(points) == len(setting.budgets) and any(p.fine_tuned for p in points)
+    for point in points:
+        assert point.bytes <= point.budget_bytes and point.packed.payload.device.type == "cpu"
+        table = PackedTable(point.packed, setting.spec.stats.first_rows)
+        batches = setting.data.batches("valid", 500)
+        found = evaluate(
+            point.network.cpu().eval(), table, batches, setting.data.labels("valid"), torch.device("cpu")
+        )
+        assert found.auc == pytest.approx(point.valid.auc, abs=1e-3)
 
 
 def test_each_budget_is_planned_once_with_all_smaller_ones(setting):
