@@ -3,16 +3,21 @@
 The groups, the mixture of widths, the quantizer and the retraining are those of `mpe` (arXiv:2409.20305).
 What replaces its lambda, which has to be tuned per data set and hits a size by chance, is ours:
 
-1. Search: with v = expected bytes / budget - 1 the loss gains (max(0, m + r v)^2 - m^2) / (2 r), an augmented
-   Lagrangian; every 100 steps m <- max(0, m + r v), and r doubles where v is positive and did not shrink.
-   Bytes are those of the rows, n_g D b / 8 of a group, where MPE weighs bits by 1 / frequency.
+1. Search: for the first 100 steps all widths keep equal shares: rows that have learned nothing are best
+   pruned, and the groups that are looked up most decide first. Then the loss gains a price times the sum over
+   g of w_g (sum over b of pi[g, b] b), w_g in proportion to n_g / c_g for the n_g rows of a group and its
+   look-ups c_g: MPE's weights, which leave frequent groups alone. With v = expected bytes / budget - 1, the
+   price is max(0, m + r v); every 20 steps m <- max(0, m + r v), and r doubles where v is positive and did
+   not shrink. Bytes are those of the rows, n_g D b / 8 of a group.
 2. Settle: every group starts from MPE's choice, the largest width that holds half of an equal share. While
-   the file is above the budget, the group steps down whose mixture objects least per byte saved, the loss of
-   a width being -log of its share; widths that hold half of an equal share go first. The budget holds to the
-   byte, whatever was learned.
+   the file is above the budget, a group steps down by one width: that whose look-ups times what the mixture
+   says against it are least per byte saved. That is one, and where the width below has the smaller share,
+   the logarithm of how many times smaller on top. The budget holds to the byte, whatever was learned.
 3. Retrain as `mpe` does.
 
-The mixture moves by learning rate / tau per step: tau is 0.05 here, a tenth or less of MPE's speed.
+The mixture moves by learning rate / tau per step: tau is 0.05 here, a tenth or less of MPE's speed. A price
+on the bytes of all groups alike, and from the first step, prunes the head: frequent rows grow until the
+mixture of widths no longer shrinks them, and object to nothing.
 """
 
 from dataclasses import dataclass
@@ -29,7 +34,8 @@ from autoembed.methods.mpe import FrequencyGroups, Mpe, MpeTable
 from autoembed.methods.plans import fields_bytes
 from autoembed_kernels.row_update import RowOptimizer
 
-UPDATE_STEPS = 100  # between two updates of the multiplier
+WARM_STEPS = 100  # in which shares stay equal
+UPDATE_STEPS = 20  # between two updates of the multiplier
 FIRST_RATE = 0.1  # r of the augmented Lagrangian
 LARGEST_RATE = 1e4
 
@@ -87,23 +93,33 @@ class MpeBudgetTable(MpeTable):
         room = max(self.budget - _least(spec, method.groups), 1)
         share = torch.from_numpy(group_rows).float() * spec.dim / 8 / room
         self.register_buffer("share", share, persistent=False)  # (G,): of the budget, per bit
+        rarely = share / self.relative_counts
+        pressure = rarely * (share.sum() / rarely.sum())
+        self.register_buffer("pressure", pressure, persistent=False)  # (G,): of the price, per bit
+        self.is_warm = False
         self.multiplier, self.rate, self.last_excess = 0.0, FIRST_RATE, float("inf")
 
     share: Tensor
+    pressure: Tensor
+
+    def mixture(self) -> Tensor:
+        found = super().mixture()
+        return found if self.is_warm else found.detach()
 
     def excess(self) -> Tensor:
         """Expected bytes of the rows over those that the budget leaves for them, less one."""
         return (self.mixture() @ self.bits * self.share).sum() - 1.0
 
     def penalty(self) -> Tensor | None:
-        if self.settled is not None:
+        if self.settled is not None or not self.is_warm:
             return None
-        pushed = (self.multiplier + self.rate * self.excess()).clamp(min=0.0)
-        return (pushed.square() - self.multiplier**2) / (2 * self.rate)
+        price = (self.multiplier + self.rate * self.excess().detach()).clamp(min=0.0)
+        return price * (self.mixture() @ self.bits * self.pressure).sum()
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        if self.settled is not None or step % UPDATE_STEPS:
+        self.is_warm = step >= WARM_STEPS
+        if self.settled is not None or not self.is_warm or step % UPDATE_STEPS:
             return
         excess = float(self.excess())
         self.multiplier = max(0.0, self.multiplier + self.rate * excess)
@@ -116,18 +132,14 @@ class MpeBudgetTable(MpeTable):
         """Widths by group (G,) whose file is within the budget."""
         widths = self.bits.cpu().numpy().astype(np.int64)
         mixture = self.mixture().double().cpu().numpy()
-        held = mixture >= 1 / (2 * mixture.shape[1])
         loss = -np.log(np.maximum(mixture, 1e-30))
-        chosen = np.where(held, np.arange(len(widths)), 0).max(axis=1)
-        rows_bytes = self.share.double().cpu().numpy()
-        groups = np.arange(len(chosen))
+        held = mixture >= 1 / (2 * mixture.shape[1])
+        chosen, groups = np.where(held, np.arange(len(widths)), 0).max(axis=1), np.arange(len(mixture))
+        weight = self.groups.relative_counts / self.share.double().cpu().numpy()
         while fields_bytes(self.spec, self.groups.fields(self.spec, widths[chosen])) > self.budget:
-            lower = np.arange(len(widths)) < chosen[:, None]
-            saved = (widths[chosen][:, None] - widths) * rows_bytes[:, None]
-            cost = (loss - loss[groups, chosen][:, None]) / np.maximum(saved, 1e-30)
-            open_ = lower & held if (lower & held).any() else lower
-            cost = np.where(open_, cost, np.inf)
-            group, width = np.unravel_index(int(cost.argmin()), cost.shape)
-            chosen[group] = width
+            below = np.maximum(chosen - 1, 0)
+            against = 1.0 + np.maximum(loss[groups, below] - loss[groups, chosen], 0.0)
+            saved = np.maximum(widths[chosen] - widths[below], 1)
+            chosen[int(np.where(chosen > 0, weight * against / saved, np.inf).argmin())] -= 1
         found: np.ndarray = widths[chosen]
         return found

@@ -9,7 +9,7 @@ from methods.settings import spec
 
 from autoembed.methods import make_method
 from autoembed.methods.full_precision import FullPrecision
-from autoembed.methods.mpe_budget import MpeBudgetTable
+from autoembed.methods.mpe_budget import WARM_STEPS, MpeBudgetTable
 from autoembed.plan import plan_bytes
 from autoembed_kernels.row_update import RowOptimizer
 
@@ -50,13 +50,18 @@ def test_the_least_wanted_bytes_go_first() -> None:
     assert bits[0] == 0 and bits.max() == 6
 
 
+def warmed(made: MpeBudgetTable) -> MpeBudgetTable:
+    made.after_step(WARM_STEPS)
+    return made
+
+
 def test_the_multiplier_finds_the_price_that_a_task_pays_for_bytes() -> None:
-    made = table(ratio=0.2, groups=8)
+    made = warmed(table(ratio=0.2, groups=8))
     gamma = [made.gamma]
     optimizer = torch.optim.Adam(gamma, lr=2e-3)
-    for step in range(1, 3001):
+    for step in range(WARM_STEPS + 1, WARM_STEPS + 3001):
         optimizer.zero_grad()
-        worth = (made.mixture() @ made.bits * made.share).sum()  # one more budget of bytes saves 0.3
+        worth = (made.mixture() @ made.bits * made.pressure).sum()  # one more budget of bytes saves 0.3
         penalty = made.penalty()
         assert penalty is not None
         (penalty - 0.3 * worth).backward()
@@ -64,6 +69,23 @@ def test_the_multiplier_finds_the_price_that_a_task_pays_for_bytes() -> None:
         made.after_step(step)
     assert made.multiplier == pytest.approx(0.3, rel=0.2)
     assert abs(made.excess().item()) < 0.05
+
+
+def test_shares_stay_equal_and_free_until_rows_have_learned_something() -> None:
+    made = table(ratio=0.1)
+    assert made.penalty() is None and not made.mixture().requires_grad
+    penalty = warmed(made).penalty()
+    assert penalty is not None and made.mixture().requires_grad
+    (gradient,) = torch.autograd.grad(penalty, made.gamma)
+    pushed = gradient.abs().sum(1)
+    assert pushed[0] > pushed[-1], "rare groups, which come first, are pushed more"
+
+
+def test_where_the_mixture_says_nothing_rare_groups_give_their_bits_first() -> None:
+    bits = table(ratio=0.1, groups=16).chosen_bits()
+    counts = table(ratio=0.1, groups=16).groups.relative_counts
+    assert bits.min() < bits.max() and bits[counts.argmax()] == 6
+    assert (np.diff(bits[counts.argsort(kind="stable")]) >= 0).all()
 
 
 def test_expected_bytes_are_those_of_the_rows() -> None:
