@@ -20,11 +20,10 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Standing:
-    """After some points: the rows and steps carried on, the network's state, the steps left to spend."""
+    """After some points: the rows and learned steps carried on, the network's state."""
 
     weights: Weights
     network: dict[str, torch.Tensor]
-    steps_left: int
 
 
 def save_standing(folder: Path, standing: Standing, points: list[Point], about: dict[str, Any]) -> None:
@@ -42,7 +41,6 @@ def save_standing(folder: Path, standing: Standing, points: list[Point], about: 
     facts = {
         "about": about,
         "points": count,
-        "steps_left": standing.steps_left,
         "learned_steps": [[list(key), step] for key, step in sorted(standing.weights.steps.items())],
     }
     write_file(folder / "walk.json", [json.dumps(facts, indent=1).encode()])
@@ -70,5 +68,5 @@ def load_standing(
     tensors = load_file(folder / f"standing_{count:03d}.safetensors")
     steps = {tuple(key): step for key, step in facts["learned_steps"]}
     network = {name[len("network.") :]: t for name, t in tensors.items() if name.startswith("network.")}
-    standing = Standing(Weights(tensors["rows"], steps), network, facts["steps_left"])
+    standing = Standing(Weights(tensors["rows"], steps), network)
     return standing, [read_point(folder / f"point_{i:03d}", model, names, dense) for i in range(count)]

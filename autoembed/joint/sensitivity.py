@@ -40,11 +40,14 @@ class Sensitivity:
     seconds: float
 
     def going_on_from(self, older: "Sensitivity", share: float) -> "Sensitivity":
-        """These sums and a share of those at older weights, whose examples count by the same share."""
+        """These sums and a share of those at older weights, whose examples count by the same share.
+
+        Takes the place of these sums, which are as large as the table.
+        """
         return replace(
             self,
-            second=torch.add(self.second, older.second, alpha=share),
-            field_gram=torch.add(self.field_gram, older.field_gram, alpha=share),
+            second=self.second.add_(older.second, alpha=share),
+            field_gram=self.field_gram.add_(older.field_gram, alpha=share),
             examples=self.examples + round(share * older.examples),
         )
 

@@ -71,9 +71,7 @@ def walk(
     budgets = sorted(set(budgets), reverse=True)
     about = {"budgets": budgets, "seed": seed, "joint": config.model_dump(), "trunk_valid": trunk.valid.auc}
     names = tuple(field.name for field in spec.stats.fields)
-    standing = Standing(
-        Weights(trunk.rows), trunk.network.state_dict(), round(config.fine_tune * trunk.ledger.steps)
-    )
+    standing = Standing(Weights(trunk.rows), trunk.network.state_dict())
     points: list[Point] = []
     found = load_standing(checkpoint, about, model, names, len(data.dense)) if checkpoint else None
     if found:
@@ -82,12 +80,13 @@ def walk(
         return points
     forked = [device] if device.type == "cuda" else []
     walker = _Walker(data, spec, trunk, config, device)
+    allowed = steps_of([walker.full_bytes / budget for budget in budgets], walker.allowed_steps)
     with denormals_are_zero(), torch.random.fork_rng(devices=forked):
         for number in range(len(points), len(budgets)):
             # a point's own seed: a walk that goes on needs no generator's state
             seeds = torch.Generator().manual_seed(seed * 1_000_003 + number)
             torch.manual_seed(draw_seed(seeds))
-            point, standing = walker.point(standing, budgets[number:], planner, seeds)
+            point, standing = walker.point(standing, budgets[number:], allowed[number], planner, seeds)
             points.append(point)
             if checkpoint:
                 save_standing(checkpoint, standing, points, about)
@@ -147,6 +146,14 @@ def shares(ratios: Sequence[float]) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
+def steps_of(ratios: Sequence[float], total: int) -> list[int]:
+    """The fine-tuning steps that each budget may take, by its compression ratio; they sum to `total`."""
+    steps: list[int] = []
+    for number in range(len(ratios)):
+        steps.append(round((total - sum(steps)) * shares(ratios[number:])[0]))
+    return steps
+
+
 class _Walker:
     """What all points of one walk share."""
 
@@ -156,12 +163,18 @@ class _Walker:
         self.data, self.spec, self.trunk, self.config, self.device = data, spec, trunk, config, device
         self.training = tuning_settings(trunk.training, config)
         self.full_bytes = fields_bytes(spec, uniform_fields(spec, 32))
+        self.allowed_steps = round(config.fine_tune * trunk.ledger.steps)
         self._taught: Examples | None = None
 
     def point(
-        self, standing: Standing, budgets: Sequence[int], planner: Planner, seeds: torch.Generator
+        self,
+        standing: Standing,
+        budgets: Sequence[int],
+        allowed: int,
+        planner: Planner,
+        seeds: torch.Generator,
     ) -> tuple[Point, Standing]:
-        """The model of the first of `budgets`, and where the walk stands after it."""
+        """The model of the first of `budgets` after 0 or `allowed` steps, and where the walk stands then."""
         started = time.perf_counter(), time.process_time()
         weights = Weights(standing.weights.rows.to(self.device), standing.weights.steps)
         network = copy.deepcopy(self.trunk.network).to(self.device)
@@ -174,9 +187,7 @@ class _Walker:
         table = table_under(self.spec, fields, weights, self.training.row_optimizer).to(self.device)
         packed = table.pack()
         untuned = valid = self.measure(packed, network, "valid")
-        share = shares([self.full_bytes / budget for budget in budgets])[0]
-        own = round(standing.steps_left * share)
-        steps = 0 if self._is_enough(untuned) else own
+        steps = 0 if self._is_enough(untuned) else allowed
         kept = False
         if steps:
             tuned = copy.deepcopy(network)
@@ -195,16 +206,15 @@ class _Walker:
             *(budgets[0], size, packed, network, valid, test, untuned, kept, steps, seconds, cpu_seconds),
             self.held(weights, table),
         )
-        return point, Standing(weights, network.state_dict(), standing.steps_left - own)
+        return point, Standing(weights, network.state_dict())
 
     def held(self, weights: Weights, table: FixedPlanTable) -> int:
         """Bytes of tables at the peak of a point.
 
-        The trunk's rows and sensitivities stay; pricing holds newer ones, the sums of both and a copy of the
-        rows.
+        The trunk's rows and sensitivities stay; pricing holds newer ones and a copy of the rows.
         """
         rows = weights.rows.nbytes
-        return 2 * self.trunk.rows.nbytes + rows + max(table.training_bytes, 3 * rows)
+        return 2 * self.trunk.rows.nbytes + rows + max(table.training_bytes, 2 * rows)
 
     def _is_enough(self, valid: Metrics) -> bool:
         """Whether no fine-tuning is needed: no worse than the trunk but for the tolerance."""

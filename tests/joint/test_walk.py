@@ -15,7 +15,7 @@ from autoembed.joint.config import JointConfig
 from autoembed.joint.fine_tune import StepAdam
 from autoembed.joint.planner import JointPlanner
 from autoembed.joint.trunk import Trunk, train_trunk
-from autoembed.joint.walk import Point, shares, walk
+from autoembed.joint.walk import Point, shares, steps_of, walk
 from autoembed.methods.base import TableSpec
 from autoembed.methods.plans import fields_bytes, uniform_fields
 from autoembed.metrics import measure
@@ -177,23 +177,27 @@ def test_the_untuned_point_is_kept_where_fine_tuning_does_not_improve_it(setting
 
 
 def test_all_fine_tuning_together_takes_the_steps_that_were_allowed(setting):
-    points = setting.walk(JointConfig(fine_tune=1.0, tolerance=0.0))
-    assert sum(p.steps for p in points) <= setting.trunk.ledger.steps
-    if all(p.steps for p in points):
-        assert sum(p.steps for p in points) == setting.trunk.ledger.steps
+    trunk = setting.trunk
+    out_of_reach = replace(trunk, valid=replace(trunk.valid, auc=2.0))
+    points = replace(setting, trunk=out_of_reach).walk(JointConfig(fine_tune=1.0))
+    assert sum(p.steps for p in points) == trunk.ledger.steps
     assert any(p.fine_tuned for p in points)
 
 
 def test_steps_that_a_budget_does_not_need_are_saved(setting):
     points = setting.walk(JointConfig(fine_tune=1.0, tolerance=0.002))
     full = fields_bytes(setting.spec, uniform_fields(setting.spec, 32))
-    ratios = [full / p.budget_bytes for p in points]
-    left = setting.trunk.ledger.steps
-    for number, point in enumerate(points):
-        own = round(left * shares(ratios[number:])[0])
-        assert point.steps in (0, own)
-        left -= own
+    allowed = steps_of([full / p.budget_bytes for p in points], setting.trunk.ledger.steps)
+    assert all(point.steps in (0, own) for point, own in zip(points, allowed, strict=True))
     assert {p.steps > 0 for p in points} == {False, True}, "some need none, some do"
+
+
+def test_steps_follow_the_shares_and_sum_to_all():
+    ratios = [2.0, 4.0, 8.0, 16.0, 64.0, 512.0]
+    for total in (0, 1, 7, 1000):
+        steps = steps_of(ratios, total)
+        assert sum(steps) == total and min(steps) >= 0
+        assert steps == pytest.approx([total * share for share in shares(ratios)], abs=1.5)
 
 
 def test_shares_are_largest_about_the_knee_and_sum_to_one():
