@@ -9,61 +9,51 @@ calibrated, for both alike. Prints by compression ratio the predicted loss with 
 """
 
 import argparse
-import copy
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from sensitivity import BATCH, reference
 from torch import Tensor
 
-from autoembed.config import load
-from autoembed.data.config import load_data_config
-from autoembed.data.prepare import prepare
 from autoembed.joint.choices import Choice, allowed, menu, row_bytes, run_bytes
 from autoembed.joint.groups import Group, groups_of
 from autoembed.joint.knapsack import solve
+from autoembed.joint.planner import PRICED_EXAMPLES
 from autoembed.joint.prices import price
 from autoembed.joint.problem import Problem
 from autoembed.joint.rotation import absorb_rotation, principal_rotation
 from autoembed.joint.sensitivity import Sensitivity, measure_sensitivity
 from autoembed.joint.stored_values import STEP_POINTS
 from autoembed.methods.base import TableSpec
-from autoembed.methods.full_precision import FullPrecision
-from autoembed.packed import PackedTable
-from autoembed.plan import BITS, PROFILES
-from autoembed.stats import stats_of
-from autoembed.training import denormals_are_zero, train
+from autoembed.plan import BITS
+from autoembed.training import denormals_are_zero
 from autoembed_kernels.lsq import Grid
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "references"))
-from run import Recipe  # noqa: E402
+from autoembed_kernels.step_errors import step_errors
 
 RATIOS = (8, 12, 16, 24, 32, 64, 128)
 SCALE_BYTES = 2
+SEGMENT_SCALE_BYTES = 4  # which rows with scales of their own do without
 
 
 def study(name: str, prepared: Path, seed: int) -> dict[str, float]:
-    recipe = load(Recipe, HERE.parent / "references" / f"{name}.yaml")
-    data = prepare(load_data_config(HERE.parent / "references" / recipe.data), prepared / name)
-    stats = stats_of(data)
-    spec = TableSpec(stats, recipe.model.dim, PROFILES["packed"])
-    trained = train(data, stats, FullPrecision(), spec.profile, recipe.model, recipe.training, seed=seed)
-    table = PackedTable(trained.packed, stats.first_rows)
-    rows = torch.cat([table.decode(field) for field in range(len(stats.fields))])
-    network = copy.deepcopy(trained.network).eval()
+    """By compression ratio, predicted loss with scales by row over that without."""
+    trunk = reference(name, prepared, seed)
+    spec, rows, network = trunk.spec, trunk.rows, trunk.network
+
+    def sensitivity(rows: Tensor) -> Sensitivity:
+        batches = trunk.data.batches("train", BATCH, shuffle_seed=seed)
+        firsts = spec.stats.first_rows
+        return measure_sensitivity(network, rows, firsts, batches, max_examples=PRICED_EXAMPLES)
+
     with denormals_are_zero():
-        batches = data.batches("train", 8192, shuffle_seed=seed)
-        found = measure_sensitivity(network, rows, stats.first_rows, batches, max_examples=65_536)
-        rotation = principal_rotation(rows, found)
-        if absorb_rotation(network, rotation, len(stats.fields)):
+        rotation = principal_rotation(rows, sensitivity(rows))
+        if absorb_rotation(network, rotation, len(spec.stats.fields)):
             rows = rows @ rotation
-        batches = data.batches("train", 8192, shuffle_seed=seed)
-        found = measure_sensitivity(network, rows, stats.first_rows, batches, max_examples=65_536)
-    groups, choices = groups_of(stats), menu(spec)
+        found = sensitivity(rows)
+    groups, choices = groups_of(spec.stats), menu(spec)
     own = [c for c in choices if c.sharing == "own" and c.precision.startswith("int") and not c.parts]
     plain = price(rows, found, groups, choices)
     scaled = torch.tensor([[row_scale_price(rows, found, g, c) for c in own] for g in groups])
@@ -86,15 +76,12 @@ def row_scale_price(rows: Tensor, found: Sensitivity, group: Group, choice: Choi
     grid = Grid(bits, mid_rise=bits <= 2)
     part, weight = values[:, : choice.dim], second[:, : choice.dim] + 1e-20
     largest = part.abs().amax(1, keepdim=True).clamp(min=1e-8) / max(grid.highest + grid.shift, 0.5)
-    best = torch.full((len(values),), float("inf"))
+    steps = (largest * torch.logspace(-1.6, 0.0, STEP_POINTS)).half().float().clamp(min=6e-8)  # (N, points)
+    errors = step_errors(part, weight, torch.ones(len(part), dtype=torch.int64), steps, grid).sum(2)
+    step = steps.gather(1, errors.argmin(1, keepdim=True))
+    codes = (part / step - grid.shift).round().clamp(grid.lowest, grid.highest)
     read = torch.zeros_like(values)
-    for fraction in torch.logspace(-1.6, 0.0, STEP_POINTS):
-        step = (largest * fraction).half().float().clamp(min=6e-8)
-        rounded = (part / step - grid.shift).round().clamp(grid.lowest, grid.highest).add(grid.shift) * step
-        error = (weight * (rounded - part).square()).sum(1)
-        better = error < best
-        best = torch.where(better, error, best)
-        read[better, : choice.dim] = rounded[better]
+    read[:, : choice.dim] = (codes + grid.shift) * step
     change = (read - values) * second.sqrt()
     turned = change @ found.correlation(group.field)
     return 0.5 * float((turned * change).sum().double()) / found.examples
@@ -117,7 +104,7 @@ def _best(
     runs = np.array([[run_bytes(spec.profile, c) for c in every]] * len(groups))
     for column in range(len(choices), len(every)):
         sizes[:, column] += SCALE_BYTES * np.array([g.stop - g.start for g in groups])
-        runs[:, column] -= 4  # the segment's scale
+        runs[:, column] -= SEGMENT_SCALE_BYTES
     problem = Problem(
         losses=torch.where(can, losses, float("inf")).numpy(),
         sizes=sizes,

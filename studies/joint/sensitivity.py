@@ -15,6 +15,7 @@ import json
 import statistics
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import torch
 from autoembed.config import load
 from autoembed.data.config import load_data_config
 from autoembed.data.prepare import prepare
+from autoembed.data.prepared import PreparedData
 from autoembed.joint.additivity import cheapest_plan, check_additivity, random_plans
 from autoembed.joint.calibration import calibrate
 from autoembed.joint.choices import allowed, menu, row_bytes
@@ -47,24 +49,42 @@ RATIOS = (16, 32, 64, 128)
 PLANS = 30
 
 
-def study(name: str, prepared: Path, seed: int) -> dict[str, Any]:
-    """Figures of one data set, with and without the rotation."""
+@dataclass(frozen=True)
+class Reference:
+    """A trained full-precision recipe of studies/references: rows (R, D) of all fields, and the network."""
+
+    data: PreparedData
+    spec: TableSpec
+    rows: torch.Tensor
+    network: torch.nn.Module
+    training_seconds: float
+
+
+def reference(name: str, prepared: Path, seed: int) -> Reference:
     recipe = load(Recipe, HERE.parent / "references" / f"{name}.yaml")
     data = prepare(load_data_config(HERE.parent / "references" / recipe.data), prepared / name)
     stats = stats_of(data)
     spec = TableSpec(stats, recipe.model.dim, PROFILES["packed"])
     started = time.perf_counter()
     trained = train(data, stats, FullPrecision(), spec.profile, recipe.model, recipe.training, seed=seed)
-    figures: dict[str, Any] = {"training_seconds": round(time.perf_counter() - started, 2)}
+    seconds = round(time.perf_counter() - started, 2)
     table = PackedTable(trained.packed, stats.first_rows)
     rows = torch.cat([table.decode(field) for field in range(len(stats.fields))])
-    network = trained.network.eval()
+    return Reference(data, spec, rows, trained.network.eval(), seconds)
+
+
+def study(name: str, prepared: Path, seed: int) -> dict[str, Any]:
+    """Figures of one data set, with and without the rotation."""
+    trunk = reference(name, prepared, seed)
+    data, spec, rows, network = trunk.data, trunk.spec, trunk.rows, trunk.network
+    figures: dict[str, Any] = {"training_seconds": trunk.training_seconds}
     with denormals_are_zero():
         figures["plain"] = _figures(data, spec, network, rows)
-        sensitivity = measure_sensitivity(network, rows, stats.first_rows, data.batches("train", BATCH))
+        firsts = spec.stats.first_rows
+        sensitivity = measure_sensitivity(network, rows, firsts, data.batches("train", BATCH))
         rotation = principal_rotation(rows, sensitivity)
         network = copy.deepcopy(network)
-        if absorb_rotation(network, rotation, len(stats.fields)):
+        if absorb_rotation(network, rotation, len(spec.stats.fields)):
             figures["rotated"] = _figures(data, spec, network, rows @ rotation)
     return figures
 
