@@ -106,7 +106,11 @@ def write_dense(
 
 
 def _train_moments(log: RawLog, column: RawColumn) -> tuple[float, float]:
-    """Mean and standard deviation over train, missing values left out (Chan's merge of pieces)."""
+    """Mean and standard deviation over train, missing values left out (Chan's merge of pieces).
+
+    A column that hardly varies counts as constant, with a deviation of 1: divided by less, values of other
+    splits would not fit float32.
+    """
     count, mean, squares = 0, 0.0, 0.0
     for split, values in _by_split(log, column):
         values = values[~np.isnan(values)] if split == 0 else values[:0]
@@ -120,7 +124,7 @@ def _train_moments(log: RawLog, column: RawColumn) -> tuple[float, float]:
         mean += difference * len(values) / total
         count = total
     std = float(np.sqrt(squares / count)) if count else 0.0
-    return mean, std if std > 1e-12 * max(abs(mean), 1e-300) else 1.0
+    return mean, std if std > max(1e-12 * abs(mean), 1e-30) else 1.0
 
 
 def write_field(

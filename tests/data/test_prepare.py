@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from click_logs import ANCHORS, SPLITS, encode, write_csv, write_parquet
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from autoembed.data import columns, delimited, parquet
@@ -41,6 +41,13 @@ ROW = st.fixed_dictionaries(
     }
 )
 LOG = st.lists(ROW, min_size=1, max_size=40).map(lambda rows: [*rows, *ANCHORS])
+NEARLY_CONSTANT = [
+    {
+        **{"label": 0, "split": split, "standard": value},
+        **dict.fromkeys(("word", "number", "bag", "log", "none")),
+    }
+    for split, value in (("train", 0.0), ("train", 2.3e-104), ("valid", 1.0))
+]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -102,7 +109,7 @@ def dense_reference(rows: list[dict[str, Any]], mine: list[dict[str, Any]]) -> n
     seen = [value for value in seen if value is not None]
     mean = sum(seen) / len(seen) if seen else 0.0
     std = math.sqrt(sum((value - mean) ** 2 for value in seen) / len(seen)) if seen else 0.0
-    std = std if std > 1e-12 * abs(mean) else 1.0
+    std = std if std > max(1e-12 * abs(mean), 1e-30) else 1.0
     columns = []
     for row in mine:
         log, standard, none = (row.get(name) for name in ("log", "standard", "none"))
@@ -118,6 +125,7 @@ def dense_reference(rows: list[dict[str, Any]], mine: list[dict[str, Any]]) -> n
 
 @settings(deadline=None, max_examples=25)
 @given(LOG, st.integers(1, 3), st.sampled_from([4, 1000]))
+@example([*NEARLY_CONSTANT, *ANCHORS], 1, 4)
 def test_parquet_is_encoded_as_the_slow_reference_does(
     rows: list[dict[str, Any]], min_count: int, chunk_rows: int
 ) -> None:
