@@ -11,7 +11,7 @@ together. loss + mu bytes at its least, minus mu budget, is a lower bound of eve
 duality; without runs the bound of the linear program). Between two prices the bound decides; the bytes that
 the best feasible solution leaves are filled by single changes, the best loss per byte first. Where that ends
 more than 0.5 % above the bound, as with few groups or few bytes, a search over partial plans repairs it
-(repair.py).
+(repair.py) until no plan is better by more than half of that.
 """
 
 from collections.abc import Sequence
@@ -112,9 +112,10 @@ def _best(
     price = 0.0 if above is None else fits
     loss = problem.loss_of(chosen)
     if loss - bound > GAP * loss:
-        chosen, is_best = repaired(problem, budget, chosen, dual)
+        before = loss
+        chosen, is_best = repaired(problem, budget, chosen, dual, tolerance=GAP / 2)
         loss = problem.loss_of(chosen)
-        bound = loss if is_best else bound
+        bound = max(bound, min(loss, before * (1 - GAP / 2))) if is_best else bound
     return Solution(budget, chosen, problem.bytes_of(chosen), loss, bound, price)
 
 

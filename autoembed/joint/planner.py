@@ -167,7 +167,8 @@ class JointPlanner:
                 ranks = float("nan") if self.additivity is None else self.additivity.spearman
                 self.last = Planned(self.groups, self.choices, problem, solution, ranks, self.used_fallback)
                 return fields
-            allowance -= excess
+            # what is smaller by less is this plan again: headers are rounded up to 8 bytes
+            allowance = solution.bytes - excess
 
 
 def _fixed_bytes(spec: TableSpec, groups: Sequence[Group], choices: Sequence[Choice]) -> int:

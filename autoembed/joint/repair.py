@@ -6,9 +6,10 @@ and no more loss, and where even its best completion cannot beat the solution at
     loss + mu bytes + (least loss + mu bytes of the groups to come) - mu budget
 
 is below the loss of every completion within the budget (the solver's bound, for the rest of the plan). With
-a good solution and a good price few are left, and the last one standing is the optimum. Where more than
-`width` are left the most promising go on, and the result is better than before or the same, no longer surely
-the best.
+a good solution and a good price few are left. Those are dropped, too, that could beat it by a share of
+`tolerance` at most, which leaves far fewer: what stands at the end is the best but for that share, or with
+tolerance 0 the optimum. Where more than `width` are left the most promising go on, and the result is better
+than before or the same, no longer surely the best.
 """
 
 import numpy as np
@@ -19,16 +20,18 @@ WIDTH = 32768  # partial plans kept of one group
 
 
 def repaired(
-    problem: Problem, budget: int, chosen: Whole, price: float, *, width: int = WIDTH
+    problem: Problem, budget: int, chosen: Whole, price: float, *, tolerance: float = 0.0, width: int = WIDTH
 ) -> tuple[Whole, bool]:
-    """Choices (G,) no worse than `chosen` within the budget, and whether none are better.
+    """Choices (G,) no worse than `chosen` within the budget, and whether no others are better.
 
-    `chosen` must be within the budget; `price` is the byte's at which the bound is highest.
+    `chosen` must be within the budget; `price` is the byte's at which the bound is highest. Others may have
+    as much as (1 - tolerance) of the loss of `chosen`.
     """
     groups, choices = problem.losses.shape
     to_come = _completions(problem, problem.losses, price)
     least_bytes = _completions(problem, np.where(np.isfinite(problem.losses), 0.0, np.inf), 1.0)
     incumbent = problem.loss_of(chosen)
+    needed = incumbent * (1 - max(tolerance, 1e-12))  # rounding of the sums is no improvement
     size, loss = np.array([problem.fixed], dtype=np.int64), np.zeros(1)
     last = np.zeros(1, dtype=np.int64)
     trail: list[tuple[Whole, Whole]] = []  # of every group, the plan that each one grew from, and its choice
@@ -40,8 +43,7 @@ def repaired(
         sizes = size[:, None] + problem.sizes[g] + begins * problem.run[g]
         losses = loss[:, None] + problem.losses[g]
         bounds = losses + price * sizes + to_come[g + 1] - price * budget
-        # rounding of the sums must not drop the solution itself
-        promising = (bounds < incumbent * (1 - 1e-12)) & (sizes + least_bytes[g + 1] <= budget)
+        promising = (bounds < needed) & (sizes + least_bytes[g + 1] <= budget)
         source, choice = np.nonzero(promising)
         if len(source) == 0:
             return chosen, not was_cut

@@ -27,6 +27,24 @@ def test_any_start_and_any_price_lead_to_the_best_of_all_assignments(
     assert asked.loss_of(chosen) <= best * (1 + 1e-9)
 
 
+@given(st.integers(0, 10_000), st.floats(0.0, 1.0), st.floats(0.0, 0.5))
+@settings(deadline=None, max_examples=60)
+def test_a_tolerance_leaves_no_plan_that_is_better_by_more(seed: int, share: float, tolerance: float) -> None:
+    asked = problem(seed, 5, 4, runs=True, fields=2)
+    everything = every_assignment(asked)
+    least, most = min(size for size, _ in everything), max(size for size, _ in everything)
+    budget = int(least + share * (most - least))
+    start = np.array(solve(asked, [budget])[0].chosen)
+    chosen, is_best = repaired(asked, budget, start, 0.0, tolerance=tolerance)
+    best = min(loss for size, loss in everything if size <= budget)
+    assert is_best
+    assert asked.bytes_of(chosen) <= budget
+    if best < asked.loss_of(start) * (1 - tolerance):
+        assert asked.loss_of(chosen) <= best * (1 + 1e-9)
+    else:
+        assert asked.loss_of(chosen) <= asked.loss_of(start)
+
+
 @given(st.integers(0, 1000), st.floats(0.01, 0.6))
 @settings(deadline=None, max_examples=15)
 def test_cut_short_it_is_never_worse_and_never_above_the_budget(seed: int, share: float) -> None:
