@@ -4,6 +4,9 @@
       - method: uniform
         knobs: {bits: [2, 4, 8]}                                   # a list of values
         baselines: [{bits: 8}]                                     # run before the search
+      - method: hashing
+        knobs: {ratio: all}
+        baselines: [{ratio: fit, bits: 8}]                         # one for each budget, as large as it lets
       - method: mpe
         knobs: {penalty: {low: 1.0e-6, high: 1.0e-3, log: true}, tau: 0.003}
       - method: fp16                                               # no knobs: a baseline by itself
@@ -22,8 +25,9 @@ from typing import Any, Protocol
 from pydantic import Field
 
 from autoembed.config import ConfigError, Section, parse, read_yaml
+from autoembed.fitting import FIT, Fitted
 from autoembed.methods import make_method, method_named, method_parameters, nearest
-from autoembed.methods.base import Choice, Domain, Float, Int, Method
+from autoembed.methods.base import Choice, Domain, Float, Int, Method, TableSpec
 
 _HERE = Path(__file__).parent
 # the presets lie inside the package when installed, beside it in a checkout
@@ -54,6 +58,7 @@ class Space:
     source: str
     searched: tuple[Searched, ...]
     fixed_settings: tuple[Method, ...]
+    fitted: tuple[Fitted, ...] = ()
 
     def suggest(self, trial: Trial) -> Method:
         """A setting sampled by `trial`: its parameters are `method` and `METHOD.KNOB`.
@@ -74,9 +79,10 @@ class Space:
             parameters[knob] = _suggest(trial, f"{entry.method}.{knob}", domain)
         return make_method(entry.method, parameters)
 
-    def baselines(self) -> list[Method]:
-        """The settings to run first, in the order written, without repeats."""
-        return list(dict.fromkeys(self.fixed_settings))
+    def baselines(self, spec: TableSpec, budgets: Sequence[int]) -> list[Method]:
+        """The settings to run first, without repeats: as written, then those fitted to budgets in bytes."""
+        within = [method for entry in self.fitted for method in entry.within(spec, budgets)]
+        return list(dict.fromkeys([*self.fixed_settings, *within]))
 
     @property
     def fingerprint(self) -> str:
@@ -86,8 +92,12 @@ class Space:
                 [entry.method, entry.fixed, [[knob, str(type(d)), asdict(d)] for knob, d in entry.knobs]]
                 for entry in self.searched
             ],
-            "baselines": [[method.name, method_parameters(method)] for method in self.baselines()],
+            "baselines": [
+                [method.name, method_parameters(method)] for method in dict.fromkeys(self.fixed_settings)
+            ],
         }
+        if self.fitted:
+            content["fitted"] = [[entry.method, entry.parameters, entry.knob] for entry in self.fitted]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -126,6 +136,7 @@ def load_spaces(spaces: Sequence[str | Mapping[str, Any]]) -> Space:
         " + ".join(space.source for space in loaded),
         tuple(entry for space in loaded for entry in space.searched),
         tuple(method for space in loaded for method in space.fixed_settings),
+        tuple(entry for space in loaded for entry in space.fitted),
     )
 
 
@@ -164,11 +175,16 @@ def _space(content: Mapping[str, Any], source: str) -> Space:
     entries = parse(_File, content, source).methods
     searched: list[Searched] = []
     settings: list[Method] = []
+    fitted: list[Fitted] = []
     try:
         for entry in entries:
             if entry.method in [other.method for other in searched]:
                 raise ConfigError(f"method {entry.method!r} has knobs in two entries; join them into one")
-            settings += [make_method(entry.method, setting) for setting in entry.baselines]
+            for setting in entry.baselines:
+                if FIT in setting.values():
+                    fitted.append(_fitted(entry.method, setting))
+                else:
+                    settings.append(make_method(entry.method, setting))
             narrowed = _narrow(entry)
             if narrowed.knobs:
                 searched.append(narrowed)
@@ -176,9 +192,16 @@ def _space(content: Mapping[str, Any], source: str) -> Space:
                 settings.append(make_method(entry.method, dict(narrowed.fixed)))
     except ConfigError as error:
         raise ConfigError(f"search space {source}: {error}") from None
-    if not settings and not searched:
+    if not settings and not searched and not fitted:
         raise ConfigError(f"search space {source}: `methods` is empty; name at least one")
-    return Space(source, tuple(searched), tuple(settings))
+    return Space(source, tuple(searched), tuple(settings), tuple(fitted))
+
+
+def _fitted(method: str, setting: Mapping[str, Any]) -> Fitted:
+    free = [knob for knob, value in setting.items() if value == FIT]
+    if len(free) > 1:
+        raise ConfigError(f"{method}: {' and '.join(free)} cannot be fitted to one budget; leave one {FIT!r}")
+    return Fitted(method, tuple((k, v) for k, v in setting.items() if k != free[0]), free[0])
 
 
 def _narrow(entry: _Entry) -> Searched:

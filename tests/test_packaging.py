@@ -38,7 +38,7 @@ print(json.dumps({
     "package": autoembed.__file__,
     "kernels": autoembed_kernels.__file__,
     "presets": names,
-    "readable": all(load_space(name).baselines() or load_space(name).searched for name in names),
+    "readable": all(load_space(name).fixed_settings or load_space(name).searched for name in names),
 }))
 """
 

@@ -3,6 +3,7 @@ from typing import Any
 
 import optuna
 import pytest
+from methods.settings import spec
 
 from autoembed.config import ConfigError
 from autoembed.methods import METHODS, make_method
@@ -35,7 +36,7 @@ class Recorder:
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_loads_and_samples_settings_that_exist(name: str) -> None:
     loaded = load_space(name)
-    assert loaded.searched or loaded.baselines()
+    assert loaded.searched or loaded.baselines(spec(), ())
     if loaded.searched:
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
         for _ in range(10):
@@ -67,9 +68,9 @@ def test_every_method_has_its_preset_and_default_holds_all_others() -> None:
     assert {"default", "smoke", "baselines"} | compressing <= set(preset_names())
     for name in compressing:
         loaded = load_space(name)
-        assert {e.method for e in loaded.searched} | {m.name for m in loaded.baselines()} == {name}
+        assert {e.method for e in loaded.searched} | {m.name for m in loaded.baselines(spec(), ())} == {name}
     default = load_space("default")
-    held = {e.method for e in default.searched} | {m.name for m in default.baselines()}
+    held = {e.method for e in default.searched} | {m.name for m in default.baselines(spec(), ())}
     assert held == compressing - NOT_IN_DEFAULT
 
 
@@ -115,7 +116,7 @@ def test_a_method_without_knobs_is_a_baseline_and_repeats_run_once() -> None:
         {"method": "uniform", "baselines": [{"bits": 8}, {"bits": 4}, {"bits": 8}]},
         {"method": "frequency_cut", "knobs": {"bits": 2}},
     )
-    assert [str(method) for method in loaded.baselines()] == [
+    assert [str(method) for method in loaded.baselines(spec(), ())] == [
         "Fp16()",
         "Uniform(bits=8)",
         "Uniform(bits=4)",

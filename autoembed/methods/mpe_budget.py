@@ -141,16 +141,17 @@ class MpeBudgetTable(MpeTable):
         while not self._fits(widths[chosen]):
             down = np.where(chosen > 0, price[groups, np.maximum(chosen - 1, 0)], np.inf)
             chosen[int(down.argmin())] -= 1
-        is_open = chosen < top
-        while is_open.any():
-            up = np.where(is_open, price[groups, np.minimum(chosen, top - 1)], -np.inf)
-            group = int(up.argmax())
-            chosen[group] += 1
-            if not self._fits(widths[chosen]):
-                chosen[group] -= 1
-                is_open[group] = False
-            elif chosen[group] == top:
-                is_open[group] = False
+        grew = True
+        while grew:  # a step that did not fit may, once neighbours agree and share an entry of the index
+            grew, is_open = False, chosen < top
+            while is_open.any():
+                up = np.where(is_open, price[groups, np.minimum(chosen, top - 1)], -np.inf)
+                group = int(up.argmax())
+                chosen[group] += 1
+                is_open[group] = self._fits(widths[chosen])
+                grew |= bool(is_open[group])
+                chosen[group] -= not is_open[group]
+                is_open[group] &= chosen[group] < top
         found: np.ndarray = widths[chosen]
         return found
 

@@ -236,7 +236,7 @@ def _warm(config: StudyConfig) -> list[Method]:
 
 def _require_feasible(space: Space, inputs: Inputs, limits: Limits) -> None:
     """Raise StudyError where every candidate is beyond the largest budget."""
-    rows = extents(space, inputs.spec)
+    rows = extents(space, inputs.spec, limits.budgets_bytes)
     possible = [row for row in rows if not row.problem]
     if not possible:
         raise StudyError(f"search space {space.source}: no candidate can be stored; {rows[0].problem}")

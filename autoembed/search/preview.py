@@ -1,12 +1,13 @@
 """A search before any training: what every entry of the space can cost in bytes, against the budgets."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from autoembed.budget import format_bytes
+from autoembed.fitting import FIT
 from autoembed.joint.planner import smallest_bytes
 from autoembed.methods import make_method, method_parameters
 from autoembed.methods.base import Choice, Domain, Method, TableSpec
@@ -27,12 +28,20 @@ class Extent:
     problem: str = ""
 
 
-def extents(space: Space, spec: TableSpec) -> list[Extent]:
-    """One for each baseline, then one for each method that is searched."""
+def extents(space: Space, spec: TableSpec, budgets: Sequence[int]) -> list[Extent]:
+    """One for each baseline, then one for each method that is searched.
+
+    A setting fitted to `budgets` in bytes has one for each that it can meet, or one with a problem.
+    """
     rows = [
         _extent(method.name, describe(method_parameters(method)), [method], spec)
-        for method in space.baselines()
+        for method in space.baselines(spec, budgets)
     ]
+    for fitted in space.fitted:
+        if not fitted.within(spec, budgets):
+            settings = describe({**dict(fitted.parameters), fitted.knob: FIT})
+            problem = f"no {fitted.knob} of {fitted.method} fits a budget; raise the largest or add one"
+            rows.append(_extent(fitted.method, settings, [], spec, problem))
     for entry in space.searched:
         text = ", ".join([*(f"{k} {d}" for k, d in entry.knobs), *(f"{k}={v}" for k, v in entry.fixed)])
         rows.append(_extent(entry.method, text, list(_corners(entry)), spec))
@@ -50,7 +59,7 @@ def preview(config: StudyConfig, run: Path) -> list[tuple[str, str, str, str, st
     if config.is_joint:
         low = smallest_bytes(spec)
         rows.append((JOINT, "", format_bytes(low), format_bytes(full_bytes), _met(low, budgets)))
-    for extent in extents(load_spaces(config.single_spaces), spec):
+    for extent in extents(load_spaces(config.single_spaces), spec, budgets):
         if extent.problem:
             rows.append((extent.method, extent.settings, "-", "-", extent.problem))
         else:
@@ -63,8 +72,10 @@ def describe(parameters: dict[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in parameters.items())
 
 
-def _extent(method: str, settings: str, candidates: list[Method], spec: TableSpec) -> Extent:
-    sizes, problem = [], ""
+def _extent(
+    method: str, settings: str, candidates: list[Method], spec: TableSpec, problem: str = ""
+) -> Extent:
+    sizes = []
     for candidate in candidates:
         try:
             footprint = candidate.footprint(spec)

@@ -2,13 +2,16 @@
 
     python studies/methods/run.py                                   all data sets, all methods
     python studies/methods/run.py epinions --methods uniform mpe    some of them
+    python studies/methods/run.py --fitted                          one setting a budget instead, no search
     python studies/methods/run.py --read                            only read what is finished
 
 Each method searches its own preset of `search_spaces/` under the tuned full-precision recipe of
 `studies/references/`, with as many trials as every other method; one pick per budget is chosen on the
-validation split and repeated with further seeds. A finished or interrupted search goes on where it stopped.
-Searches are kept in `methods/` in the working directory, or in --out; figures go to `results.csv` beside
-this file, a row per data set, method and budget.
+validation split and repeated with further seeds. With --fitted there is no search: each method trains the
+settings of its preset that the byte model fits to a budget (`KNOB: fit`), so that every budget that it can
+meet has a point near it. A finished or interrupted search goes on where it stopped. Searches are kept in
+`methods/` in the working directory, or in --out; figures go to `results.csv`, or `fitted.csv`, beside this
+file, a row per data set, method and budget.
 """
 
 import argparse
@@ -21,7 +24,8 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from autoembed.config import ConfigError, Section, load
+from autoembed.config import ConfigError, Section, load, read_yaml
+from autoembed.fitting import FIT
 from autoembed.front import Point
 from autoembed.methods import METHODS
 from autoembed.models import ModelConfig
@@ -30,6 +34,7 @@ from autoembed.run import run_front
 from autoembed.search.driver import run_study
 from autoembed.search.events import Event, TrialEnded
 from autoembed.search.study import StudyConfig, StudyError
+from autoembed.space import preset_path
 from autoembed.training import TrainingConfig
 
 HERE = Path(__file__).parent
@@ -64,12 +69,21 @@ class Recipe(Section):
     training: TrainingConfig
 
 
-def study(data: str, method: str, trials: int, seeds: int, workers: int) -> StudyConfig:
+def fitted_space(method: str) -> dict[str, Any] | None:
+    """Of a method's preset the baselines that are fitted to budgets; None where it has none."""
+    (entry,) = read_yaml(preset_path(method))["methods"]
+    fitted = [setting for setting in entry.get("baselines", []) if FIT in setting.values()]
+    return {"methods": [{"method": method, "baselines": fitted}]} if fitted else None
+
+
+def study(
+    data: str, method: str, space: str | dict[str, Any], trials: int, seeds: int, workers: int
+) -> StudyConfig:
     """The study of one method; only the search space differs between methods."""
     recipe = load(Recipe, HERE.parent / "references" / f"{data}.yaml")
     return StudyConfig(
         data=str(HERE.parent / "data" / f"{data}.yaml"),
-        search_space=method,
+        search_space=space,
         budgets=BUDGETS,
         model=recipe.model,
         training=recipe.training,
@@ -145,25 +159,29 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("methods"), help="folder of the searches")
+    parser.add_argument("--fitted", action="store_true", help="settings fitted to the budgets, no search")
     parser.add_argument("--read", action="store_true", help="train nothing, read what is finished")
     options = parser.parse_args()
     table: list[dict[str, Any]] = []
     for data in options.data:
         for method in options.methods:
-            run = options.out / data / method
+            space = fitted_space(method) if options.fitted else method
+            if space is None:
+                continue
+            run = options.out / data / (f"{method}-fitted" if options.fitted else method)
+            trials = 0 if options.fitted else options.trials
             try:
                 if not options.read:
-                    config = study(data, method, options.trials, options.seeds, options.workers)
+                    config = study(data, method, space, trials, options.seeds, options.workers)
                     run_study(config, run, progress=_told(data, method))
                 table += rows(data, method, run)
             except (StudyError, ConfigError) as error:
                 print(f"{data} {method}: {error}", flush=True)
-            _write(table)
+            _write(table, HERE / ("fitted.csv" if options.fitted else "results.csv"))
 
 
-def _write(table: list[dict[str, Any]]) -> None:
+def _write(table: list[dict[str, Any]], path: Path) -> None:
     """The figures of this call in place of earlier ones for the same data and method; others stay."""
-    path = HERE / "results.csv"
     done = {(row["data"], row["method"]) for row in table}
     kept: list[dict[str, Any]] = []
     if path.exists():

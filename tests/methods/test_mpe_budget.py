@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from methods.settings import spec
 
@@ -22,6 +22,7 @@ def table(ratio: float = 0.3, groups: int = 16) -> MpeBudgetTable:
     return made
 
 
+@example(seed=0, ratio=0.25, groups=17, spread=1.0)  # a step fits once others made neighbours agree
 @given(st.integers(0, 10_000), st.floats(0.15, 0.5), st.integers(1, 40), st.floats(0.01, 100.0))
 @settings(deadline=None, max_examples=40)
 def test_the_budget_holds_whatever_the_mixture_says(
@@ -40,8 +41,7 @@ def test_the_budget_holds_whatever_the_mixture_says(
         wider = chosen.copy()
         wider[group] = widths[widths > chosen[group]].min()
         fields = made.groups.fields(made.spec, wider)
-        saved = 2 * 16  # two entries of the index, where a later step made neighbours agree
-        assert fields_bytes(made.spec, fields) + saved > made.budget, "a step up still fits"
+        assert fields_bytes(made.spec, fields) > made.budget, "a step up still fits"
 
 
 def test_with_room_for_all_it_chooses_as_mpe_does() -> None:

@@ -64,7 +64,7 @@ def test_seconds_are_written_for_people() -> None:
 
 def test_the_extent_of_an_entry_holds_every_candidate_of_it(clicks: Path, tmp_path: Path) -> None:
     spec = prepare_inputs(make_study(clicks), tmp_path).spec
-    uniform, cut = extents(load_space(SPACE), spec)[-2:]
+    uniform, cut = extents(load_space(SPACE), spec, ())[-2:]
     for bits in (1, 2, 3, 4, 8):
         size = make_method("uniform", {"bits": bits}).footprint(spec).low_bytes
         assert uniform.low_bytes <= size <= uniform.high_bytes
@@ -95,6 +95,6 @@ def test_a_method_that_needs_ranks_names_the_field_without_before_anything_is_tr
     spec = prepare_inputs(make_study(clicks), tmp_path).spec
     first, *others = spec.stats.fields
     hashed = replace(spec, stats=Stats((replace(first, ranked=False), *others)))
-    problems = {row.method: row.problem for row in extents(load_space(SPACE), hashed)}
+    problems = {row.method: row.problem for row in extents(load_space(SPACE), hashed, ())}
     assert f"needs rows in order of frequency; field {first.name!r}" in problems["frequency_cut"]
     assert not problems["uniform"]
