@@ -12,9 +12,10 @@ which chunks are in the pool; the others read zero and are not trained, but thei
 Fills gaps of the paper: the norm is that of the step's sum, which is frequency x |mean gradient|; the
 decay comes once a round, as in TorchRec's ITEP; the margin keeps chunks near the threshold from moving in
 every round. The pool begins empty, and who comes first takes a place; it may `shrink` between rounds. Where
-fields are told apart, `field_scales` says how their utilities are compared, by the threshold, too. Departs
-from what is told of the paper: a chunk that gets a place starts from N(0, std^2) with optimizer state zero.
-From weights of zero two chunks that are multiplied with one another would never get a gradient.
+fields are told apart, `field_scales` says how their utilities are compared, by the threshold, too. A chunk
+that takes a place which another gave up grows from zero, with optimizer state zero, as the paper's do.
+Departs from what is told of it: places that nobody held yet hold N(0, std^2). Were all of them zero, chunks
+that are multiplied with one another would never get a gradient.
 
 Virtual ids are a space of addresses that may be far larger than what is ever looked up. An id gets an entry,
 its pointers and utility, when it is first admitted or trained; before, it costs 4 bytes, an entry's number:
@@ -72,7 +73,7 @@ class ChunkStore:
         self.pointers = torch.full((self.entry_count, chunks), ABSENT, dtype=torch.int32)
         self.utility = torch.zeros(self.entry_count, chunks)
         self.pool = torch.randn(places, dim // chunks, generator=generator) * std
-        self.optimizer, self.std, self.generator = optimizer, std, generator
+        self.optimizer, self.generator = optimizer, generator
         self.state = optimizer.state(self.pool)
         self.free = torch.arange(places - 1, -1, -1, dtype=torch.int32)
         self.free_count = places
@@ -129,7 +130,7 @@ class ChunkStore:
             self.free_count = admit(self.pointers, entries, self.free, self.free_count)
 
     def _take(self, count: int) -> Tensor:
-        """Places (count,) off the stack; what is free holds fresh weights and a state of zero."""
+        """Places (count,) off the stack; their state is zero, and so are weights that were held before."""
         self.free_count -= count
         return self.free[self.free_count : self.free_count + count].clone()
 
@@ -137,16 +138,14 @@ class ChunkStore:
         self.free[self.free_count : self.free_count + len(places)] = places
         self.free_count += len(places)
         index = places.long()
-        fresh = torch.randn(len(places), self.pool.shape[1], generator=self.generator) * self.std
-        self.pool.index_copy_(0, index, fresh.to(self.pool.device))
-        for state in self.state.values():
+        for state in (self.pool, *self.state.values()):
             state.index_fill_(0, index, 0)
 
     def shrink(self, places: int, fields: Sequence[tuple[int, int]] | None = None) -> int:
         """Leave a pool of `places`, at most as many as there are; returns how many chunks gave up theirs.
 
         Those of the least utility do, compared as in `rebalance`. Chunks that lie behind move to free places
-        before them, with their optimizer state; what is free then holds fresh weights and a state of zero.
+        before them, with their optimizer state; what was held and is free then is zero, and so is its state.
         """
         pointers, utility = (
             self.pointers[: self.entry_count].view(-1),
@@ -163,7 +162,7 @@ class ChunkStore:
         is_free = torch.ones(len(self.pool), dtype=torch.bool, device=self.pool.device)
         is_free[at] = False
         was_free = torch.zeros_like(is_free)
-        was_free[self.free[: self.free_count].long()] = True  # fresh already
+        was_free[self.free[: self.free_count].long()] = True  # zero, or never held
         moves = held[at >= places]
         sources = pointers[moves].long()
         targets = is_free[:places].nonzero().squeeze(1)[: len(moves)]
@@ -171,10 +170,9 @@ class ChunkStore:
         is_free[targets] = False
         free = is_free[:places].nonzero().squeeze(1)
         left = (is_free & ~was_free)[:places].nonzero().squeeze(1)
-        fresh = torch.randn(len(left), self.pool.shape[1], generator=self.generator) * self.std
         self.pool[targets] = self.pool[sources]
         self.pool = self.pool[:places].clone()
-        self.pool[left] = fresh.to(self.pool.device)
+        self.pool[left] = 0
         for name, state in self.state.items():
             state[targets] = state[sources]
             self.state[name] = state[:places].clone()
@@ -195,7 +193,7 @@ class ChunkStore:
     def count_free(self) -> None:
         """Where pointers and pool were replaced from outside: free are the places that no pointer names.
 
-        These hold the fresh weights that they were put back with; their state is set to zero.
+        These hold the weights that they were put back with; their state is set to zero.
         """
         is_free = torch.ones(len(self.pool), dtype=torch.bool, device=self.pool.device)
         is_free[self.pointers[self.pointers >= 0].long()] = False

@@ -40,13 +40,16 @@ def test_steps_and_rounds_do_what_a_dictionary_of_chunks_does(
 
     utility = torch.zeros(ids, chunks)
     held: dict[tuple[int, int], tuple[torch.Tensor, dict[str, torch.Tensor]]] = {}
+    used: set[int] = set()  # places that were held
 
     def newcomers() -> None:
-        """What came since the last call starts from the store's weights, whatever they are."""
+        """What came since the last call starts from zero, or in a place of nobody's from what is there."""
         for row, chunk in (pointers() != ABSENT).nonzero().tolist():
             if (row, chunk) not in held:
-                weight = store.pool[pointers()[row, chunk].long()].clone().unsqueeze(0)
-                assert weight.abs().sum() > 0
+                place = int(pointers()[row, chunk])
+                weight = store.pool[place].clone().unsqueeze(0)
+                assert bool(weight.any()) == (place not in used)
+                used.add(place)
                 held[row, chunk] = weight, optimizer.state(weight)
 
     for _ in range(6):
@@ -98,8 +101,8 @@ def test_the_pool_goes_to_the_chunks_of_larger_gradients_and_follows_them() -> N
         if came:
             break
     assert [7, 1] in (store.pointers >= 0).nonzero().tolist()
-    for state in store.state.values():
-        assert state[store.pointers[7, 1].long()].abs().sum() == 0
+    for state in (store.pool, *store.state.values()):
+        assert state[store.pointers[7, 1].long()].abs().sum() == 0, "what comes back grows from zero"
 
 
 def test_free_places_go_to_whoever_comes_first_and_a_full_pool_takes_nobody() -> None:
