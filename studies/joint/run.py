@@ -3,12 +3,14 @@
     python studies/joint/run.py                          all data sets
     python studies/joint/run.py epinions --out runs      one, its run folder in `runs/epinions`
     python studies/joint/run.py --read --methods methods
+    python studies/joint/run.py --add singles            further searches over single methods, nothing else
 
 A run that was stopped goes on. `results.csv` beside this file gets one row per data set, budget and seed:
 the joint points as walked, and for every single method its pick for each budget, by seed. --methods names a
 folder that holds per data set one search over single methods, or several, as `studies/methods/run.py` makes
-one a method. Picks are made on validation. `cost_fte` of a joint point is what the walk spent on it, the
-trunk's row carries the trunk; that of a single method is the whole search that it came from.
+one a method. Picks are made on validation; --add keeps what is recorded of a method at a budget unless the
+new pick validates better. `cost_fte` of a joint point is what the walk spent on it, the trunk's row carries
+the trunk; that of a single method is the whole search that it came from.
 """
 
 import argparse
@@ -87,8 +89,12 @@ def main() -> None:
     parser.add_argument("data", nargs="*", default=DATA)
     parser.add_argument("--out", type=Path, default=Path("joint"), help="folder of the run folders")
     parser.add_argument("--methods", type=Path, help="the --out folder of studies/methods/run.py")
+    parser.add_argument("--add", type=Path, help="a folder like that of --methods, to add to results.csv")
     parser.add_argument("--read", action="store_true", help="train nothing, read what is finished")
     options = parser.parse_args()
+    if options.add:
+        write(added(read(), options.add))
+        return
     rows: list[dict[str, Any]] = []
     for data in options.data:
         run = options.out / data
@@ -99,6 +105,35 @@ def main() -> None:
         budgets = sorted({entry["budget_bytes"] for entry in found if entry["method"] == "joint"})
         if options.methods and (options.methods / data).is_dir():
             rows += single_rows(data, options.methods / data, budgets)
+    write(rows)
+
+
+def read() -> list[dict[str, Any]]:
+    with (HERE / "results.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def added(rows: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """The rows, with those of the folder's picks in place of recorded ones that validate worse."""
+    for data in DATA:
+        if not (folder / data).is_dir():
+            continue
+        budgets = {int(r["budget_bytes"]) for r in rows if r["data"] == data and r["method"] == "joint"}
+        found = list(single_rows(data, folder / data, sorted(budgets)))
+        for place in sorted({(r["method"], r["budget_bytes"]) for r in found}):
+            new = [r for r in found if (r["method"], r["budget_bytes"]) == place]
+            old = [r for r in rows if (r["data"], r["method"], int(r["budget_bytes"])) == (data, *place)]
+            if not old or valid_auc(new) > valid_auc(old):
+                at = max(number for number, r in enumerate(rows) if r["data"] == data) + 1
+                rows = [r for r in [*rows[:at], *new, *rows[at:]] if all(r is not o for o in old)]
+    return rows
+
+
+def valid_auc(rows: list[dict[str, Any]]) -> float:
+    return sum(float(r["valid_auc"]) for r in rows) / len(rows)
+
+
+def write(rows: list[dict[str, Any]]) -> None:
     with (HERE / "results.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
