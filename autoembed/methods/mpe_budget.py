@@ -14,12 +14,13 @@ What replaces its lambda, which has to be tuned per data set and hits a size by 
    while one fits, the group whose step up would cost most to take back. A step's cost is its group's look-ups
    times the squared error added, 4^-b at b bits, times what the mixture says against it: one, and where the
    width below has the smaller share, the logarithm of how many times smaller on top. The budget holds to the
-   byte, whatever was learned, and is used up.
+   byte, whatever was learned, and no further step fits.
 3. Retrain as `mpe` does.
 
 The mixture moves by learning rate / tau per step: tau is 0.05 here, a tenth or less of MPE's speed. A price
 on the bytes of all groups alike, and from the first step, prunes the head: frequent rows grow until the
-mixture of widths no longer shrinks them, and object to nothing.
+mixture of widths no longer shrinks them, and object to nothing. So this is no gradient of an augmented
+Lagrangian: its multiplier follows the bytes, what the gradient sees is the weighed bits.
 """
 
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class MpeBudget(Method):
 
     name: ClassVar[str] = "mpe_budget"
     summary: ClassVar[str] = "as mpe, with the bytes of the file as a constraint"
-    source: ClassVar[str] = "MPE, arXiv:2409.20305, under an augmented Lagrangian of ours"
+    source: ClassVar[str] = "MPE, arXiv:2409.20305; the constraint is ours"
     levers: ClassVar[tuple[str, ...]] = ("rows", "precision")
     ranks: ClassVar[bool] = True
 
@@ -131,7 +132,7 @@ class MpeBudgetTable(MpeTable):
 
     @torch.no_grad()
     def chosen_bits(self) -> np.ndarray:
-        """Widths by group (G,) whose file uses the budget up and is not above it."""
+        """Widths by group (G,): the file is within the budget, and would not be with one of them larger."""
         widths = self.bits.cpu().numpy().astype(np.int64)
         mixture = self.mixture().double().cpu().numpy()
         held = mixture >= 1 / (2 * mixture.shape[1])
