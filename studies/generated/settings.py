@@ -133,6 +133,13 @@ SETTINGS: tuple[Setting, ...] = (
     *_at("fiited", "keep", BUDGETS[2:], chunks=1),
     *_at("cafe", "ratio", BUDGETS[3:]),
     *_at("quotient_remainder", "collisions", BUDGETS[3:]),
+    *_at("mpe_budget", "ratio", BUDGETS[1:], FAST_STEPS),
+    Setting("dqrm", {"bits": 4}),
+    Setting("bebr", {"bits": 3}, training=FAST_STEPS),
+    Setting("alpt", {"bits": 4}, profile=ROW_SCALES),
+    *_at("pep", "keep", BUDGETS[1:3], FAST_STEPS, bits=4),
+    *_at("lma", "ratio", BUDGETS[1:2], least=1000),
+    Setting("mpe", training=FAST_STEPS),
 )
 TRIED: tuple[Setting, ...] = tuple(
     Setting("full_precision", training={"optimizer": o, "learning_rate": n, "table_learning_rate": t})
