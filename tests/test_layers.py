@@ -29,7 +29,7 @@ LAYERS = (
     ("shared_rows",),
     ("packed", "signatures", "tables"),
     ("methods", "models", "metrics"),
-    ("space", "network_file", "evaluate", "ledger", "schedule"),
+    ("fitting", "space", "network_file", "evaluate", "ledger", "schedule"),
     ("front", "runtime", "training_config", "training_loop", "training"),
     ("export",),
     ("joint",),
