@@ -25,7 +25,7 @@ def repaired(
     """Choices (G,) no worse than `chosen` within the budget, and whether no others are better.
 
     `chosen` must be within the budget; `price` is the byte's at which the bound is highest. Others may have
-    as much as (1 - tolerance) of the loss of `chosen`.
+    as little as (1 - tolerance) of the loss of `chosen`.
     """
     groups, choices = problem.losses.shape
     to_come = _completions(problem, problem.losses, price)
