@@ -65,7 +65,26 @@ class Fitted:
             return sizes[value]
 
         found = [_largest(size, self._range, budget) for budget in budgets]
+        storable = {value for value in sizes.values() if value}
+        if len(storable) == 1 and len(sizes) > 1:
+            raise ConfigError(f"{self.method}.{self.knob} changes no bytes; write a value, not {FIT!r}")
         return [self._at(value) for value in found if value is not None]
+
+    def gave(self, method: Method) -> bool:
+        """Whether `method` is this setting with some value of the knob."""
+        return method.name == self.method and method == self._at(getattr(method, self.knob))
+
+    def problem(self, spec: TableSpec) -> str:
+        """Why no budget has a setting: what forbids all of them, or that the budgets are too small."""
+        reasons = []
+        for value in (self._range.low, self._range.high):
+            try:
+                self._at(value).footprint(spec)
+            except ValueError as error:
+                reasons.append(str(error))
+        if len(reasons) == 2:
+            return reasons[1]
+        return f"no {self.knob} of {self.method} fits a budget; raise the largest, or add one"
 
 
 def _largest(size: Callable[[float], int], domain: Int | Float, budget: int) -> float | None:
@@ -116,8 +135,11 @@ def _moved(size: Callable[[float], int], domain: Int | Float, good: float, bad: 
 
 
 def _apart(first: float, second: float, domain: Int | Float) -> bool:
+    """Whether a value lies between them that would be another one when written."""
     difference = abs(first - second)
-    return difference > 1 if isinstance(domain, Int) else difference > 1e-5 * max(first, second)
+    if isinstance(domain, Int):
+        return difference > 1
+    return difference > 1e-4 * (min(first, second) if domain.log else domain.high - domain.low)
 
 
 def _cut(value: float, towards: Callable[[float], int]) -> float:

@@ -204,6 +204,21 @@ def _fitted(method: str, setting: Mapping[str, Any]) -> Fitted:
     return Fitted(method, tuple((k, v) for k, v in setting.items() if k != free[0]), free[0])
 
 
+def fitted_part(preset: str) -> dict[str, Any]:
+    """Of a preset the baselines that are fitted to budgets, as a space's content.
+
+    Raises ConfigError where it has none.
+    """
+    methods = [
+        {"method": entry["method"], "baselines": fitted}
+        for entry in read_yaml(preset_path(preset))["methods"]
+        if (fitted := [setting for setting in entry.get("baselines", []) if FIT in setting.values()])
+    ]
+    if not methods:
+        raise ConfigError(f"search space {preset}: no baseline has a knob that is {FIT!r}; add one")
+    return {"methods": methods}
+
+
 def _narrow(entry: _Entry) -> Searched:
     declared = {name: domain for name, _, domain, _ in method_named(entry.method).knobs()}
     fixed, knobs = [], []

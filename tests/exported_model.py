@@ -86,6 +86,22 @@ def config_for(path: Path) -> DataConfig:
     )
 
 
+def write_trained(
+    out: Path, trained: Trained, model: ModelConfig, data: PreparedData, splits: tuple[str, ...] = ("test",)
+) -> None:
+    """The artifact of a trained candidate, with its metrics of these splits."""
+    measured = {split: getattr(trained, split) for split in splits}
+    write_artifact(
+        out,
+        packed=trained.packed,
+        network=trained.network,
+        model=model,
+        data=data,
+        metrics={split: {"auc": m.auc, "logloss": m.logloss} for split, m in measured.items()},
+        provenance={"seed": 5},
+    )
+
+
 @lru_cache(maxsize=1)
 def exported() -> Exported:
     """Built once for all tests, which must not change it."""
@@ -104,16 +120,5 @@ def exported() -> Exported:
         seed=5,
         device="cpu",
     )
-    write_artifact(
-        folder / "model",
-        packed=trained.packed,
-        network=trained.network,
-        model=MODEL,
-        data=data,
-        metrics={
-            split: {"auc": getattr(trained, split).auc, "logloss": getattr(trained, split).logloss}
-            for split in ("valid", "test")
-        },
-        provenance={"method": "frequency_cut", "seed": 5},
-    )
+    write_trained(folder / "model", trained, MODEL, data, ("valid", "test"))
     return Exported(folder, log, data, trained, folder / "model")

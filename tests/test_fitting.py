@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from methods.settings import spec
 
 from autoembed.config import ConfigError
-from autoembed.fitting import Fitted
+from autoembed.fitting import Fitted, _largest
 from autoembed.methods import make_method
+from autoembed.methods.base import Float
 from autoembed.methods.full_precision import FullPrecision
-from autoembed.space import load_space
+from autoembed.space import fitted_part, load_space
 
 FULL = FullPrecision().footprint(spec()).high_bytes
 ENTRIES = (
@@ -85,3 +86,22 @@ def test_a_space_holds_one_fitted_setting_a_budget_without_repeats() -> None:
 def test_what_cannot_be_fitted_is_named(setting: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_space({"methods": [{"method": "hashing", "baselines": [setting]}]})
+
+
+def test_a_knob_that_changes_no_bytes_cannot_be_fitted() -> None:
+    with pytest.raises(ConfigError, match=r"fiited\.decay changes no bytes"):
+        Fitted("fiited", (), "decay").within(spec(), [FULL])
+
+
+def test_a_range_that_begins_at_zero_is_searched_to_an_end() -> None:
+    def size(value: float) -> int:
+        return 1000 if value > 0 else 10
+
+    assert _largest(size, Float(0.0, 1.0), 100) == pytest.approx(0, abs=1e-3)
+
+
+def test_the_fitted_part_of_a_preset_is_a_space_and_a_preset_without_says_so() -> None:
+    part = load_space(fitted_part("hashing"))
+    assert len(part.fitted) == 2 and not part.searched and not part.fixed_settings
+    with pytest.raises(ConfigError, match="search space uniform: no baseline has a knob that is 'fit'"):
+        fitted_part("uniform")

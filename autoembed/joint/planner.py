@@ -157,18 +157,21 @@ class JointPlanner:
             fixed=_fixed_bytes(self.spec, self.groups, self.choices),
         )
         allowance = budget
+        first: Solution | None = None
         while True:
             (solution,) = solve(problem, [allowance])
+            first = first or solution
             chosen = [self.choices[number] for number in solution.chosen]
             fields = fields_of(self.spec, self.groups, chosen)
             excess = fields_bytes(self.spec, fields) - budget
             if excess <= 0:
-                solution = replace(solution, budget=budget)
+                # the bound is of the budget, not of what a longer header left of it
+                solution = replace(solution, budget=budget, bound=first.bound)
                 ranks = float("nan") if self.additivity is None else self.additivity.spearman
                 self.last = Planned(self.groups, self.choices, problem, solution, ranks, self.used_fallback)
                 return fields
-            # what is smaller by less is this plan again: headers are rounded up to 8 bytes
-            allowance = solution.bytes - excess
+            # whatever else fits has fewer bytes than this plan, or the same with a shorter header
+            allowance = min(allowance - excess, solution.bytes - 1)
 
 
 def _fixed_bytes(spec: TableSpec, groups: Sequence[Group], choices: Sequence[Choice]) -> int:

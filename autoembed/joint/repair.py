@@ -22,7 +22,7 @@ WIDTH = 32768  # partial plans kept of one group
 def repaired(
     problem: Problem, budget: int, chosen: Whole, price: float, *, tolerance: float = 0.0, width: int = WIDTH
 ) -> tuple[Whole, bool]:
-    """Choices (G,) no worse than `chosen` within the budget, and whether no others are better.
+    """Choices (G,) no worse than `chosen` within the budget, and whether none but these are better.
 
     `chosen` must be within the budget; `price` is the byte's at which the bound is highest. Others may have
     as little as (1 - tolerance) of the loss of `chosen`.

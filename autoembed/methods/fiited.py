@@ -8,8 +8,9 @@ back. Training holds no dense table: pool, optimizer state, pointers and utiliti
 Departs from the paper, which begins with all chunks, unless `schedule` says so: the pool has its final size
 from the first step and is filled by the ids that come first, so that the peak is never the dense table's;
 with a schedule it has room for all chunks at first and shrinks, linearly in steps, and so does what is held.
-Chunks grow from small random weights; rounds come every 10 steps for the first 100 and every
-`interval` steps after, as TorchRec's ITEP does with other numbers. Fields share one pool and one threshold.
+A chunk grows from zero in a place that another gave up, from small random weights in one that nobody held.
+Rounds come every 10 steps for the first 100 and every `interval` steps after, as TorchRec's ITEP does with
+other numbers. Fields share one pool and one threshold.
 Their utilities are compared as they are; with `by_field`, divided by the 95th percentile of those of their
 field, as AdaEmbed divides them. Exported, every field carries a bitmap or a list of the chunks that are held,
 which takes fewer bytes.

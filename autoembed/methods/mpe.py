@@ -56,19 +56,20 @@ class Mpe(Method):
 
     def footprint(self, spec: TableSpec) -> Footprint:
         groups = FrequencyGroups.of(spec.stats, self.groups)
-        pruned = [Segment(0, field.rows, Sharing.ZERO) for field in spec.stats.fields]
-        low = tuple(
-            FieldPlan(field.name, field.rows, spec.dim, (segment,))
-            for field, segment in zip(spec.stats.fields, pruned, strict=True)
-        )
         widest = np.full(groups.count, max(widths(spec.profile)))
         # the directory is longest where no two neighbouring groups agree
         high = groups.fields(spec, widest, merge=False)
-        sizes = [fields_bytes(spec, fields) for fields in (low, high)]
-        return Footprint(sizes[0], sizes[1])
+        return Footprint(least_bytes(spec), fields_bytes(spec, high))
 
     def table(self, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer) -> "MpeTable":
         return MpeTable(self, spec, generator, optimizer)
+
+
+def least_bytes(spec: TableSpec) -> int:
+    """Bytes of the file in which all groups take 0 bits."""
+    pruned = [(field, Segment(0, field.rows, Sharing.ZERO)) for field in spec.stats.fields]
+    fields = tuple(FieldPlan(field.name, field.rows, spec.dim, (segment,)) for field, segment in pruned)
+    return fields_bytes(spec, fields)
 
 
 def widths(profile: Profile) -> tuple[int, ...]:

@@ -9,12 +9,12 @@ What replaces its lambda, which has to be tuned per data set and hits a size by 
    look-ups c_g: MPE's weights, which leave frequent groups alone. With v = expected bytes / budget - 1, the
    price is max(0, m + r v); every 20 steps m <- max(0, m + r v), and r doubles where v is positive and did
    not shrink. Bytes are those of the rows, n_g D b / 8 of a group.
-2. Settle: every group starts from MPE's choice, the largest width that holds half of an equal share. While
-   the file is above the budget, the group whose step down by one width costs least per byte takes it; then,
-   while one fits, the group whose step up would cost most to take back. A step's cost is its group's look-ups
-   times the squared error added, 4^-b at b bits, times what the mixture says against it: one, and where the
-   width below has the smaller share, the logarithm of how many times smaller on top. The budget holds to the
-   byte, whatever was learned, and no further step fits.
+2. Settle: all groups begin with the largest width. While the file is above the budget, the group whose step
+   down by one width costs least per byte takes it; then, while one fits, the group whose step up would cost
+   most to take back. A step's cost is its group's look-ups times the squared error added, 4^-b at b bits,
+   times the share of the upper width over that of the lower, held between 1/e and e. The budget holds to the
+   byte, whatever was learned, and no further step fits. The mixture has a word, not the last one: where it
+   prunes frequent groups, which it does at small budgets, their look-ups win them back.
 3. Retrain as `mpe` does.
 
 The mixture moves by learning rate / tau per step: tau is 0.05 here, a tenth or less of MPE's speed. A price
@@ -33,7 +33,7 @@ from torch import Tensor
 from autoembed.budget import Footprint
 from autoembed.methods.base import Float, Int, Method, TableSpec, knob
 from autoembed.methods.full_precision import FullPrecision
-from autoembed.methods.mpe import FrequencyGroups, Mpe, MpeTable
+from autoembed.methods.mpe import Mpe, MpeTable, least_bytes
 from autoembed.methods.plans import fields_bytes
 from autoembed_kernels.row_update import RowOptimizer
 
@@ -59,7 +59,7 @@ class MpeBudget(Method):
 
     def footprint(self, spec: TableSpec) -> Footprint:
         low = Mpe(groups=self.groups).footprint(spec)
-        budget, least = self.budget(spec), _least(spec, self.groups)
+        budget, least = self.budget(spec), low.low_bytes
         if budget < least:
             raise ValueError(
                 f"mpe_budget cannot store these fields in profile {spec.profile.name!r} within {budget:,} "
@@ -75,12 +75,6 @@ class MpeBudget(Method):
         return MpeBudgetTable(self, spec, generator, optimizer)
 
 
-def _least(spec: TableSpec, count: int) -> int:
-    """Bytes of the file in which all groups take 0 bits."""
-    groups = FrequencyGroups.of(spec.stats, count)
-    return fields_bytes(spec, groups.fields(spec, np.zeros(groups.count, dtype=np.int64)))
-
-
 class MpeBudgetTable(MpeTable):
     """The mixture of `mpe` under a multiplier that the bytes drive."""
 
@@ -93,7 +87,7 @@ class MpeBudgetTable(MpeTable):
         rows = np.diff(np.append(self.groups.starts, spec.stats.rows))
         group_rows = np.bincount(self.groups.group_of_run, weights=rows, minlength=self.groups.count)
         # what the directory and the header leave for rows, were no group pruned
-        room = max(self.budget - _least(spec, method.groups), 1)
+        room = max(self.budget - least_bytes(spec), 1)
         share = torch.from_numpy(group_rows).float() * spec.dim / 8 / room
         self.register_buffer("share", share, persistent=False)  # (G,): of the budget, per bit
         rarely = share / self.relative_counts
@@ -132,13 +126,12 @@ class MpeBudgetTable(MpeTable):
 
     @torch.no_grad()
     def chosen_bits(self) -> np.ndarray:
-        """Widths by group (G,): the file is within the budget, and would not be with one of them larger."""
+        """Widths by group (G,): the file is within the budget, and is not with one of them a step wider."""
         widths = self.bits.cpu().numpy().astype(np.int64)
         mixture = self.mixture().double().cpu().numpy()
-        held = mixture >= 1 / (2 * mixture.shape[1])
-        chosen = np.where(held, np.arange(len(widths)), 0).max(axis=1)
         price = self._step_prices(widths, mixture)
-        groups, top = np.arange(len(chosen)), len(widths) - 1
+        groups, top = np.arange(len(mixture)), len(widths) - 1
+        chosen = np.full(len(mixture), top)
         while not self._fits(widths[chosen]):
             down = np.where(chosen > 0, price[groups, np.maximum(chosen - 1, 0)], np.inf)
             chosen[int(down.argmin())] -= 1
@@ -159,11 +152,9 @@ class MpeBudgetTable(MpeTable):
     def _step_prices(self, widths: np.ndarray, mixture: np.ndarray) -> np.ndarray:
         """Loss expected per byte, (G, B - 1), where a group steps from one of B widths to that below."""
         error = 4.0 ** -widths.astype(np.float64)
-        against = -np.diff(-np.log(np.maximum(mixture, 1e-30)), axis=1)
         looked_up = self.groups.relative_counts / self.share.double().cpu().numpy()
-        found: np.ndarray = (
-            looked_up[:, None] * (1.0 + np.maximum(against, 0.0)) * -np.diff(error) / np.diff(widths)
-        )
+        preference = np.exp(np.clip(np.diff(np.log(np.maximum(mixture, 1e-30)), axis=1), -1.0, 1.0))
+        found: np.ndarray = looked_up[:, None] * preference * -np.diff(error) / np.diff(widths)
         return found
 
     def _fits(self, widths: np.ndarray) -> bool:

@@ -73,12 +73,15 @@ class Agenda:
         limits: Limits,
         proposals: Proposals,
         history: History,
+        baselines: Sequence[Method] = (),
         warm: Sequence[Method] = (),
         train_rows: int = 0,
     ) -> None:
-        """`warm`: settings to run behind the baselines; `train_rows`: of an epoch, for short trainings."""
+        """`baselines`: settings to run first, those of `warm` behind them; `train_rows`: of an epoch, for
+        short trainings.
+        """
         self._config = config
-        self._first_settings = space.baselines(spec, limits.budgets_bytes)
+        self._baselines = baselines
         self._warm = [method for method in warm if proposals.content_of(method) is not None]
         self._train_rows = train_rows
         self._first = history.first
@@ -342,7 +345,7 @@ class Agenda:
 
     def _baselines_left(self) -> list[Method]:
         seen = self._seen()
-        first = [*self._first_settings, *self._warm]
+        first = [*self._baselines, *self._warm]
         return [method for method in first if candidate_name(method) not in seen]
 
     def _trials_left(self) -> int:

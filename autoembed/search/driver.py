@@ -6,7 +6,7 @@ written in one step, is what makes it finished.
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -61,8 +61,9 @@ def run_study(
         space = load_spaces(config.single_spaces)
         inputs = prepare_inputs(config, folder.path, tell)
         limits = limits_of(config, inputs.spec)
+        baselines = space.baselines(inputs.spec, limits.budgets_bytes)
         if config.single_spaces:
-            _require_feasible(space, inputs, limits)
+            _require_feasible(space, inputs, limits, baselines)
         check_identity(folder, config, inputs.data.fingerprint, space)
         # the folder needs the prepared data from here on, no longer the raw logs
         write_config(config.model_copy(update={"data": str(inputs.data.path)}), folder.config)
@@ -88,7 +89,8 @@ def run_study(
             notice=lambda text: _notice(folder, tell, text),
         )
         train_rows = inputs.data.rows("train")
-        agenda = Agenda(config, inputs.spec, space, limits, proposals, history, _warm(config), train_rows)
+        first = (baselines, _warm(config))
+        agenda = Agenda(config, inputs.spec, space, limits, proposals, history, *first, train_rows)
         tell(
             StudyStarted(
                 str(folder.path),
@@ -234,9 +236,9 @@ def _warm(config: StudyConfig) -> list[Method]:
     return list(found.values())
 
 
-def _require_feasible(space: Space, inputs: Inputs, limits: Limits) -> None:
+def _require_feasible(space: Space, inputs: Inputs, limits: Limits, baselines: Sequence[Method]) -> None:
     """Raise StudyError where every candidate is beyond the largest budget."""
-    rows = extents(space, inputs.spec, limits.budgets_bytes)
+    rows = extents(space, inputs.spec, baselines)
     possible = [row for row in rows if not row.problem]
     if not possible:
         raise StudyError(f"search space {space.source}: no candidate can be stored; {rows[0].problem}")

@@ -28,20 +28,16 @@ class Extent:
     problem: str = ""
 
 
-def extents(space: Space, spec: TableSpec, budgets: Sequence[int]) -> list[Extent]:
-    """One for each baseline, then one for each method that is searched.
+def extents(space: Space, spec: TableSpec, baselines: Sequence[Method]) -> list[Extent]:
+    """One for each of the space's baselines, then one for each method that is searched.
 
-    A setting fitted to `budgets` in bytes has one for each that it can meet, or one with a problem.
+    A setting that should have been fitted and is not among the baselines has one with a problem.
     """
-    rows = [
-        _extent(method.name, describe(method_parameters(method)), [method], spec)
-        for method in space.baselines(spec, budgets)
-    ]
+    rows = [_extent(method.name, describe(method_parameters(method)), [method], spec) for method in baselines]
     for fitted in space.fitted:
-        if not fitted.within(spec, budgets):
+        if not any(fitted.gave(method) for method in baselines):
             settings = describe({**dict(fitted.parameters), fitted.knob: FIT})
-            problem = f"no {fitted.knob} of {fitted.method} fits a budget; raise the largest or add one"
-            rows.append(_extent(fitted.method, settings, [], spec, problem))
+            rows.append(Extent(fitted.method, settings, 0, 0, fitted.problem(spec)))
     for entry in space.searched:
         text = ", ".join([*(f"{k} {d}" for k, d in entry.knobs), *(f"{k}={v}" for k, v in entry.fixed)])
         rows.append(_extent(entry.method, text, list(_corners(entry)), spec))
@@ -59,7 +55,8 @@ def preview(config: StudyConfig, run: Path) -> list[tuple[str, str, str, str, st
     if config.is_joint:
         low = smallest_bytes(spec)
         rows.append((JOINT, "", format_bytes(low), format_bytes(full_bytes), _met(low, budgets)))
-    for extent in extents(load_spaces(config.single_spaces), spec, budgets):
+    space = load_spaces(config.single_spaces)
+    for extent in extents(space, spec, space.baselines(spec, budgets)):
         if extent.problem:
             rows.append((extent.method, extent.settings, "-", "-", extent.problem))
         else:
@@ -72,10 +69,8 @@ def describe(parameters: dict[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in parameters.items())
 
 
-def _extent(
-    method: str, settings: str, candidates: list[Method], spec: TableSpec, problem: str = ""
-) -> Extent:
-    sizes = []
+def _extent(method: str, settings: str, candidates: list[Method], spec: TableSpec) -> Extent:
+    sizes, problem = [], ""
     for candidate in candidates:
         try:
             footprint = candidate.footprint(spec)

@@ -11,24 +11,15 @@ results.csv holds of that method at that budget.
 import argparse
 import os
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from autoembed.config import read_yaml
-from autoembed.fitting import FIT
 from autoembed.search.driver import run_study
 from autoembed.search.events import Event, TrialEnded
 from autoembed.search.study import load_study
-from autoembed.space import preset_path
+from autoembed.space import fitted_part
 
 HERE = Path(__file__).parent
-
-
-def fitted_space(method: str) -> dict[str, Any]:
-    (entry,) = read_yaml(preset_path(method))["methods"]
-    settings = [setting for setting in entry.get("baselines", []) if FIT in setting.values()]
-    return {"methods": [{"method": method, "baselines": settings}]}
 
 
 def tell(event: Event) -> None:
@@ -48,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     joint = load_study(HERE / f"{options.data}.yaml")
     for method in options.methods:
-        changed = {"search_space": fitted_space(method), "trials": 0, "workers": 1}
+        changed = {"search_space": fitted_part(method), "trials": 0, "workers": 1}
         run_study(joint.model_copy(update=changed), options.out / options.data / method, progress=tell)
 
 

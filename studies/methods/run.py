@@ -24,8 +24,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from autoembed.config import ConfigError, Section, load, read_yaml
-from autoembed.fitting import FIT
+from autoembed.config import ConfigError, Section, load
 from autoembed.front import Point
 from autoembed.methods import METHODS
 from autoembed.models import ModelConfig
@@ -34,7 +33,7 @@ from autoembed.run import run_front
 from autoembed.search.driver import run_study
 from autoembed.search.events import Event, TrialEnded
 from autoembed.search.study import StudyConfig, StudyError
-from autoembed.space import preset_path
+from autoembed.space import fitted_part
 from autoembed.training import TrainingConfig
 
 HERE = Path(__file__).parent
@@ -67,13 +66,6 @@ class Recipe(Section):
     data: str
     model: ModelConfig
     training: TrainingConfig
-
-
-def fitted_space(method: str) -> dict[str, Any] | None:
-    """Of a method's preset the baselines that are fitted to budgets; None where it has none."""
-    (entry,) = read_yaml(preset_path(method))["methods"]
-    fitted = [setting for setting in entry.get("baselines", []) if FIT in setting.values()]
-    return {"methods": [{"method": method, "baselines": fitted}]} if fitted else None
 
 
 def study(
@@ -165,13 +157,11 @@ def main() -> None:
     table: list[dict[str, Any]] = []
     for data in options.data:
         for method in options.methods:
-            space = fitted_space(method) if options.fitted else method
-            if space is None:
-                continue
             run = options.out / data / (f"{method}-fitted" if options.fitted else method)
             trials = 0 if options.fitted else options.trials
             try:
                 if not options.read:
+                    space = fitted_part(method) if options.fitted else method
                     config = study(data, method, space, trials, options.seeds, options.workers)
                     run_study(config, run, progress=_told(data, method))
                 table += rows(data, method, run)

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from exported_model import MODEL, config_for, exported
+from exported_model import MODEL, config_for, exported, write_trained
 from methods.settings import methods
 from methods.test_contract import serving
 
-from autoembed.export.artifact import verify_artifact, write_artifact
+from autoembed.export.artifact import verify_artifact
 from autoembed.methods.base import Method
 from autoembed.plan import PROFILES, plan_bytes
 from autoembed.runtime import load
@@ -22,15 +22,7 @@ def test_the_exported_model_is_the_trained_one(method: Method, tmp_path: Path) -
     data = exported().data
     profile = PROFILES[serving(method)]
     trained = train(data, stats_of(data), method, profile, MODEL, TRAINING, seed=2, device="cpu")
-    write_artifact(
-        tmp_path / "model",
-        packed=trained.packed,
-        network=trained.network,
-        model=MODEL,
-        data=data,
-        metrics={"test": {"auc": trained.test.auc, "logloss": trained.test.logloss}},
-        provenance={"method": method.name},
-    )
+    write_trained(tmp_path / "model", trained, MODEL, data)
     size = (tmp_path / "model" / "tables.safetensors").stat().st_size
     assert size == trained.bytes.total == plan_bytes(trained.packed.plan).total
     verify_artifact(tmp_path / "model")

@@ -44,19 +44,19 @@ def test_the_budget_holds_whatever_the_mixture_says(
         assert fields_bytes(made.spec, fields) > made.budget, "a step up still fits"
 
 
-def test_with_room_for_all_it_chooses_as_mpe_does() -> None:
+def test_with_room_for_all_every_group_gets_the_largest_width() -> None:
     made = table(ratio=0.5, groups=4)
     assert set(made.chosen_bits().tolist()) == {6}
 
 
 def test_the_least_wanted_bytes_go_first() -> None:
-    made = table(ratio=0.16, groups=4)
+    made = table(ratio=0.14, groups=4)
+    assert made.chosen_bits().tolist() == [2, 2, 2, 4], "shares that are equal say nothing"
     with torch.no_grad():
-        made.gamma[:, -1] = 1.0  # every group wants 6 bits, but for the rarest, which wants none
-        made.gamma[0] = 0.0
-        made.gamma[0, 0] = 1.0
-    bits = made.chosen_bits()
-    assert bits[0] == 0 and bits.max() == 6
+        rises = torch.arange(made.gamma.shape[1], dtype=torch.float32)
+        made.gamma.copy_(rises)  # every group wants 6 bits, but for the rarest, which wants none
+        made.gamma[0] = -rises
+    assert made.chosen_bits().tolist() == [0, 2, 3, 4]
 
 
 def test_groups_that_the_mixture_pruned_come_back_where_the_budget_has_room() -> None:
@@ -66,6 +66,21 @@ def test_groups_that_the_mixture_pruned_come_back_where_the_budget_has_room() ->
     bits = made.chosen_bits()
     assert bits.max() == 6
     assert (np.diff(bits[made.groups.relative_counts.argsort(kind="stable")]) >= 0).all()
+
+
+def test_a_head_that_the_mixture_pruned_wins_its_bits_from_rarer_groups_that_it_kept() -> None:
+    made = table(ratio=0.1, groups=16)
+    order = made.groups.relative_counts.argsort(kind="stable")
+    with torch.no_grad():
+        made.gamma.zero_()[:, -1] = (
+            50.0  # every group wants 6 bits, but for the most frequent, which want none
+        )
+        made.gamma[order[-3:]] = 0.0
+        made.gamma[order[-3:], 0] = 50.0
+    bits = made.chosen_bits()
+    counts = made.groups.relative_counts
+    assert counts[order[-3]] > 8 * counts[order[0]]
+    assert bits[order[-3:]].min() > 0
 
 
 def warmed(made: MpeBudgetTable) -> MpeBudgetTable:

@@ -9,10 +9,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import torch
+from exported_model import write_trained
 
 from autoembed.data.config import Categorical, DataConfig, Split
 from autoembed.data.prepare import prepare
-from autoembed.export.artifact import verify_artifact, write_artifact
+from autoembed.export.artifact import verify_artifact
 from autoembed.methods import make_method
 from autoembed.models import ModelConfig
 from autoembed.plan import PROFILES
@@ -64,15 +65,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> tuple[DataConfig, pa.Tab
     training = TrainingConfig(batch_size=64, epochs=2, learning_rate=0.05)
     method = make_method("fiited", {"keep": 0.2, "chunks": 2})
     trained = train(data, stats_of(data), method, PROFILES["packed"], MODEL, training, seed=1, device="cpu")
-    write_artifact(
-        folder / "model",
-        packed=trained.packed,
-        network=trained.network,
-        model=MODEL,
-        data=data,
-        metrics={},
-        provenance={"method": "fiited"},
-    )
+    write_trained(folder / "model", trained, MODEL, data)
     verify_artifact(folder / "model")
     return config, log, trained, load(folder / "model")
 

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from exported_model import write_trained
 
 from autoembed.data.config import Categorical, DataConfig, Split
 from autoembed.data.prepare import prepare
-from autoembed.export.artifact import write_artifact
 from autoembed.methods import make_method
 from autoembed.models import ModelConfig
 from autoembed.plan import PROFILES
@@ -43,18 +43,7 @@ def test_an_exported_model_weighs_bags_as_training_did(tmp_path: Path, pooling: 
     training = TrainingConfig(batch_size=64, epochs=2, learning_rate=0.05)
     method = make_method("uniform", {"bits": 8})
     trained = train(data, stats_of(data), method, PROFILES["packed"], MODEL, training, seed=1, device="cpu")
-    measured = {
-        s: {"auc": getattr(trained, s).auc, "logloss": getattr(trained, s).logloss} for s in ("test",)
-    }
-    write_artifact(
-        tmp_path / "model",
-        packed=trained.packed,
-        network=trained.network,
-        model=MODEL,
-        data=data,
-        metrics=measured,
-        provenance={"method": "uniform"},
-    )
+    write_trained(tmp_path / "model", trained, MODEL, data)
     model = load(tmp_path / "model")
     assert model.fields[1].weights == "scores"
     # products of matrices round otherwise in batches of another size

@@ -10,10 +10,13 @@ import pytest
 from search_study import SPACE, make_study, write_clicks
 
 from autoembed.config import ConfigError
+from autoembed.methods import make_method
 from autoembed.record import TrialRecord
 from autoembed.search.driver import run_study
 from autoembed.search.events import Event, Notice, StudyEnded, StudyStarted, TrialEnded, TrialProgress
 from autoembed.search.folder import RunFolder, read_records
+from autoembed.search.inputs import prepare_inputs
+from autoembed.search.limits import limits_of
 from autoembed.search.pool import WorkersCannotStart
 from autoembed.search.study import StudyError, read_config
 
@@ -257,6 +260,25 @@ def test_a_space_of_baselines_alone_needs_no_sampler(clicks: Path, tmp_path: Pat
     config = make_study(clicks, search_space=space, seeds=1, budgets=["1/1.2"])
     records = run_study(config, tmp_path / "run", trainer=FAKE)
     assert [record.method for record in records] == ["full_precision", "fp16", "uniform"]
+
+
+def test_fitted_baselines_are_trained_once_for_every_budget_and_a_changed_budget_is_refused(
+    clicks: Path, tmp_path: Path
+) -> None:
+    space = {"methods": [{"method": "frequency_cut", "baselines": [{"keep": "fit", "bits": 16}]}]}
+    config = make_study(clicks, search_space=space, seeds=1, budgets=["1/3", "1/4"])
+    records = run_study(config, tmp_path / "run", trainer=FAKE)
+    assert [record.method for record in records] == ["full_precision", "frequency_cut", "frequency_cut"]
+    first, second = records[1:]
+    spec = prepare_inputs(config, tmp_path / "run").spec
+    limits = limits_of(config, spec)
+    for record, budget in zip((first, second), sorted(limits.budgets_bytes, reverse=True), strict=True):
+        size = make_method(record.method, record.parameters).footprint(spec).high_bytes
+        assert 0.8 * budget < size <= budget
+    assert run_study(config, tmp_path / "run", trainer=FAKE) == records
+    changed = make_study(clicks, search_space=space, seeds=1, budgets=["1/3", "1/5"])
+    with pytest.raises(ConfigError, match="budgets"):
+        run_study(changed, tmp_path / "run", trainer=FAKE)
 
 
 def test_lost_journals_are_made_again_from_the_trials(clicks: Path, tmp_path: Path) -> None:

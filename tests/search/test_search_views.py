@@ -74,6 +74,18 @@ def test_the_extent_of_an_entry_holds_every_candidate_of_it(clicks: Path, tmp_pa
             assert cut.low_bytes <= size <= cut.high_bytes
 
 
+def test_a_fitted_setting_has_an_extent_for_every_budget_that_it_meets_or_a_problem(
+    clicks: Path, tmp_path: Path
+) -> None:
+    spec = prepare_inputs(make_study(clicks), tmp_path).spec
+    space = load_space({"methods": [{"method": "robe", "baselines": [{"ratio": "fit"}]}]})
+    met = extents(space, spec, space.baselines(spec, [10, 3000, 5000]))
+    assert [row.problem for row in met] == ["", ""] and met[0].high_bytes <= 3000 < met[1].high_bytes <= 5000
+    for budgets in ([10], []):
+        (row,) = extents(space, spec, space.baselines(spec, budgets))
+        assert row.problem == "no ratio of robe fits a budget; raise the largest, or add one"
+
+
 def test_a_preview_names_the_budget_that_each_method_can_meet(clicks: Path, tmp_path: Path) -> None:
     rows = preview(make_study(clicks, budgets=["1/1.5", "1/4"]), tmp_path / "run")
     assert [row[0] for row in rows] == ["full_precision", "fp16", "uniform", "uniform", "frequency_cut"]
@@ -95,6 +107,9 @@ def test_a_method_that_needs_ranks_names_the_field_without_before_anything_is_tr
     spec = prepare_inputs(make_study(clicks), tmp_path).spec
     first, *others = spec.stats.fields
     hashed = replace(spec, stats=Stats((replace(first, ranked=False), *others)))
+    fitted = {"methods": [{"method": "frequency_cut", "baselines": [{"keep": "fit", "bits": 4}]}]}
+    (only,) = extents(load_space(fitted), hashed, load_space(fitted).baselines(hashed, [10**6]))
+    assert f"needs rows in order of frequency; field {first.name!r}" in only.problem, "not a budget"
     problems = {row.method: row.problem for row in extents(load_space(SPACE), hashed, ())}
     assert f"needs rows in order of frequency; field {first.name!r}" in problems["frequency_cut"]
     assert not problems["uniform"]

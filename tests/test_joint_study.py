@@ -1,0 +1,44 @@
+"""What studies/joint records of single methods: a pick replaces one that validates worse."""
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+STUDY = Path(__file__).parents[1] / "studies" / "joint" / "run.py"
+
+
+def row(method: str, budget: int, seed: int, valid: float, data: str = "epinions") -> dict[str, Any]:
+    return {"data": data, "method": method, "budget_bytes": budget, "seed": seed, "valid_auc": valid}
+
+
+def test_a_pick_is_taken_over_where_it_validates_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = runpy.run_path(str(STUDY))
+    (tmp_path / "epinions").mkdir()
+    asked: list[Any] = []
+
+    def single_rows(data: str, folder: Path, budgets: list[int]) -> list[dict[str, Any]]:
+        asked.append((data, folder, budgets))
+        return [
+            row("robe", 10, 1, 0.70),
+            row("robe", 20, 1, 0.72),
+            row("robe", 20, 2, 0.74),
+            row("lma", 10, 1, 0.60),
+        ]
+
+    monkeypatch.setitem(study["added"].__globals__, "single_rows", single_rows)
+    old = [
+        *(row("joint", budget, 1, 0.80) for budget in (20, 10)),
+        row("robe", 10, 1, 0.71),
+        row("robe", 20, 1, 0.72),
+        row("joint", 7, 1, 0.9, data="frappe"),
+    ]
+    found = study["added"](old, tmp_path)
+    assert asked == [("epinions", tmp_path / "epinions", [10, 20])]
+    kept = [(r["method"], r["budget_bytes"], r["seed"], r["valid_auc"]) for r in found]
+    assert kept[:3] == [("joint", 20, 1, 0.8), ("joint", 10, 1, 0.8), ("robe", 10, 1, 0.71)]
+    assert sorted(kept[3:-1]) == [("lma", 10, 1, 0.6), ("robe", 20, 1, 0.72), ("robe", 20, 2, 0.74)]
+    assert found[-1]["data"] == "frappe"
