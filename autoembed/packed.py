@@ -18,9 +18,10 @@ from autoembed.quotient_pairs import QuotientPairs
 from autoembed.quotient_paths import QuotientPaths
 from autoembed.row_codes import encode_rows
 from autoembed.row_tails import RowTails
-from autoembed.segment_index import check_segment_index
+from autoembed.segment_index import check_segment_index, placed_index, unpack_codes
 from autoembed.shared_rows import SharedAddress
 from autoembed.tables_file import read_tables, write_tables
+from autoembed_kernels.code_stream import PAD, code_bits
 from autoembed_kernels.gather_packed import SEGMENT_TENSORS, PackedSegments, as_words, gather_packed
 from autoembed_kernels.look_up_packed import ROW_TENSORS, PackedRows, look_up_packed, stored_rows
 from autoembed_kernels.look_up_parts import look_up_parts
@@ -66,6 +67,14 @@ class Packed:
     def bytes(self) -> PlanBytes:
         """Bytes of the file that `save` writes."""
         return plan_bytes(self.plan)
+
+    def codes(self) -> dict[tuple[int, int], Tensor]:
+        """Of segments that read a codebook, by field and first row, the row of it that each id reads."""
+        return {
+            (field, s.start): unpack_codes(s, self.segment_index[at : at + segment_index_bytes(s)])
+            for field, s, at in placed_index(self.plan)
+            if s.sharing is Sharing.CODEBOOK
+        }
 
     def save(self, path: Path) -> int:
         """Write the tables file, whole or not at all; returns its bytes, exactly `self.bytes.total`."""
@@ -200,7 +209,7 @@ class PackedTable(nn.Module):
         self._layout = packed_segments(plan, packed.scales, packed.offsets, self.width)
         for name in SEGMENT_TENSORS:
             self._register(f"segment_{name}", getattr(self._layout, name))
-        self._addresses = _packed_rows(plan, self.first_rows)
+        self._addresses = _packed_rows(plan, self.first_rows, packed.segment_index)
         for name in ROW_TENSORS:
             self._register(f"row_{name}", getattr(self._addresses, name))
         self.pool_address = PoolAddress(plan, packed.segment_index, self.dim)
@@ -366,9 +375,10 @@ def _weights(bag: Bag) -> Tensor:
     return torch.ones(len(bag.values), device=bag.values.device) if bag.weights is None else bag.shares()
 
 
-def _packed_rows(plan: Plan, first_rows: Tensor) -> PackedRows:
+def _packed_rows(plan: Plan, first_rows: Tensor, segment_index: Tensor) -> PackedRows:
     """Which rows each segment serves; first_rows (F,) of the fields."""
     segments = [segment for _, segment, _ in placed(plan)]
+    is_coded = [segment.sharing is Sharing.CODEBOOK for segment in segments]
     fields = torch.tensor([index for index, _, _ in placed(plan)])
     counts = torch.tensor([0, *(len(field.segments) for field in plan.fields)]).cumsum(0)
     sharing = torch.tensor([segment.sharing for segment in segments])
@@ -378,10 +388,16 @@ def _packed_rows(plan: Plan, first_rows: Tensor) -> PackedRows:
         field_segment=counts[fields],
         field=fields,
         buckets=torch.tensor([max(1, segment.stored_rows) for segment in segments]),
+        code_bits=torch.tensor(
+            [code_bits(s.stored_rows) if coded else 0 for s, coded in zip(segments, is_coded, strict=True)]
+        ),
+        code_at=torch.tensor([at for _, _, at in placed_index(plan)]),
         reads_row_0=sharing == Sharing.OOV,
         hashed=sharing == Sharing.HASHED,
+        codes=nn.functional.pad(segment_index, (0, PAD)) if any(is_coded) else torch.zeros(1 + PAD).byte(),
         any_reads_row_0=bool((sharing == Sharing.OOV).any()),
         any_hashed=bool((sharing == Sharing.HASHED).any()),
+        any_coded=any(is_coded),
         rows=sum(field.rows for field in plan.fields),
     )
 

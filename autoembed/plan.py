@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
+from autoembed_kernels.code_stream import code_bytes
 from autoembed_kernels.listed_marks import listed_bytes
 from autoembed_kernels.marked_bits import marks_bytes
 from autoembed_kernels.path_mlp import HIDDEN_STEP, path_networks, path_rows
@@ -22,6 +23,7 @@ from autoembed_kernels.signature_pool import MAX_KEYS, SIGNATURE_BYTES
 DIRECTORY_VERSION = 1
 DIRECTORY_HEADER_BYTES = 8  # u16 version, u16 profile, u32 number of fields
 FIELD_ENTRY_BYTES = 8  # u32 number of segments, u16 dim, u16 projection dim
+MAX_CODES = 256  # rows of a codebook
 MAX_CHUNKS = 8  # 3 bits of a segment's flags
 SEGMENT_ENTRY_BYTES = 16  # u32 stop, u32 stored rows, u16 dim, u8 precision, u8 flags, u16 scale, u16 offset
 FILE_METADATA = {"format": "autoembed-tables", "version": "1"}
@@ -69,6 +71,9 @@ class Sharing(IntEnum):
     # no ids of its own, start = stop: codes of the columns behind those of the segment before it, for the
     # same rows, with their own bits and scale
     TAIL = 13
+    # every id reads the row of the segment's codebook that its code names; the codes lie in the index bytes
+    # (autoembed_kernels.code_stream)
+    CODEBOOK = 14
 
     @property
     def is_marked(self) -> bool:
@@ -255,6 +260,8 @@ def segment_index_bytes(segment: Segment) -> int:
         return marks_bytes(segment.rows * segment.chunks)
     if segment.sharing is Sharing.SIGNATURE_POOL:
         return SIGNATURE_BYTES * segment.rows
+    if segment.sharing is Sharing.CODEBOOK:
+        return code_bytes(segment.rows, segment.stored_rows)
     return 0
 
 
@@ -343,6 +350,9 @@ def _problem(profile: Profile, field: FieldPlan, segment: Segment, position: int
         return f"own rows need stored_rows = {segment.rows}, got {segment.stored_rows}"
     if segment.sharing is Sharing.HASHED and not 0 < segment.stored_rows <= segment.rows:
         return f"hashed rows need 1 <= stored_rows <= {segment.rows}, got {segment.stored_rows}"
+    most = min(segment.rows, MAX_CODES)
+    if segment.sharing is Sharing.CODEBOOK and not 0 < segment.stored_rows <= most:
+        return f"a codebook needs 1 <= stored_rows <= {most}, got {segment.stored_rows}"
     if segment.sharing.is_paired:
         half = segment.stored_rows // 2
         if segment.stored_rows > segment.rows or half * (segment.stored_rows - half) < segment.rows:
@@ -405,8 +415,8 @@ def _path_problem(segment: Segment) -> str:
 def _tail_problem(
     profile: Profile, field: FieldPlan, segment: Segment, before: Segment | None, columns: int
 ) -> str:
-    if before is None or before.sharing is not Sharing.OWN or not before.is_integer:
-        return "a tail goes on with rows of their own, of integer codes"
+    if before is None or before.sharing not in (Sharing.OWN, Sharing.CODEBOOK) or not before.is_integer:
+        return "a tail goes on with rows of their own or of a codebook, of integer codes"
     if (segment.start, segment.stop, segment.stored_rows) != (before.stop, before.stop, before.stored_rows):
         return f"a tail goes on with the {before.stored_rows} rows that end at {before.stop}, and has no ids"
     if not 0 < segment.dim <= (field.projection_dim or field.dim) - columns:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from autoembed.plan import Plan, Segment, Sharing, placed, segment_index_bytes
+from autoembed_kernels.bitpack import pack_bits, unpack_bits
+from autoembed_kernels.code_stream import code_bits
 from autoembed_kernels.listed_marks import pack_listed, unpack_listed
 from autoembed_kernels.marked_bits import pack_marks, unpack_marks
 
@@ -26,6 +28,8 @@ def check_segment_index(plan: Plan, segment_index: Tensor) -> None:
     for field, segment, at in placed_index(plan):
         own = segment_index[at : at + segment_index_bytes(segment)]
         problem = _marks_problem(segment, own) if segment.sharing.is_marked else ""
+        if segment.sharing is Sharing.CODEBOOK:
+            problem = _codes_problem(segment, own)
         if problem:
             name = plan.fields[field].name
             raise ValueError(f"field {name!r}, rows [{segment.start}, {segment.stop}): {problem}")
@@ -34,6 +38,25 @@ def check_segment_index(plan: Plan, segment_index: Tensor) -> None:
 def hashed_rows(segment: Segment, index: Tensor) -> int:
     """How many rows lie before the marked ones; index (bytes,) uint8 are the marked segment's own."""
     return segment.stored_rows - int(unpack_marks(index, segment.rows * segment.chunks).sum())
+
+
+def pack_codes(segment: Segment, codes: Tensor) -> Tensor:
+    """codes (rows,) of a codebook segment -> its index bytes."""
+    return pack_bits(codes.view(1, -1), code_bits(segment.stored_rows)).flatten()
+
+
+def unpack_codes(segment: Segment, index: Tensor) -> Tensor:
+    """`pack_codes` back: (rows,) int64."""
+    return unpack_bits(index.view(1, -1), segment.rows, code_bits(segment.stored_rows)).flatten().long()
+
+
+def _codes_problem(segment: Segment, index: Tensor) -> str:
+    codes = unpack_codes(segment, index)
+    if int(codes.max()) >= segment.stored_rows:
+        return f"a code of {int(codes.max())} names no row of its codebook of {segment.stored_rows}"
+    return (
+        "" if torch.equal(pack_codes(segment, codes), index) else "the bits behind the last code are not zero"
+    )
 
 
 def _marks_problem(segment: Segment, index: Tensor) -> str:

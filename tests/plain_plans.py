@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from autoembed.methods.base import TableSpec
-from autoembed.methods.plans import Fields, fields_bytes, stored_segment
+from autoembed.methods.plans import Codes, Fields, fields_bytes, stored_segment
 from autoembed.plan import FieldPlan, Segment, Sharing
 
 
@@ -39,6 +39,9 @@ class PlainPlanner:
         assert not network.training
         self.asked.append(tuple(budgets))
         return [next(f for f in self._falling() if fields_bytes(self.spec, f) <= b) for b in budgets]
+
+    def codes(self, rows: Tensor, fields: Fields) -> Codes:
+        return {}
 
     def _falling(self):
         yield plain_fields(self.spec, 8, 1.0, self.spec.dim)

@@ -16,6 +16,7 @@ from autoembed.plan import (
     Sharing,
     segment_index_bytes,
 )
+from autoembed.segment_index import pack_codes
 from autoembed_kernels.listed_marks import pack_listed
 from autoembed_kernels.lsq import Grid
 from autoembed_kernels.marked_bits import pack_marks
@@ -80,7 +81,8 @@ def _tails(draw: st.DrawFn, head: Segment, width: int, scales: int) -> list[Segm
     """Up to three tails behind own rows of integer codes."""
     tails: list[Segment] = []
     left = width - head.dim
-    while head.sharing is Sharing.OWN and head.is_integer and left and len(tails) < 3 and draw(st.booleans()):
+    goes_on = head.sharing in (Sharing.OWN, Sharing.CODEBOOK) and head.is_integer
+    while goes_on and left and len(tails) < 3 and draw(st.booleans()):
         dim, precision = draw(st.integers(1, left)), f"int{draw(st.integers(1, 8))}"
         grid = draw(st.booleans()), draw(st.integers(0, scales - 1))
         tails.append(Segment(head.stop, head.stop, Sharing.TAIL, head.stored_rows, dim, precision, *grid))
@@ -99,7 +101,7 @@ def _segment(
     scales: int,
     single_rows: bool,
 ) -> Segment:
-    kinds = [Sharing.OWN, Sharing.OWN, Sharing.HASHED, Sharing.OOV, Sharing.ZERO]
+    kinds = [Sharing.OWN, Sharing.OWN, Sharing.HASHED, Sharing.CODEBOOK, Sharing.OOV, Sharing.ZERO]
     kinds += [] if single_rows else [*(s for s in Sharing if s.is_marked), Sharing.QUOTIENT_PATH]
     sharing = draw(st.sampled_from(kinds))
     if sharing is Sharing.OOV and start == 0:
@@ -160,6 +162,9 @@ def packed_with_rows(plan: Plan, seed: int, row_scale: float | None = None) -> t
         values = torch.randn(segment.stored_rows, segment.dim, generator=generator)
         rows[next(numbers)] = values
         own_index = random_marks(segment, generator) if segment.sharing.is_marked else None
+        if segment.sharing is Sharing.CODEBOOK:
+            codes = torch.randint(0, segment.stored_rows, (segment.rows,), generator=generator)
+            own_index = pack_codes(segment, codes)
         if segment.sharing is Sharing.SIGNATURE_POOL:
             own_index = torch.randint(0, 256, (8 * segment.rows,), generator=generator).to(torch.uint8)
         return SegmentRows(values, None if row_scale is None else torch.tensor(row_scale), own_index)

@@ -11,8 +11,10 @@ from torch import Tensor
 from autoembed.data.batch import Bag, Batch
 from autoembed.packed import Packed, PackedTable, SegmentRows, pack
 from autoembed.plan import PROFILES, FieldPlan, Plan, Segment, Sharing, own, segment_index_bytes
-from autoembed.segment_index import placed_index
+from autoembed.segment_index import pack_codes, placed_index
 from autoembed.tables_file import TablesError
+from autoembed_kernels.code_stream import code_bits
+from autoembed_kernels.code_stream import reference as reference_code
 from autoembed_kernels.listed_marks import pack_listed, unpack_listed
 from autoembed_kernels.lsq import Grid, fake_quantize, grid_table
 from autoembed_kernels.marked_bits import pack_marks, unpack_marks
@@ -46,12 +48,17 @@ def expected_rows(packed: Packed, rows: Rows, index: int) -> Tensor:
     vectors: list[Tensor] = []
     column = 0
     pool = packed.plan.pool
+    head = field.segments[0]
     for number, segment in enumerate(field.segments):
         if segment.stored_rows:
             stored = quantized(packed, segment, rows[index, number])
         if segment.sharing is Sharing.TAIL:
-            for place, vector in enumerate(vectors[-segment.stored_rows :]):
-                vector[column : column + segment.dim] = stored[place]
+            for place, vector in enumerate(vectors[-head.rows :]):
+                is_coded = head.sharing is Sharing.CODEBOOK
+                read = code(packed, head, head.start + place, index) if is_coded else place
+                vector[column : column + segment.dim] = stored[read]
+        else:
+            head = segment
         column = segment.dim if segment.sharing is not Sharing.TAIL else column + segment.dim
         for row in range(segment.start, segment.stop):
             vector = torch.zeros(field.projection_dim or field.dim)
@@ -59,6 +66,8 @@ def expected_rows(packed: Packed, rows: Rows, index: int) -> Tensor:
                 vector = vectors[0].clone()
             elif segment.sharing is Sharing.HASHED:
                 vector[: segment.dim] = stored[reference_row_hash(row, index, segment.stored_rows)]
+            elif segment.sharing is Sharing.CODEBOOK:
+                vector[: segment.dim] = stored[code(packed, segment, row, index)]
             elif segment.sharing is Sharing.OWN:
                 vector[: segment.dim] = stored[row - segment.start]
             elif segment.sharing.is_marked:
@@ -83,6 +92,13 @@ def expected_rows(packed: Packed, rows: Rows, index: int) -> Tensor:
         matrix = packed.projections[before : before + field.projection_dim * field.dim].float()
         result = result @ matrix.view(field.projection_dim, field.dim)
     return result
+
+
+def code(packed: Packed, segment: Segment, row: int, index: int) -> int:
+    """The row of its codebook that a row reads."""
+    at = next(at for field, s, at in placed_index(packed.plan) if field == index and s == segment)
+    bits = code_bits(segment.stored_rows)
+    return reference_code(bytes(packed.segment_index.tolist()), at, bits, row - segment.start)
 
 
 def marked(packed: Packed, segment: Segment, stored: Tensor, row: int, index: int) -> Tensor:
@@ -392,6 +408,25 @@ def test_a_list_of_marks_that_is_altered_is_refused(tmp_path: Path) -> None:
     for at, value in ((0, 1), (9, 0), (9, 255)):
         path.write_bytes(whole[: start + at] + bytes([value]) + whole[start + at + 1 :])
         with pytest.raises(TablesError, match="its list is none of 3 marks"):
+            Packed.load(path)
+
+
+def test_codes_that_are_altered_are_refused(tmp_path: Path) -> None:
+    segment = Segment(0, 7, Sharing.CODEBOOK, 5, 3, "fp32")
+    plan = Plan(PROFILES["packed"], (FieldPlan("user", 7, 3, (segment,)),))
+    values = torch.arange(15.0).view(5, 3)
+    index = pack_codes(segment, torch.tensor([4, 0, 1, 4, 2, 3, 3]))
+    packed = pack(plan, lambda *_: SegmentRows(values, index=index))
+    assert torch.equal(PackedTable(packed).decode(0), values[[4, 0, 1, 4, 2, 3, 3]])
+    path = tmp_path / "tables.safetensors"
+    packed.save(path)
+    whole = path.read_bytes()
+    start = whole.index(index.numpy().tobytes())
+    assert len(index) == 3  # 21 bits
+    for at, value, message in ((0, 1, "a code of 5 names no row"), (2, 32, "behind the last code")):
+        altered = whole[start + at] | value
+        path.write_bytes(whole[: start + at] + bytes([altered]) + whole[start + at + 1 :])
+        with pytest.raises(TablesError, match=message):
             Packed.load(path)
 
 

@@ -167,6 +167,7 @@ def test_rows_that_read_row_0_at_the_tail_need_no_vocabulary() -> None:
         (one_field(Segment(0, 3, Sharing.ZERO, 1, 4)), "store no row"),
         (one_field(Segment(0, 3, Sharing.HASHED, 4, 4)), "1 <= stored_rows <= 3, got 4"),
         (one_field(Segment(0, 3, Sharing.OWN, 2, 4)), "need stored_rows = 3, got 2"),
+        (one_field(Segment(0, 3, Sharing.CODEBOOK, 4, 4)), "1 <= stored_rows <= 3, got 4"),
         (one_field(Segment(0, 3, Sharing.OWN, 3, 4, chunks=2)), "only marked vectors"),
         (one_field(Segment(0, 3, Sharing.ZERO, chunks=2)), "only marked vectors"),
         (one_field(CODES, replace(TAIL, dim=13)), "13 columns behind 4 are not in 1..12"),
@@ -174,7 +175,10 @@ def test_rows_that_read_row_0_at_the_tail_need_no_vocabulary() -> None:
         (one_field(CODES, replace(TAIL, stop=4)), "has no ids"),
         (one_field(CODES, replace(TAIL, precision="fp16", scale=None)), "holds integer codes"),
         (one_field(CODES, replace(TAIL, scale=None)), "has a shared scale"),
-        (one_field(own(0, 3, 4, "fp32"), TAIL), "goes on with rows of their own, of integer codes"),
+        (
+            one_field(own(0, 3, 4, "fp32"), TAIL),
+            "goes on with rows of their own or of a codebook, of integer codes",
+        ),
         (one_field(replace(TAIL, start=0, stop=0)), "goes on with rows of their own"),
         (one_field(Segment(0, 3, Sharing.MARKED, 3, 6, chunks=3)), "together at most 16"),
         (one_field(Segment(0, 3, Sharing.MARKED, 3, 1, chunks=9)), "must be 1..8"),
@@ -223,8 +227,16 @@ def test_the_numbers_in_the_index_never_change() -> None:
     assert (*(f"int{bits}" for bits in range(1, 9)), "fp16", "bf16", "fp32") == PRECISIONS
     sharings = ("OWN", "HASHED", "OOV", "ZERO")
     sharings += ("QUOTIENT_ADD", "QUOTIENT_MULTIPLY", "QUOTIENT_CONCATENATE", "POOL")
-    sharings += ("MARKED", "MARKED_OR_HASHED", "SIGNATURE_POOL", "QUOTIENT_PATH", "LISTED", "TAIL")
-    assert tuple((s.name, s.value) for s in Sharing) == tuple(zip(sharings, range(14), strict=True))
+    sharings += (
+        "MARKED",
+        "MARKED_OR_HASHED",
+        "SIGNATURE_POOL",
+        "QUOTIENT_PATH",
+        "LISTED",
+        "TAIL",
+        "CODEBOOK",
+    )
+    assert tuple((s.name, s.value) for s in Sharing) == tuple(zip(sharings, range(15), strict=True))
 
 
 def test_a_tail_takes_an_entry_a_scale_and_rows_of_whole_bytes() -> None:

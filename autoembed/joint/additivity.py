@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from autoembed.joint.codebooks import Codebooks
 from autoembed.joint.sensitivity import Sensitivity
 from autoembed.joint.stored_values import ChoiceLike, GroupLike, read_plans
 from autoembed.joint.swaps import HeldOut
@@ -41,11 +42,13 @@ def check_additivity(
     choices: Sequence[ChoiceLike],
     prices: Tensor,
     plans: Sequence[Tensor],
+    codebooks: Codebooks | None = None,
 ) -> Additivity:
     """Measure `plans`, each (G,) choice numbers, on held-out examples; one evaluation per plan."""
     numbers = torch.arange(len(groups))
     predicted = [float(prices[numbers, plan].sum()) for plan in plans]
-    read = read_plans(held.weight, sensitivity, groups, choices, torch.stack(list(plans)), held.rows)
+    chosen = torch.stack(list(plans))
+    read = read_plans(held.weight, sensitivity, groups, choices, chosen, held.rows, codebooks)
     measured = [held.table(vectors) for vectors in read]
     return Additivity(tuple(predicted), tuple(measured), spearman(predicted, measured))
 

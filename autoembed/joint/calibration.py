@@ -11,8 +11,8 @@ is fitted robustly (Huber weights), b_g shrunk towards 0, the more the fewer exa
 monotone in p: the exponent e is held in [0.5, 2]. Where the very choice was measured in the very group, the
 price moves on to the measurement by n / (n + 50) of the way, n being the examples that saw the swap.
 
-Kinds: zero, one, hashed, `dim d` of a prefix, int1, int2, and `bits` for all finer formats. Rows in parts are
-of the kind of their coarsest part, and are not swapped: plain rows speak for them.
+Kinds: zero, one, hashed, codebook, `dim d` of a prefix, int1, int2, and `bits` for all finer formats. Rows in
+parts are of the kind of their coarsest part, and are not swapped: plain rows speak for them.
 """
 
 import time
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from autoembed.joint.codebooks import Codebooks
 from autoembed.joint.sensitivity import Sensitivity
 from autoembed.joint.stored_values import ChoiceLike, GroupLike, read_plans
 from autoembed.joint.swaps import HeldOut
@@ -70,6 +71,7 @@ def calibrate(
     prices: Tensor,
     *,
     every_choice: bool = False,
+    codebooks: Codebooks | None = None,
 ) -> Calibration:
     """Swap every group into one choice of each kind, and fit.
 
@@ -89,7 +91,7 @@ def calibrate(
     increases = torch.zeros(len(groups), len(chosen), dtype=torch.float64)
     examples = torch.zeros(len(groups), len(chosen), dtype=torch.float64)
     everywhere = torch.tensor(chosen, dtype=torch.int64).unsqueeze(1).expand(-1, len(groups))
-    read = read_plans(held.weight, sensitivity, groups, choices, everywhere, held.rows)
+    read = read_plans(held.weight, sensitivity, groups, choices, everywhere, held.rows, codebooks)
     for place, vectors in enumerate(read):
         found = held.swaps(groups, vectors)
         increases[:, place] = torch.tensor([swap.increase for swap in found])
@@ -122,7 +124,7 @@ def calibrate(
 
 def kind(choice: ChoiceLike, dim: int) -> str:
     """The kind of a choice whose full dimension is `dim`: its strongest lever names it."""
-    if choice.sharing in ("zero", "one", "hashed"):
+    if choice.sharing != "own":
         return choice.sharing
     precision, stored = choice.precision, choice.dim
     if choice.parts:

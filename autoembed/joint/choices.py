@@ -3,6 +3,7 @@
     own         a row for every id                       bytes: rows x row
                 its columns alike, or in parts of falling bits, each with a scale
     hashed      ids share ceil(ratio x rows) rows                 stored rows x row
+    codebook    ids read that of 2^bits rows which a code names  code bits x rows, 2^bits rows a run
     one         all ids of the group share one row                row
     zero        ids read row 0 of their field                     nothing
 
@@ -15,6 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from autoembed.joint.codebooks import CODE_BITS
 from autoembed.joint.groups import Group
 from autoembed.methods.base import TableSpec
 from autoembed.methods.plans import Fields
@@ -48,14 +50,15 @@ PARTS = (
     ((6, 4), (8, 2)),
 )
 HASHED_ROWS = 16  # smaller groups gain nothing by a hash that one shared row does not give them
+CODEBOOK = "int8"  # how a codebook's rows are stored
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How a group is stored. `sharing` is own, hashed (to `ratio` of the rows), one or zero.
+    """How a group is stored. `sharing` is own, hashed (to `ratio` of the rows), codebook, one or zero.
 
     `dim` columns are stored. `precision` is that of all of them, or of the first part of several: `parts` are
-    the column at which each ends, and its precision.
+    the column at which each ends, and its precision. A codebook has at most 2^`code_bits` rows.
     """
 
     sharing: str
@@ -63,6 +66,7 @@ class Choice:
     dim: int
     precision: str
     parts: tuple[tuple[int, str], ...] = ()
+    code_bits: int = 0
 
     def stored_rows(self, rows: int) -> int:
         """Rows stored for a group, or for neighbouring groups together."""
@@ -70,6 +74,8 @@ class Choice:
             return rows
         if self.sharing == "hashed":
             return max(1, math.ceil(self.ratio * rows))
+        if self.sharing == "codebook":
+            return min(1 << self.code_bits, rows)
         return 1 if self.sharing == "one" else 0
 
     @property
@@ -101,6 +107,8 @@ def menu(spec: TableSpec) -> tuple[Choice, ...]:
     for sharing, ratios in (("one", (0.0,)), ("hashed", RATIOS[::-1])):
         widths = SHARED_BESIDE_PARTS[sharing] if parts else SHARED_WIDTHS
         found += [Choice(sharing, ratio, spec.dim, p) for p in widths if p in known for ratio in ratios]
+    if not spec.profile.row_scale_bytes and CODEBOOK in known:
+        found += [Choice("codebook", 0.0, spec.dim, CODEBOOK, code_bits=bits) for bits in CODE_BITS]
     for halvings, dim in reversed(list(enumerate(dims))):
         widths = WIDTHS
         if parts and halvings:
@@ -125,6 +133,8 @@ def allowed(group: Group, choice: Choice) -> bool:
         return group.start > 0
     if choice.sharing == "hashed":
         return group.start > 0 and group.rows >= HASHED_ROWS and choice.stored_rows(group.rows) > 1
+    if choice.sharing == "codebook":
+        return group.start > 0 and group.rows >= HASHED_ROWS
     return choice.sharing == "own" or group.rows > 1
 
 
@@ -138,7 +148,9 @@ def small_fields(spec: TableSpec, budget: int) -> frozenset[int]:
 
 
 def row_bytes(profile: Profile, group: Group, choice: Choice) -> int:
-    """Bytes of the group's rows in the payload."""
+    """Bytes of the group's rows in the payload, or of their codes."""
+    if choice.sharing == "codebook":
+        return -(-group.rows * choice.code_bits // 8)
     stored = choice.stored_rows(group.rows)
     return stored * sum(profile.row_bytes(dim, p) for dim, p in choice.columns) if stored else 0
 
@@ -148,7 +160,13 @@ def run_bytes(profile: Profile, choice: Choice) -> int:
     if choice.sharing == "zero":
         return SEGMENT_ENTRY_BYTES
     scale = 4 if choice.is_integer and profile.row_scale_bytes == 0 else 0
-    return len(choice.columns) * (SEGMENT_ENTRY_BYTES + scale + profile.table_align - 1)
+    entries = len(choice.columns) * (SEGMENT_ENTRY_BYTES + scale + profile.table_align - 1)
+    if choice.sharing == "codebook":
+        entries += sum(profile.row_bytes(dim, p) << choice.code_bits for dim, p in choice.columns)
+    return entries
+
+
+_SHARING = {"own": Sharing.OWN, "codebook": Sharing.CODEBOOK, "hashed": Sharing.HASHED, "one": Sharing.HASHED}
 
 
 def fields_of(spec: TableSpec, groups: Sequence[Group], chosen: Sequence[Choice]) -> Fields:
@@ -172,7 +190,7 @@ def fields_of(spec: TableSpec, groups: Sequence[Group], chosen: Sequence[Choice]
             segments[first.field].append(Segment(first.start, last.stop, Sharing.OOV))
             continue
         integer = choice.is_integer
-        sharing, start = Sharing.OWN if choice.sharing == "own" else Sharing.HASHED, first.start
+        sharing, start = _SHARING[choice.sharing], first.start
         stored = choice.stored_rows(last.stop - first.start)
         for dim, precision in choice.columns:
             grid = integer and BITS[precision] <= 2, scale if integer else None

@@ -65,10 +65,11 @@ def explained(planned: Planned, spec: TableSpec) -> dict[str, Any]:
 
 
 def label(choice: Choice) -> str:
-    """`own int4 d4 + int2 d12`, `hashed 1/16 int8 d16`, `zero`: a choice as people read it."""
+    """`own int4 d4 + int2 d12`, `hashed 1/16 int8 d16`, `codebook 2^4 int8 d16`, `zero`: for people."""
     if choice.sharing == "zero":
         return "zero"
     ratio = f" 1/{round(1 / choice.ratio)}" if choice.sharing == "hashed" else ""
+    ratio = f" 2^{choice.code_bits}" if choice.sharing == "codebook" else ratio
     return f"{choice.sharing}{ratio} " + " + ".join(
         f"{precision} d{dim}" for dim, precision in choice.columns
     )

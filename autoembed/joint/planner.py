@@ -13,6 +13,7 @@ from autoembed.evaluate import EVALUATION_BATCH
 from autoembed.joint.additivity import Additivity, check_additivity, random_plans
 from autoembed.joint.calibration import Calibration, calibrate
 from autoembed.joint.choices import Choice, allowed, fields_of, menu, row_bytes, run_bytes, small_fields
+from autoembed.joint.codebooks import Codebooks, FieldMetric, segment_codes
 from autoembed.joint.groups import Group, groups_of
 from autoembed.joint.knapsack import solve
 from autoembed.joint.prices import price
@@ -22,8 +23,8 @@ from autoembed.joint.sensitivity import Sensitivity, measure_sensitivity
 from autoembed.joint.swaps import HeldOut
 from autoembed.joint.trunk import Trunk
 from autoembed.methods.base import TableSpec
-from autoembed.methods.plans import Fields, fields_bytes, stored_plan
-from autoembed.plan import plan_bytes
+from autoembed.methods.plans import Codes, Fields, fields_bytes, stored_plan
+from autoembed.plan import Sharing, plan_bytes
 from autoembed.training_loop import Examples
 
 PRICED_EXAMPLES = 65_536  # of the train split; a group's sum over them is unbiased, whatever rows they meet
@@ -70,6 +71,7 @@ class JointPlanner:
         self._whole: frozenset[int] | None = None
         self._at_trunk: Sensitivity | None = None
         self._priced: tuple[Tensor, Tensor] | None = None
+        self._metrics: list[FieldMetric] = []
         self._allowed = torch.tensor([[allowed(g, c) for c in self.choices] for g in self.groups])
         profile = spec.profile
         self._sizes = np.array([[row_bytes(profile, g, c) for c in self.choices] for g in self.groups])
@@ -88,12 +90,25 @@ class JointPlanner:
             newer = self._sensitivity(rows, network, REPRICED_EXAMPLES, self.seed + 1)
             assert self._at_trunk is not None
             found = newer.going_on_from(self._at_trunk, TRUNK_SHARE)
-            self._priced = rows.clone(), price(rows, found, self.groups, self.choices)
+            codebooks = Codebooks(rows, found)
+            prices = price(rows, found, self.groups, self.choices, codebooks=codebooks)
+            self._priced, self._metrics = (rows.clone(), prices), codebooks.metrics
         losses = self._allowed_only(calibration.apply(self.choices, self._priced[1]))
         fields = self._solved(losses, budgets[0])
         assert self.last is not None
         self.last = replace(self.last, seconds=time.process_time() - started)
         return [fields]
+
+    def codes(self, rows: Tensor, fields: Fields) -> Codes:
+        """The codes of a plan's segments that read a codebook, by the sensitivities of the last plan."""
+        found: dict[tuple[int, int], Tensor] = {}
+        for number, field in enumerate(fields):
+            metric, first = self._metrics[number], self.spec.stats.first_rows[number]
+            for s in (s for s in field.segments if s.sharing is Sharing.CODEBOOK):
+                own = rows[first + s.start : first + s.stop]
+                shares = metric.shares[s.start : s.stop]
+                found[number, s.start] = segment_codes(metric, own, shares, s.stored_rows)
+        return found
 
     def _leave_alone(self, fields: frozenset[int]) -> None:
         """Keep these fields in float32, whatever the budget."""
@@ -118,17 +133,22 @@ class JointPlanner:
         rows = self.trunk.rows.to(device)
         network = copy.deepcopy(self.trunk.network).to(device).eval()
         found = self._sensitivity(rows, network, PRICED_EXAMPLES, self.seed)
-        raw = price(rows, found, self.groups, self.choices)
-        self._at_trunk, self._priced = found, (rows.clone(), raw)
+        codebooks = Codebooks(rows, found)
+        raw = price(rows, found, self.groups, self.choices, codebooks=codebooks)
+        self._at_trunk, self._priced, self._metrics = found, (rows.clone(), raw), codebooks.metrics
         held, checked = self._held_out(rows, network)
         sizes = torch.from_numpy(self._sizes).double()
         for every_choice in (False, True):
             self.calibration = calibrate(
-                held, found, self.groups, self.choices, raw, every_choice=every_choice
+                *(held, found, self.groups, self.choices, raw),
+                every_choice=every_choice,
+                codebooks=codebooks,
             )
             prices = self._allowed_only(self.calibration.apply(self.choices, raw))
             plans = random_plans(prices, sizes, CHECKED_PLANS, torch.Generator().manual_seed(self.seed))
-            self.additivity = check_additivity(checked, found, self.groups, self.choices, prices, plans)
+            self.additivity = check_additivity(
+                checked, found, self.groups, self.choices, prices, plans, codebooks
+            )
             self.used_fallback = every_choice
             if not self.additivity.is_poor:
                 break

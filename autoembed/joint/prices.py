@@ -14,6 +14,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from autoembed.joint.codebooks import Codebooks
 from autoembed.joint.sensitivity import Sensitivity
 from autoembed.joint.stored_values import ChoiceLike, GroupLike, GroupRows
 
@@ -27,12 +28,14 @@ def price(
     choices: Sequence[ChoiceLike],
     *,
     correlated: bool = True,
+    codebooks: Codebooks | None = None,
 ) -> Tensor:
     """Prices (groups, choices) float64: predicted increase of the mean loss by the choice alone.
 
     weight (R, D) float32: the rows that the sensitivities were measured at. `correlated`: with the fields'
     correlations; False prices by the diagonal alone. A group dropped at a larger budget, all of whose rows
-    read row 0, costs nothing under any choice, and zero takes no bytes.
+    read row 0, costs nothing under any choice, and zero takes no bytes. `codebooks` of these weights are made
+    where none are given.
     """
     prices = torch.zeros(len(groups), len(choices), dtype=torch.float64)
     samples = _samples(groups)
@@ -40,7 +43,7 @@ def price(
     if not left:
         return prices
     kept = [groups[number] for number in left]
-    stored = GroupRows(weight, sensitivity, kept, [samples[number] for number in left])
+    stored = GroupRows(weight, sensitivity, kept, [samples[number] for number in left], codebooks)
     root = stored.second.sqrt()
     runs = _runs(kept, stored.sizes.tolist())
     metrics = [sensitivity.correlation(field) for field, _ in runs] if correlated else []

@@ -2,6 +2,7 @@
 
     own     the rows' prefix, quantized           one     the mean row, weighted by V, quantized
     hashed  each bucket's mean row, quantized     zero    the field's row 0 as it is
+    codebook    the nearest row of the field's codebook (codebooks.py), in 256 steps of its largest value
 
 with V the sensitivities of the values (sensitivity.py). Integer codes share one step per group, of
 `STEP_POINTS` tried the one with the least V-weighted squared error of the prefix (mid-rise grid for 1 and 2
@@ -15,6 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from autoembed.joint.codebooks import Codebooks
 from autoembed.joint.sensitivity import Sensitivity
 from autoembed.plan import BITS
 from autoembed_kernels.lsq import Grid
@@ -40,7 +42,7 @@ class GroupLike(Protocol):
 
 
 class ChoiceLike(Protocol):
-    """How a group is stored; sharing is own, hashed (to `ratio` of the rows), one or zero."""
+    """How a group is stored; sharing is own, hashed (to `ratio` of the rows), codebook, one or zero."""
 
     @property
     def sharing(self) -> str: ...
@@ -50,6 +52,8 @@ class ChoiceLike(Protocol):
     def dim(self) -> int: ...
     @property
     def precision(self) -> str: ...
+    @property
+    def code_bits(self) -> int: ...
     @property
     def parts(self) -> tuple[tuple[int, str], ...]:
         """Where each part of the columns ends, and its precision; () where they are stored alike."""
@@ -69,6 +73,7 @@ class GroupRows:
         sensitivity: Sensitivity,
         groups: Sequence[GroupLike],
         samples: Sequence[Tensor] | None = None,
+        codebooks: Codebooks | None = None,
     ) -> None:
         device = weight.device
         rows = samples or [torch.arange(group.start, group.stop) for group in groups]
@@ -82,6 +87,7 @@ class GroupRows:
         self.values = weight[self.global_rows]  # (N, D)
         self.second = sensitivity.second[self.global_rows]
         self.row_0 = weight[first[fields]]  # (G, D)
+        self.codebooks = codebooks or Codebooks(weight, sensitivity)
         means = _sums(self.second.sum(1, keepdim=True), self.group, len(groups)).squeeze(1)
         means = means / (self.sizes * weight.shape[1]).clamp(min=1)
         self.weights = self.second + (_UNSEEN * means + 1e-20)[self.group].unsqueeze(1)
@@ -103,6 +109,8 @@ class GroupRows:
         for number, choice in enumerate(choices):
             if choice.sharing == "zero":
                 yield number, self.row_0[group]
+            elif choice.sharing == "codebook":
+                yield number, self._coded(choice.code_bits, places)
             else:
                 members.setdefault((choice.sharing, choice.ratio), []).append(number)
         for numbers in members.values():
@@ -114,6 +122,19 @@ class GroupRows:
             owner = shared.owner if places is None else shared.owner[places]
             for number, stored in zip(numbers, shared.stored(alike), strict=True):
                 yield number, stored[owner]
+
+    def _coded(self, bits: int, places: Tensor | None) -> Tensor:
+        """What the rows read of codebooks of `bits`, field by field."""
+        field = self.field if places is None else self.field[places]
+        values = self.values if places is None else self.values[places]
+        read = torch.empty_like(values)
+        for number in torch.unique(field).tolist():
+            chosen = (field == number).nonzero().squeeze(1)
+            codebook = self.codebooks.of(number)[bits]
+            codes = self.codebooks.metrics[number].nearest(values[chosen], codebook)
+            step = codebook.abs().max().clamp(min=1e-8) / 127
+            read[chosen] = _quantized(codebook, step, Grid(8))[codes]
+        return read
 
     def shared(self, choice: ChoiceLike) -> "SharedRows":
         """The rows that the choice's sharing leaves, before rounding."""
@@ -225,15 +246,18 @@ def read_plans(
     choices: Sequence[ChoiceLike],
     plans: Tensor,
     rows: Tensor,
+    codebooks: Codebooks | None = None,
 ) -> Tensor:
     """(P, K, D): what some rows would read under plans, rows of no group as they are.
 
     plans (P, G): the choice's number of every group; rows (K,): global rows, ascending. Groups are taken with
-    all their rows, a few groups at a time.
+    all their rows, a few groups at a time. `codebooks` of these weights are made where none are given.
     """
+    codebooks = codebooks or Codebooks(weight, sensitivity)
     out = weight[rows].repeat(len(plans), 1, 1)
     for numbers in _batches(groups):
-        stored = GroupRows(weight, sensitivity, [groups[number] for number in numbers])
+        these = [groups[number] for number in numbers]
+        stored = GroupRows(weight, sensitivity, these, codebooks=codebooks)
         where = torch.searchsorted(rows, stored.global_rows).clamp(max=max(len(rows) - 1, 0))
         places = (rows[where] == stored.global_rows).nonzero().squeeze(1) if len(rows) else where[:0]
         if not len(places):

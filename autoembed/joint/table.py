@@ -3,7 +3,8 @@
 Between plans the walk keeps one latent float32 row per id, (R, D) over all fields. A segment in which every
 id has its row takes the latent rows over; ids that share rows start from the mean of theirs, weighted by
 look-ups; ids that read their field's row 0 leave nothing behind. A learned step is kept where the same rows
-are stored alike again, otherwise the step with the least squared error is searched.
+are stored alike again, otherwise the step with the least squared error is searched. Ids that read a codebook
+share its rows as their codes say.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from autoembed.methods.base import TableSpec
 from autoembed.methods.fixed_plan import FixedPlanTable, stored_widths
-from autoembed.methods.plans import Fields, PlacedPart, placed_parts, placed_segments
+from autoembed.methods.plans import Codes, Fields, PlacedPart, placed_parts, placed_segments
 from autoembed.methods.row_address import RowAddress
 from autoembed.plan import Segment, Sharing
 from autoembed_kernels.lsq import Grid
@@ -33,9 +34,15 @@ class Weights:
     steps: dict[StepKey, float] = field(default_factory=dict)
 
 
-def table_under(spec: TableSpec, fields: Fields, weights: Weights, optimizer: RowOptimizer) -> FixedPlanTable:
+def table_under(
+    spec: TableSpec,
+    fields: Fields,
+    weights: Weights,
+    optimizer: RowOptimizer,
+    codes: Codes | None = None,
+) -> FixedPlanTable:
     """A trainable table under the plan `fields` that starts from `weights`."""
-    stored = stored_rows(spec, fields, weights.rows)
+    stored = stored_rows(spec, fields, weights.rows, codes)
     found: dict[int, float] = {}
     parts: dict[int, list[tuple[Segment, Tensor]]] = {}
     for part in placed_parts(fields):
@@ -52,15 +59,15 @@ def table_under(spec: TableSpec, fields: Fields, weights: Weights, optimizer: Ro
             grid = Grid(members[0][0].bits, members[0][0].mid_rise)
             found[scale] = best_step(torch.cat([values.flatten() for _, values in members]), grid)
     steps = torch.tensor([found.get(scale, 1.0) for scale in range(1 + max(found, default=-1))])
-    return FixedPlanTable(spec, fields, stored, optimizer, steps.to(stored.device))
+    return FixedPlanTable(spec, fields, stored, optimizer, steps.to(stored.device), codes=codes)
 
 
-def stored_rows(spec: TableSpec, fields: Fields, rows: Tensor) -> Tensor:
+def stored_rows(spec: TableSpec, fields: Fields, rows: Tensor, codes: Codes | None = None) -> Tensor:
     """Latent rows (R, D) of all ids -> the rows (stored, D) that a plan stores, in the order of its segments.
 
     Rows that several ids share become the mean of their rows, weighted by look-ups in train (at least one).
     """
-    address = RowAddress(fields).to(rows.device)
+    address = RowAddress(fields, codes).to(rows.device)
     stored = rows.new_zeros(address.stored_rows, rows.shape[1])
     for number, s, place in placed_segments(fields):
         first = spec.stats.first_rows[number]

@@ -27,7 +27,7 @@ from autoembed.joint.teacher import Relabelled, taught, teacher_logits
 from autoembed.joint.trunk import Trunk
 from autoembed.methods.base import TableSpec
 from autoembed.methods.fixed_plan import FixedPlanTable
-from autoembed.methods.plans import Fields, fields_bytes, uniform_fields
+from autoembed.methods.plans import Codes, Fields, fields_bytes, uniform_fields
 from autoembed.metrics import Metrics
 from autoembed.models import ModelConfig
 from autoembed.packed import Packed, PackedTable
@@ -45,6 +45,10 @@ class Planner(Protocol):
     """
 
     def __call__(self, rows: Tensor, network: nn.Module, budgets: Sequence[int]) -> Sequence[Fields]: ...
+
+    def codes(self, rows: Tensor, fields: Fields) -> Codes:
+        """The codes of all segments of the plan that read a codebook, at the weights of the last call."""
+        ...
 
 
 def walk(
@@ -100,6 +104,7 @@ def retrain(
     spec: TableSpec,
     trunk: Trunk,
     fields: Fields,
+    codes: Codes,
     budget: int,
     config: JointConfig,
     trainings: float,
@@ -107,7 +112,8 @@ def retrain(
     seed: int,
     device: torch.device | str | None = None,
 ) -> Point:
-    """Train the plan `fields` anew from the trunk's weights, at the trunk's rates, for `trainings` trainings.
+    """Train the plan `fields`, with its `codes`, anew from the trunk's weights, at the trunk's rates, for
+    `trainings` trainings.
 
     The polish of one point: what the walk would have given with all its steps spent on this budget alone.
     """
@@ -120,7 +126,7 @@ def retrain(
         torch.manual_seed(draw_seed(seeds))
         network = copy.deepcopy(trunk.network).to(device)
         weights = Weights(trunk.rows.to(device))
-        table = table_under(spec, fields, weights, walker.training.row_optimizer).to(device)
+        table = table_under(spec, fields, weights, walker.training.row_optimizer, codes).to(device)
         untuned = walker.measure(table.pack(), network, "valid")
         steps = round(trainings * trunk.ledger.steps)
         walker.fine_tune(table, network, steps, seeds)
@@ -184,7 +190,8 @@ class _Walker:
         size = fields_bytes(self.spec, fields)
         if size > budgets[0]:
             raise ValueError(f"a plan of {size:,} bytes was made for a budget of {budgets[0]:,} bytes")
-        table = table_under(self.spec, fields, weights, self.training.row_optimizer).to(self.device)
+        codes = planner.codes(weights.rows, fields)
+        table = table_under(self.spec, fields, weights, self.training.row_optimizer, codes).to(self.device)
         packed = table.pack()
         untuned = valid = self.measure(packed, network, "valid")
         steps = 0 if self._is_enough(untuned) else allowed
@@ -211,10 +218,11 @@ class _Walker:
     def held(self, weights: Weights, table: FixedPlanTable) -> int:
         """Bytes of tables at the peak of a point.
 
-        The trunk's rows and sensitivities stay; pricing holds newer ones and a copy of the rows.
+        The trunk's rows and sensitivities stay, and a number of every row; pricing holds newer ones and a
+        copy of the rows.
         """
         rows = weights.rows.nbytes
-        return 2 * self.trunk.rows.nbytes + rows + max(table.training_bytes, 2 * rows)
+        return 2 * self.trunk.rows.nbytes + rows + rows // self.spec.dim + max(table.training_bytes, 2 * rows)
 
     def _is_enough(self, valid: Metrics) -> bool:
         """Whether no fine-tuning is needed: no worse than the trunk but for the tolerance."""

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from autoembed.lookup import Lookup
 from autoembed.methods.base import Table, TableSpec, initial_rows, unread_rows
-from autoembed.methods.plans import Fields, placed_parts, placed_segments, stored_plan
+from autoembed.methods.plans import Codes, Fields, placed_parts, placed_segments, stored_plan
 from autoembed.methods.row_address import RowAddress
 from autoembed.methods.stored_precision import StoredPrecision
 from autoembed.packed import Packed, SegmentRows, pack
-from autoembed.plan import Plan, Segment
+from autoembed.plan import Plan, Segment, Sharing
+from autoembed.segment_index import pack_codes
 from autoembed.tables import RowStore
 from autoembed_kernels.dedupe import repeat
 from autoembed_kernels.lsq import fake_quantized
@@ -28,6 +29,7 @@ class FixedPlanTable(Table):
     `weight` (stored rows, D) are the first values in the order of the plan's segments. `steps` (S,) and
     `offset` (D,) may be given from an earlier training; without, steps are fitted to `weight` and there
     is no offset. `gradient_scales` (S,) default to 1 / sqrt(2^(b-1) n D) with the step's n stored rows.
+    `codes` are those of segments that read a codebook.
     """
 
     def __init__(
@@ -39,10 +41,12 @@ class FixedPlanTable(Table):
         steps: Tensor | None = None,
         offset: Tensor | None = None,
         gradient_scales: Tensor | None = None,
+        codes: Codes | None = None,
     ) -> None:
         super().__init__(spec)
         self.fields = fields
-        self.address = RowAddress(fields)
+        self.codes = codes or {}
+        self.address = RowAddress(fields, self.codes)
         if self.address.zero_row is not None:
             weight = torch.cat([weight, weight.new_zeros(1, spec.dim)])
         self.rows = RowStore(weight, optimizer)
@@ -98,17 +102,20 @@ class FixedPlanTable(Table):
         offset = None if learned is None else learned.detach()
         parts = placed_parts(self.fields)
 
-        def rows_of(_: int, segment: Segment) -> SegmentRows:
+        def rows_of(field: int, segment: Segment) -> SegmentRows:
             part = next(parts)  # `pack` asks in the same order
             columns = slice(part.column, part.column + segment.dim)
             values = self.rows.weight[part.first : part.first + segment.stored_rows, columns]
             number = part.segment.scale
+            index = None
+            if segment.sharing is Sharing.CODEBOOK:
+                index = pack_codes(segment, self.codes[field, segment.start].cpu())
             if not segment.is_integer or number is None:
-                return SegmentRows(values)
+                return SegmentRows(values, index=index)
             step = steps[number : number + 1]
             grid = self.precision.grids[number : number + 1]
             start = None if offset is None else offset[columns]
-            return SegmentRows(fake_quantized(values.contiguous(), step, start, grid, None), step)
+            return SegmentRows(fake_quantized(values.contiguous(), step, start, grid, None), step, index)
 
         offsets = [offset] if offset is not None and plan.offset_dims() else []
         return pack(plan, rows_of, steps, offsets)

@@ -5,14 +5,18 @@ a hardware profile keeps scales in the rows.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from autoembed.budget import Footprint
 from autoembed.methods.base import TableSpec
 from autoembed.plan import FieldPlan, Plan, Profile, Segment, Sharing, plan_bytes
 
 Fields = tuple[FieldPlan, ...]
+# of segments that read a codebook, by field and first row: which of its rows each id reads, (rows,) int64
+Codes = Mapping[tuple[int, int], Tensor]
 PlacedSegment = tuple[int, Segment, int]  # field, segment, first row among all stored rows
 
 

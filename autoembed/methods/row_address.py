@@ -3,21 +3,25 @@
 import torch
 from torch import Tensor, nn
 
-from autoembed.methods.plans import Fields, placed_segments
-from autoembed.plan import Sharing
+from autoembed.methods.plans import Codes, Fields, placed_segments
+from autoembed.plan import Segment, Sharing
 from autoembed_kernels.row_hash import row_hash
 
 
 class RowAddress(nn.Module):
-    """Global rows -> rows of the store; `zero_row` is where rows read zero, None where none does."""
+    """Global rows -> rows of the store; `zero_row` is where rows read zero, None where none does.
 
-    def __init__(self, fields: Fields) -> None:
+    `codes`: of every segment that reads a codebook, by field and first row, the codes (rows,) of its ids.
+    """
+
+    def __init__(self, fields: Fields, codes: Codes | None = None) -> None:
         super().__init__()
         first_stored = {(field, s.start): start for field, s, start in placed_segments(fields)}
         self.stored_rows = sum(s.stored_rows for _, s, _ in placed_segments(fields))
         zero = self.stored_rows
         entries = []
-        first_row = 0
+        first_row = coded_rows = 0
+        streams = [torch.zeros(0, dtype=torch.uint8)]
         for number, field in enumerate(fields):
             for s in (s for s in field.segments if s.sharing is not Sharing.TAIL):
                 base = first_stored.get((number, s.start), zero)
@@ -25,13 +29,18 @@ class RowAddress(nn.Module):
                     base = first_stored.get((number, 0), zero)
                 own = int(s.sharing is Sharing.OWN)
                 hashed = s.stored_rows if s.sharing is Sharing.HASHED else 0
-                entries.append((first_row + s.start, base, own, hashed, number, first_row))
+                code_at = -1
+                if s.sharing is Sharing.CODEBOOK:
+                    streams.append(_checked(codes or {}, number, s))
+                    code_at, coded_rows = coded_rows, coded_rows + s.rows
+                entries.append((first_row + s.start, base, own, hashed, number, first_row, code_at))
             first_row += field.rows
         columns = torch.tensor(entries, dtype=torch.int64).T.contiguous()
         for name, column in zip(
-            ("start", "base", "own", "buckets", "field", "first_row"), columns, strict=True
+            ("start", "base", "own", "buckets", "field", "first_row", "code_at"), columns, strict=True
         ):
             self.register_buffer(name, column.clone(), persistent=False)
+        self.register_buffer("codes", torch.cat(streams), persistent=False)
         self.is_identity = bool(self.own.all())
         self.hashes = bool(self.buckets.any())
         self.zero_row = zero if bool((self.base == zero).any()) else None
@@ -44,6 +53,8 @@ class RowAddress(nn.Module):
     buckets: Tensor
     field: Tensor
     first_row: Tensor
+    code_at: Tensor
+    codes: Tensor
 
     def tabulate(self) -> None:
         """Keep the answer for every row, 8 bytes each: short steps read it faster than they work it out."""
@@ -65,4 +76,19 @@ class RowAddress(nn.Module):
             row = rows - self.first_row[segment]
             hashed = row_hash(row, self.field[segment], buckets.clamp(min=1))
             stored = torch.where(buckets > 0, self.base[segment] + hashed, stored)
+        if len(self.codes):
+            at = self.code_at[segment]
+            code = self.codes[torch.where(at >= 0, at + rows - self.start[segment], 0)]
+            stored = torch.where(at >= 0, self.base[segment] + code, stored)
         return stored
+
+
+def _checked(codes: Codes, field: int, segment: Segment) -> Tensor:
+    """The segment's codes as bytes."""
+    own = codes[field, segment.start]
+    if own.shape != (segment.rows,) or int(own.min()) < 0 or int(own.max()) >= segment.stored_rows:
+        raise ValueError(
+            f"field {field}, rows [{segment.start}, {segment.stop}): expected {segment.rows} codes below "
+            f"{segment.stored_rows}, got {len(own)} up to {int(own.max())}"
+        )
+    return own.to("cpu", torch.uint8)

@@ -18,6 +18,7 @@ FORMS = (
     "1 or 2 bits",
     "several widths in a row",
     "fewer dimensions",
+    "codebooks",
     "shared rows",
     "row 0 of the field",
 )
@@ -47,9 +48,9 @@ def draw_plans(plans: Sequence[Mapping[str, Any]], full_bytes: int) -> Figure:
 def form(choice: str, dim: int) -> str:
     """Which of FORMS a choice such as `own int4 d16` is, in a table of `dim` dimensions."""
     if choice == "zero":
-        return FORMS[6]
+        return FORMS[7]
     if not choice.startswith("own"):
-        return FORMS[5]
+        return FORMS[5] if choice.startswith("codebook") else FORMS[6]
     if "+" in choice:
         return FORMS[3]
     if int(choice.rsplit("d", 1)[1]) < dim:

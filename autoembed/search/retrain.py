@@ -80,7 +80,8 @@ def retrain_trial(run: Path, trial: int, trainings: float = 1.0) -> Retrained:
         trunk = read_trunk(config, folder, inputs, walked.seed, trunks[walked.seed].number)
         packed, _ = load_candidate(folder.trial(trial), config.model, inputs.data)
         point = retrain(
-            *(inputs.data, inputs.spec, trunk, numbered_fields(packed.plan), walked.parameters["budget"]),
+            *(inputs.data, inputs.spec, trunk, numbered_fields(packed.plan), packed.codes()),
+            walked.parameters["budget"],
             *(config.joint.model_copy(update=_recipe(walked)), trainings),
             seed=walked.seed,
         )

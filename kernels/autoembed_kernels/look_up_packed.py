@@ -4,6 +4,7 @@
     s, row  = field_segment[s], field_start[s]         where reads_row_0[s]: the field's first row
     stored  = row - start[s]
             | row_hash(row - field_start[s], field[s], buckets[s])         where hashed[s]
+            | code `row - start[s]` of the stream at codes[code_at[s]]     where code_bits[s] > 0
     values  = gather_packed(words, segments, s, stored)
 
 Rows are counted over all fields, one field behind the other, and start is ascending.
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from autoembed_kernels.checked_rows import check_rows
+from autoembed_kernels.code_stream import read_codes
 from autoembed_kernels.gather_packed import PackedSegments, torch_gather_packed, typed_addresses
 from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.native.loader import address, checked, native_for, readable, threads
@@ -25,7 +27,9 @@ from autoembed_kernels.row_hash import row_hash
 
 ROW_DTYPES = {
     **dict.fromkeys(("start", "field_start", "field_segment", "field", "buckets"), torch.int64),
+    **dict.fromkeys(("code_bits", "code_at"), torch.int64),
     **dict.fromkeys(("reads_row_0", "hashed"), torch.bool),
+    "codes": torch.uint8,
 }
 ROW_TENSORS = tuple(ROW_DTYPES)
 
@@ -35,8 +39,10 @@ class PackedRows:
     """Per segment (S,): which rows it serves.
 
     start, field_start: the first row of the segment and of its field; field_segment: the field's first
-    segment; field: its number; buckets >= 1: stored rows that hashing chooses from; int64. reads_row_0,
-    hashed bool. `rows` is the number of rows of all fields.
+    segment; field: its number; buckets >= 1: stored rows that hashing chooses from; code_bits: those of the
+    code that names its row of a codebook, or 0; code_at: the byte of `codes` where its codes begin; int64.
+    reads_row_0, hashed bool. codes (bytes,) uint8, of all segments, with `code_stream.PAD` bytes behind them.
+    `rows` is the number of rows of all fields.
     """
 
     start: Tensor
@@ -44,10 +50,14 @@ class PackedRows:
     field_segment: Tensor
     field: Tensor
     buckets: Tensor
+    code_bits: Tensor
+    code_at: Tensor
     reads_row_0: Tensor
     hashed: Tensor
+    codes: Tensor
     any_reads_row_0: bool
     any_hashed: bool
+    any_coded: bool
     rows: int
 
     @cached_property
@@ -144,4 +154,8 @@ def stored_rows(addresses: PackedRows, rows: Tensor) -> tuple[Tensor, Tensor, Te
         salt, buckets = addresses.field[segment], addresses.buckets[segment]
         hashed = row_hash(rows - addresses.field_start[segment], salt, buckets)
         stored = torch.where(addresses.hashed[segment], hashed, stored)
+    if addresses.any_coded:
+        bits = addresses.code_bits[segment]
+        code = read_codes(addresses.codes, addresses.code_at[segment], bits, stored)
+        stored = torch.where(bits > 0, code, stored)
     return rows, segment, stored

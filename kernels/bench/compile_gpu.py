@@ -71,7 +71,7 @@ def look_ups() -> Iterator[Case]:
         },
     }
     of_segments = "*i64 *i64 *i64 *i64 *fp32"
-    types = "*i32 *i64 *fp32 i32" + " *i64" * 5 + f" *u8 *u8 {of_segments} i32 i32"
+    types = "*i32 *i64 *fp32 i32" + " *i64" * 7 + f" *u8 *u8 *u8 {of_segments} i32 i32"
     for width in (16, 64):
         for name, flags in variants.items():
             kinds = sum(flags[each] for each in kinds_of)
@@ -79,9 +79,9 @@ def look_ups() -> Iterator[Case]:
             variant = f"{name}, {columns} columns"
             constants = {"BLOCK": block, "COLUMNS": columns, **flags}
             all_kinds = bool(flags["BRAINS"])
-            away = {"STEPS": 7, "ANY_AWAY": all_kinds, "ANY_HASHED": all_kinds}
+            away = {"STEPS": 7, "ANY_AWAY": all_kinds, "ANY_HASHED": all_kinds, "ANY_CODED": all_kinds}
             yield Case(look_up_packed.look_up_kernel, variant, types, {**away, **constants}, warps)
-            pool = f"*i32 *i64 *i64 *fp32 *u8 *fp32 i32 i32 {' *i64' * 5} *u8 *u8 {of_segments} i32 i32"
+            pool = f"*i32 *i64 *i64 *fp32 *u8 *fp32 i32 i32 {' *i64' * 7} *u8 *u8 *u8 {of_segments} i32 i32"
             bags, _ = pool_packed.tile(width, kinds)
             of_bags = {**constants, "BLOCK": bags, "WEIGHTED": True}
             yield Case(pool_packed.pool_kernel, variant, pool, {**away, **of_bags}, pool_packed.WARPS)
@@ -202,8 +202,8 @@ def chunks() -> Iterator[Case]:
 
 
 def shared_look_ups() -> Iterator[Case]:
-    flags = ("ANY_PAIRED", "ANY_POOLED", "ANY_SIGNED", "ANY_AWAY", "ANY_HASHED", "WHOLE_ROWS", "NARROW")
-    flags += ("INTEGERS", "HALVES", "BRAINS", "SINGLES", "ROW_SCALES", "ROW_BIASES", "ANY_OFFSET")
+    flags = ("ANY_PAIRED", "ANY_POOLED", "ANY_SIGNED", "ANY_AWAY", "ANY_HASHED", "ANY_CODED", "WHOLE_ROWS")
+    flags += ("NARROW", "INTEGERS", "HALVES", "BRAINS", "SINGLES", "ROW_SCALES", "ROW_BIASES", "ANY_OFFSET")
     off = dict.fromkeys(flags, 0)
     all_on = {**dict.fromkeys(off, 1), "ROW_BIASES": 0, "ROW_SCALES": 0, "WHOLE_ROWS": 0}
     variants = {
@@ -213,7 +213,7 @@ def shared_look_ups() -> Iterator[Case]:
         "a pool with signatures": {**off, "ANY_POOLED": 1, "ANY_SIGNED": 1, "SINGLES": 1},
         "everything in one plan": all_on,
     }
-    types = "*i32 *i64 *fp32 i32" + " *i64" * 5 + " *u8 *u8" + " *i64" * 7 + " *u8 i32 i32 i32 i32"
+    types = "*i32 *i64 *fp32 i32" + " *i64" * 7 + " *u8 *u8 *u8" + " *i64" * 7 + " *u8 i32 i32 i32 i32"
     types += " *i64 *i64 *i64 *i64 *fp32 i32 i32"
     for width in (16, 64):
         block, columns, warps = look_up_shared.tile(width)
@@ -224,15 +224,16 @@ def shared_look_ups() -> Iterator[Case]:
 
 
 def parts() -> Iterator[Case]:
-    off = ("ANY_AWAY", "ANY_HASHED", "HALVES", "BRAINS", "SINGLES", "WHOLE_ROWS", "ROW_SCALES", "ROW_BIASES")
+    off = ("ANY_AWAY", "ANY_HASHED", "ANY_CODED", "WHOLE_ROWS", "ROW_SCALES", "ROW_BIASES")
+    off += ("HALVES", "BRAINS", "SINGLES")
     codes = {**dict.fromkeys((*off, "ANY_OFFSET"), 0), "INTEGERS": 1, "NARROW": 1}
-    types = "*i32 *i64 *i64 *fp32 i32" + " *i64" * 5 + " *u8 *u8 *i64 *i64 *i64 *i64 *fp32 i32 i32"
+    types = "*i32 *i64 *i64 *fp32 i32" + " *i64" * 7 + " *u8 *u8 *u8 *i64 *i64 *i64 *i64 *fp32 i32 i32"
     for width in (16, 64):
         block, columns, warps = look_up_parts.tile(width)
         constants = {"STEPS": 7, "BLOCK": block, "COLUMNS": columns, "MOST": 2, **codes}
         kernel = look_up_parts.look_up_parts_kernel
         yield Case(kernel, f"codes, 3 parts, {columns} columns", types, constants, warps)
-        some = ("ANY_AWAY", "ANY_HASHED", "HALVES", "SINGLES")
+        some = ("ANY_AWAY", "ANY_HASHED", "ANY_CODED", "HALVES", "SINGLES")
         beside = {**constants, **dict.fromkeys(some, 1)}
         yield Case(kernel, f"3 parts beside floats and hashed rows, {columns} columns", types, beside, warps)
 

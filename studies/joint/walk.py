@@ -34,7 +34,7 @@ from autoembed.joint.sensitivity import measure_sensitivity
 from autoembed.joint.trunk import Trunk, train_trunk
 from autoembed.joint.walk import Point, walk
 from autoembed.methods.base import TableSpec
-from autoembed.methods.plans import Fields, fields_bytes, stored_segment, uniform_fields
+from autoembed.methods.plans import Codes, Fields, fields_bytes, stored_segment, uniform_fields
 from autoembed.models import ModelConfig
 from autoembed.plan import PROFILES, FieldPlan, Segment, Sharing
 from autoembed.stats import stats_of
@@ -77,6 +77,7 @@ class Choice:
     dim: int
     bits: int
     parts: tuple[tuple[int, str], ...] = ()
+    code_bits: int = 0
 
     @property
     def precision(self) -> str:
@@ -104,6 +105,9 @@ class PlainPlanner:
         plans = [self._solve(prices, budget) for budget in budgets[:1]]
         self.seconds += time.process_time() - started
         return plans
+
+    def codes(self, rows: Tensor, fields: Fields) -> Codes:
+        return {}  # its menu has no codebooks
 
     def _solve(self, prices: Tensor, budget: int) -> Fields:
         sizes = [[self._bytes(g, c) for c in self.choices] for g in self.groups]

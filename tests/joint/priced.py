@@ -28,6 +28,7 @@ class Choice:
     dim: int = DIM
     precision: str = "int8"
     parts: tuple[tuple[int, str], ...] = ()
+    code_bits: int = 0
 
 
 GROUPS = [Group(0, 0, 10), Group(0, 10, 30), Group(0, 30, 60), Group(1, 0, 20), Group(1, 20, 100)]

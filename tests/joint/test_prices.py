@@ -28,6 +28,7 @@ class Choice:
     dim: int = DIM
     precision: str = "fp32"
     parts: tuple[tuple[int, str], ...] = ()
+    code_bits: int = 0
 
 
 def case(rows: tuple[int, ...] = (40, 61), seed: int = 1) -> tuple[torch.Tensor, Sensitivity]:

@@ -123,11 +123,12 @@ def test_each_budget_is_planned_once_with_all_smaller_ones(setting):
 
 
 def test_a_plan_above_its_budget_is_refused(setting):
-    def greedy(rows, network, budgets):
-        return [plain_fields(setting.spec, 8, 1.0, 8)] * len(budgets)
+    class Greedy(PlainPlanner):
+        def __call__(self, rows, network, budgets):
+            return [plain_fields(self.spec, 8, 1.0, 8)] * len(budgets)
 
     with pytest.raises(ValueError, match="was made for a budget of"):
-        setting.walk(planner=greedy)
+        setting.walk(planner=Greedy(setting.spec))
 
 
 def test_the_same_seed_walks_the_same_way_and_another_does_not(setting):

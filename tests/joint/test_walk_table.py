@@ -90,6 +90,67 @@ def test_rows_in_parts_read_as_their_packed_form_and_come_back(parts):
     assert torch.equal(again.precision.steps, table.precision.steps)
 
 
+CODES = torch.tensor([0, 2, 2, 1, 0, 3, 1, 1, 2, 0, 3, 3, 1, 0, 2])
+
+
+def coded(*parts: tuple[int, int]) -> tuple[FieldPlan, ...]:
+    """The first field's rows behind 5 read a codebook of 4 rows in parts (columns, bits), or of float32."""
+    segments = [stored_segment(0, 5, 8, 32, 0)]
+    if not parts:
+        segments.append(Segment(5, 20, Sharing.CODEBOOK, 4, 8, "fp32"))
+    for scale, (columns, bits) in enumerate(parts):
+        start, sharing = (20, Sharing.TAIL) if scale else (5, Sharing.CODEBOOK)
+        segments.append(Segment(start, 20, sharing, 4, columns, f"int{bits}", bits <= 2, scale))
+    return one_field(*segments)
+
+
+@pytest.mark.parametrize("parts", [(), ((8, 8),), ((3, 2),), ((2, 6), (6, 2))])
+def test_ids_of_a_codebook_share_the_mean_of_their_rows_and_read_as_their_packed_form(parts):
+    codes = {(0, 5): CODES}
+    table = table_under(SPEC, coded(*parts), Weights(ROWS), ADAM, codes)
+    counts = torch.from_numpy(STATS.fields[0].counts[5:20]).clamp(min=1).double()
+    for row in range(4):
+        mine = codes[0, 5] == row
+        share = counts[mine].unsqueeze(1)
+        mean = (ROWS[5:20][mine].double() * share).sum(0) / share.sum()
+        torch.testing.assert_close(table.rows.weight[5 + row], mean.float())
+    data, _ = tiny_data(rows=400, fields=(20, 7, 30))
+    (batch,) = data.batches("train", 400)
+    packed = table.pack()
+    for _ in range(2):
+        with torch.no_grad():
+            read = PackedTable(packed, STATS.first_rows)
+            torch.testing.assert_close(table(batch), read(batch), rtol=1e-5, atol=1e-6)
+        table.tabulate()  # the same answers from tables
+    assert packed.bytes.total == fields_bytes(SPEC, table.fields)
+    assert torch.equal(packed.codes()[0, 5], CODES)
+    back = weights_of(table)
+    for row in range(4):
+        assert len(back.rows[5:20][codes[0, 5] == row].unique(dim=0)) == 1
+    again = table_under(SPEC, coded(*parts), back, ADAM, codes)
+    assert torch.equal(again.rows.weight, table.rows.weight) or parts in (((3, 2),), ((2, 6), (6, 2)))
+    if parts:
+        assert torch.equal(again.precision.steps, table.precision.steps)
+
+
+def test_all_ids_of_a_codebooks_row_teach_it():
+    table = table_under(SPEC, coded(), Weights(ROWS), ADAM, {(0, 5): CODES})
+    before = table.rows.weight.clone()
+    data, _ = tiny_data(rows=400, fields=(20, 7, 30))
+    (batch,) = data.batches("train", 400)
+    table(batch)[:, 0].sum().backward()
+    table.update(0.01)
+    read = set(CODES[[i - 5 for i in batch.ids[:, 0].tolist() if i >= 5]].tolist())
+    changed = (table.rows.weight != before).any(1)[5:9].nonzero().squeeze(1).tolist()
+    assert set(changed) == read
+
+
+@pytest.mark.parametrize("codes", [CODES[1:], CODES.clamp(max=3) + 1, CODES - 1])
+def test_codes_that_do_not_fit_their_codebook_are_refused(codes):
+    with pytest.raises(ValueError, match="expected 15 codes below 4"):
+        table_under(SPEC, coded(), Weights(ROWS), ADAM, {(0, 5): codes})
+
+
 def test_every_part_learns_its_own_step():
     table = table_under(SPEC, in_parts((2, 4), (6, 2)), Weights(ROWS), ADAM)
     data, _ = tiny_data(rows=400, fields=(20, 7, 30))

@@ -48,7 +48,7 @@ def test_bars_are_shares_of_bytes_and_of_ids_from_the_largest_budget_down():
 
 def test_every_choice_has_a_form():
     names = ["own fp16 d16", "own int3 d16", "own int1 d16", "own int4 d4 + int1 d8", "own int8 d4"]
-    names += ["one int4 d16", "zero"]
+    names += ["codebook 2^4 int8 d16", "one int4 d16", "zero"]
     assert [form(name, 16) for name in names] == list(FORMS)
 
 

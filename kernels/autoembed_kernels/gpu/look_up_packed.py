@@ -47,9 +47,23 @@ def segment_of(
 
 
 @triton.jit
+def coded_row(place, segment, code_bits, code_at, codes):
+    """`read_codes` of the places of rows in their segments; the place itself where a segment has no codes."""
+    bits = tl.load(code_bits + segment)
+    bit = place * bits
+    byte = codes + tl.where(bits > 0, tl.load(code_at + segment) + (bit >> 3), 0)
+    word = tl.load(byte).to(tl.int64) | (tl.load(byte + 1).to(tl.int64) << 8)
+    code = (word >> (bit & 7)) & ((1 << bits) - 1)
+    return tl.where(bits > 0, code, place)
+
+
+@triton.jit
 def found(
-    row, start, field_start, field_segment, field, buckets, reads_row_0, hashed, segments,
-    STEPS: tl.constexpr, BLOCK: tl.constexpr, ANY_AWAY: tl.constexpr, ANY_HASHED: tl.constexpr,
+    row,
+    start, field_start, field_segment, field, buckets, code_bits, code_at, reads_row_0, hashed, codes,
+    segments,
+    STEPS: tl.constexpr, BLOCK: tl.constexpr,
+    ANY_AWAY: tl.constexpr, ANY_HASHED: tl.constexpr, ANY_CODED: tl.constexpr,
 ):  # fmt: skip
     """Rows (BLOCK,) -> their segments and stored rows."""
     segment, row = segment_of(
@@ -61,17 +75,19 @@ def found(
             row - tl.load(field_start + segment), tl.load(field + segment), tl.load(buckets + segment)
         )
         stored = tl.where(tl.load(hashed + segment) != 0, bucket, stored)
+    if ANY_CODED:
+        stored = coded_row(stored, segment, code_bits, code_at, codes)
     return segment, stored
 
 
 @triton.jit
 def look_up_kernel(
     words, rows, out, count,
-    start, field_start, field_segment, field, buckets, reads_row_0, hashed,
+    start, field_start, field_segment, field, buckets, code_bits, code_at, reads_row_0, hashed, codes,
     base, shape, numbers, offset, offsets,
     segments, width,
     STEPS: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
-    ANY_AWAY: tl.constexpr, ANY_HASHED: tl.constexpr,
+    ANY_AWAY: tl.constexpr, ANY_HASHED: tl.constexpr, ANY_CODED: tl.constexpr,
     INTEGERS: tl.constexpr, HALVES: tl.constexpr, BRAINS: tl.constexpr, SINGLES: tl.constexpr,
     NARROW: tl.constexpr, WHOLE_ROWS: tl.constexpr,
     ROW_SCALES: tl.constexpr, ROW_BIASES: tl.constexpr, ANY_OFFSET: tl.constexpr,
@@ -80,8 +96,9 @@ def look_up_kernel(
     here = look_up < count
     row = tl.load(rows + look_up, mask=here, other=0)
     segment, stored = found(
-        row, start, field_start, field_segment, field, buckets, reads_row_0, hashed, segments,
-        STEPS, BLOCK, ANY_AWAY, ANY_HASHED,
+        row,
+        start, field_start, field_segment, field, buckets, code_bits, code_at, reads_row_0, hashed, codes,
+        segments, STEPS, BLOCK, ANY_AWAY, ANY_HASHED, ANY_CODED,
     )  # fmt: skip
     values = decoded(
         words, segment, stored, here,
@@ -96,7 +113,8 @@ def address_tensors(addresses: PackedRows) -> tuple[Tensor, ...]:
     """In the order of the kernels."""
     return (
         *(addresses.start, addresses.field_start, addresses.field_segment, addresses.field),
-        *(addresses.buckets, addresses.reads_row_0.view(torch.uint8), addresses.hashed.view(torch.uint8)),
+        *(addresses.buckets, addresses.code_bits, addresses.code_at),
+        *(addresses.reads_row_0.view(torch.uint8), addresses.hashed.view(torch.uint8), addresses.codes),
     )
 
 
@@ -106,6 +124,7 @@ def address_flags(addresses: PackedRows) -> dict[str, int]:
         "STEPS": len(addresses.start).bit_length(),
         "ANY_AWAY": addresses.any_reads_row_0,
         "ANY_HASHED": addresses.any_hashed,
+        "ANY_CODED": addresses.any_coded,
     }
 
 

@@ -19,11 +19,11 @@ from autoembed_kernels.look_up_packed import PackedRows
 @triton.jit
 def look_up_parts_kernel(
     words, rows, tails, out, count,
-    start, field_start, field_segment, field, buckets, reads_row_0, hashed,
+    start, field_start, field_segment, field, buckets, code_bits, code_at, reads_row_0, hashed, codes,
     base, shape, numbers, offset, offsets,
     segments, width,
     STEPS: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr, MOST: tl.constexpr,
-    ANY_AWAY: tl.constexpr, ANY_HASHED: tl.constexpr,
+    ANY_AWAY: tl.constexpr, ANY_HASHED: tl.constexpr, ANY_CODED: tl.constexpr,
     INTEGERS: tl.constexpr, HALVES: tl.constexpr, BRAINS: tl.constexpr, SINGLES: tl.constexpr,
     NARROW: tl.constexpr, WHOLE_ROWS: tl.constexpr,
     ROW_SCALES: tl.constexpr, ROW_BIASES: tl.constexpr, ANY_OFFSET: tl.constexpr,
@@ -32,8 +32,9 @@ def look_up_parts_kernel(
     here = look_up < count
     row = tl.load(rows + look_up, mask=here, other=0).to(tl.int64)
     segment, stored = found(
-        row, start, field_start, field_segment, field, buckets, reads_row_0, hashed, segments,
-        STEPS, BLOCK, ANY_AWAY, ANY_HASHED,
+        row,
+        start, field_start, field_segment, field, buckets, code_bits, code_at, reads_row_0, hashed, codes,
+        segments, STEPS, BLOCK, ANY_AWAY, ANY_HASHED, ANY_CODED,
     )  # fmt: skip
     behind = tl.load(tails + segment)
     begin = (tl.load(shape + segment) >> 32) & 0xFFFF

@@ -11,7 +11,13 @@ from torch import Tensor
 
 from autoembed_kernels.gather_packed import BF16, FP16, FP32, PackedSegments
 from autoembed_kernels.gpu.gather_packed import decoded, segment_words, two_words
-from autoembed_kernels.gpu.look_up_packed import address_flags, address_tensors, hashed_row, segment_of
+from autoembed_kernels.gpu.look_up_packed import (
+    address_flags,
+    address_tensors,
+    coded_row,
+    hashed_row,
+    segment_of,
+)
 from autoembed_kernels.gpu.present import launches
 from autoembed_kernels.look_up_packed import PackedRows
 from autoembed_kernels.look_up_shared import POOLED, SIGNED, SharedRows
@@ -49,13 +55,13 @@ def _pool_slots(
 @triton.jit
 def look_up_shared_kernel(
     words, rows, out, count,
-    start, field_start, field_segment, field, buckets, reads_row_0, hashed,
+    start, field_start, field_segment, field, buckets, code_bits, code_at, reads_row_0, hashed, codes,
     how, ids, multiplier, remainders, quotients, index_at, masks, index,
     pool_block, blocks, pool_buckets, pool_dim,
     base, shape, numbers, offset, offsets,
     segments, width,
     STEPS: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
-    ANY_AWAY: tl.constexpr, ANY_HASHED: tl.constexpr,
+    ANY_AWAY: tl.constexpr, ANY_HASHED: tl.constexpr, ANY_CODED: tl.constexpr,
     ANY_PAIRED: tl.constexpr, ANY_POOLED: tl.constexpr, ANY_SIGNED: tl.constexpr,
     INTEGERS: tl.constexpr, HALVES: tl.constexpr, BRAINS: tl.constexpr, SINGLES: tl.constexpr,
     NARROW: tl.constexpr, WHOLE_ROWS: tl.constexpr,
@@ -75,6 +81,8 @@ def look_up_shared_kernel(
     if ANY_HASHED:
         bucket = hashed_row(of_field, tl.load(field + segment), tl.load(buckets + segment))
         stored = tl.where(tl.load(hashed + segment) != 0, bucket, stored)
+    if ANY_CODED:
+        stored = coded_row(stored, segment, code_bits, code_at, codes)
     paired = here & (ways >= _ADD) & (ways <= _CONCATENATE)
     if ANY_PAIRED:
         permuted = place * tl.load(multiplier + segment) % tl.load(ids + segment)

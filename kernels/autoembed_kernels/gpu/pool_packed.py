@@ -22,11 +22,11 @@ WARPS = 1  # a thread finds the segments of a bag's rows, if there are as many b
 @triton.jit
 def pool_kernel(
     words, rows, offsets, weights, means, out, bags, examples,
-    start, field_start, field_segment, field, buckets, reads_row_0, hashed,
+    start, field_start, field_segment, field, buckets, code_bits, code_at, reads_row_0, hashed, codes,
     base, shape, numbers, offset, offset_rows,
     segments, width,
     STEPS: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
-    ANY_AWAY: tl.constexpr, ANY_HASHED: tl.constexpr,
+    ANY_AWAY: tl.constexpr, ANY_HASHED: tl.constexpr, ANY_CODED: tl.constexpr,
     INTEGERS: tl.constexpr, HALVES: tl.constexpr, BRAINS: tl.constexpr, SINGLES: tl.constexpr,
     NARROW: tl.constexpr, WHOLE_ROWS: tl.constexpr,
     ROW_SCALES: tl.constexpr, ROW_BIASES: tl.constexpr, ANY_OFFSET: tl.constexpr, WEIGHTED: tl.constexpr,
@@ -41,8 +41,9 @@ def pool_kernel(
         # -1 behind the end of a bag
         row = tl.load(rows + place, mask=place < stop, other=-1).to(tl.int64)
         segment, stored = found(
-            tl.maximum(row, 0), start, field_start, field_segment, field, buckets, reads_row_0, hashed,
-            segments, STEPS, BLOCK, ANY_AWAY, ANY_HASHED,
+            tl.maximum(row, 0),
+            start, field_start, field_segment, field, buckets, code_bits, code_at, reads_row_0, hashed, codes,
+            segments, STEPS, BLOCK, ANY_AWAY, ANY_HASHED, ANY_CODED,
         )  # fmt: skip
         values = decoded(
             words, segment, stored, row >= 0,

@@ -29,8 +29,8 @@ Finder<Row>::Finder(const uint8_t* payload, int64_t bytes, const Segments& segme
         const bool overflows = __builtin_mul_overflow(stop, one.row_bytes, &last) || one.base < 0 ||
                                __builtin_add_overflow(last, one.base, &last);
         last = one.base + (overflows ? 0 : std::max<int64_t>(0, stop - first - 1) * one.row_bytes);
-        direct_ = !rows.reads_row_0[s] && !rows.hashed[s] && !overflows && one.read_bytes <= bytes &&
-                  last <= bytes - one.read_bytes;
+        direct_ = !rows.reads_row_0[s] && !rows.hashed[s] && !rows.code_bits[s] && !overflows &&
+                  one.read_bytes <= bytes && last <= bytes - one.read_bytes;
         origins_[s] = {reinterpret_cast<uintptr_t>(payload) + one.base - first * one.row_bytes, one.row_bytes};
         single_ = single_ && rows.field_segment[s] == s;
     }
@@ -123,9 +123,9 @@ bool Finder<Row>::locate_row(int64_t row, const FieldRange& field, uintptr_t& pl
         row = rows_.field_start[s];
         s = rows_.field_segment[s];
     }
-    const int64_t stored = rows_.hashed[s]
-                               ? bucket(row - rows_.field_start[s], rows_.field[s], rows_.buckets[s])
-                               : row - rows_.start[s];
+    const int64_t stored = rows_.hashed[s]      ? bucket(row - rows_.field_start[s], rows_.field[s], rows_.buckets[s])
+                           : rows_.code_bits[s] ? rows_.code(s, row - rows_.start[s])
+                                                : row - rows_.start[s];
     segment = &segments_.all[s];
     return locate(payload_, bytes_, *segment, stored, place);
 }

@@ -112,6 +112,8 @@ class LookUp {
             } else if (addresses_.hashed[s]) {
                 place = hashed(static_cast<uint64_t>(read - addresses_.field_start[s]),
                                static_cast<uint64_t>(addresses_.field[s]), hashes_[s]);
+            } else if (addresses_.code_bits[s]) {
+                place = addresses_.code(s, place);
             }
             segment_[n] = s;
             stored_[n] = place;

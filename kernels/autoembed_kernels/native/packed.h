@@ -21,9 +21,16 @@ struct PackedSegments {
 
 // What PackedRows holds, per segment: how a row of all fields becomes a stored row
 struct PackedRows {
-    const int64_t *start, *field_start, *field_segment, *field, *buckets;
-    const uint8_t *reads_row_0, *hashed;
+    const int64_t *start, *field_start, *field_segment, *field, *buckets, *code_bits, *code_at;
+    const uint8_t *reads_row_0, *hashed, *codes;
     int64_t rows;
+
+    // code_stream.py: the row of its codebook that row `place` of segment s reads
+    int64_t code(int64_t s, int64_t place) const {
+        const int64_t bit = place * code_bits[s];
+        const uint8_t* at = codes + code_at[s] + (bit >> 3);
+        return (at[0] | at[1] << 8) >> (bit & 7) & ((1 << code_bits[s]) - 1);
+    }
 };
 
 namespace autoembed {

@@ -32,10 +32,10 @@ def segments_as_arguments(
     )
 
 
-def rows_as_arguments(addresses: PackedRows) -> tuple[list[Tensor], bool, bool, int]:
+def rows_as_arguments(addresses: PackedRows) -> tuple[list[Tensor], bool, bool, bool, int]:
     """What the operators take for a `PackedRows`."""
     held = [getattr(addresses, name) for name in ROW_TENSORS]
-    return held, addresses.any_reads_row_0, addresses.any_hashed, addresses.rows
+    return held, addresses.any_reads_row_0, addresses.any_hashed, addresses.any_coded, addresses.rows
 
 
 def _segments(
@@ -103,8 +103,8 @@ def _(
     "autoembed::look_up_packed",
     mutates_args=(),
     schema=(
-        f"(Tensor words, {_SEGMENTS}, Tensor[] addresses, bool any_reads_row_0, bool any_hashed, int rows, "
-        "Tensor looked_up, int columns) -> Tensor"
+        f"(Tensor words, {_SEGMENTS}, Tensor[] addresses, bool any_reads_row_0, bool any_hashed, "
+        "bool any_coded, int rows, Tensor looked_up, int columns) -> Tensor"
     ),
 )
 def look_up_packed(
@@ -120,6 +120,7 @@ def look_up_packed(
     addresses: Sequence[Tensor],
     any_reads_row_0: bool,
     any_hashed: bool,
+    any_coded: bool,
     rows: int,
     looked_up: Tensor,
     columns: int,
@@ -129,6 +130,7 @@ def look_up_packed(
         **dict(zip(ROW_TENSORS, addresses, strict=True)),
         any_reads_row_0=any_reads_row_0,
         any_hashed=any_hashed,
+        any_coded=any_coded,
         rows=rows,
     )
     return eager_look_up_packed(words, held, served, looked_up, columns)
@@ -148,6 +150,7 @@ def _(
     addresses: Sequence[Tensor],
     any_reads_row_0: bool,
     any_hashed: bool,
+    any_coded: bool,
     rows: int,
     looked_up: Tensor,
     columns: int,

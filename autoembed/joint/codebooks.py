@@ -1,0 +1,171 @@
+"""Rows that read codebooks: which rows a codebook holds, and which of them each row reads.
+
+A change delta of row r costs u^T C u / 2 with u = sqrt(V_r) delta (prices.py). With V_r taken as a share s_r
+of the field's mean v of V this is s_r |delta L|^2 / 2, where L L^T = diag(sqrt v) C diag(sqrt v): a good
+codebook has the least weighted squared distance to the rows times L, which is k-means. Codebooks of 2, 4, ...
+rows come from one another, every row split along its widest spread and moved to the mean of what it serves
+(Linde, Buzo and Gray, "An algorithm for vector quantizer design", 1980). Codebooks of groups by frequency:
+Kang et al., "Learning multi-granular quantized embeddings for large-vocab categorical features",
+arXiv:2002.08530.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autoembed.joint.sensitivity import Sensitivity
+
+CODE_BITS = (1, 2, 3, 4, 5, 6, 8)
+FITTED_ROWS = 2048  # of a field, drawn with a fixed seed, for the codebooks that prices are made with
+SEGMENT_ROWS = 8192  # and of a segment that is stored
+HEAD = 256  # rows of a field that its codebooks leave out: with so few the codebook would be the rows
+ROUNDS = 4  # of k-means after each split
+_UNSEEN = 1e-3  # weight of a row that the pass never met, of the field's mean weight
+_TOGETHER = 1 << 12  # rows whose distances are held at once
+
+
+@dataclass(frozen=True)
+class FieldMetric:
+    """How a field's rows are compared: turned (D, D) = L and shares (R,), see above."""
+
+    turned: Tensor
+    shares: Tensor
+
+    def nearest(self, rows: Tensor, codebook: Tensor) -> Tensor:
+        """rows (N, D), codebook (K, D) -> the codebook's rows (N,) that are nearest."""
+        return _nearest(rows @ self.turned, codebook @ self.turned)
+
+
+def field_metric(sensitivity: Sensitivity, field: int) -> FieldMetric:
+    """Shares are above 0, also of rows that the pass never met."""
+    first = sensitivity.first_rows[field]
+    ends = (*sensitivity.first_rows, len(sensitivity.second))
+    second = sensitivity.second[first : ends[field + 1]]
+    mean = second.mean(0)
+    mean = mean + 1e-6 * mean.mean() + 1e-30
+    shares = second.sum(1) / mean.sum()
+    shares = shares + _UNSEEN * shares.mean() + 1e-30
+    root = mean.sqrt().double()
+    metric = root.unsqueeze(1) * sensitivity.correlation(field).double() * root
+    values, vectors = torch.linalg.eigh(metric)  # correlations of few look-ups have no Cholesky root
+    return FieldMetric((vectors * values.clamp(min=0.0).sqrt()).to(second), shares)
+
+
+class Codebooks:
+    """Codebooks of all fields in every size of `CODE_BITS`, fitted to a sample of each field's rows.
+
+    weight (R, D): the rows that `sensitivity` was measured at. Made when first asked for, field by field.
+    """
+
+    def __init__(self, weight: Tensor, sensitivity: Sensitivity) -> None:
+        self.weight, self.first_rows = weight, sensitivity.first_rows
+        self.metrics = [field_metric(sensitivity, field) for field in range(len(self.first_rows))]
+        self._found: dict[int, dict[int, Tensor]] = {}
+
+    def of(self, field: int) -> dict[int, Tensor]:
+        """The field's codebooks (2^bits, D), or fewer rows, by bits."""
+        if field not in self._found:
+            metric, first = self.metrics[field], self.first_rows[field]
+            count = len(metric.shares)
+            chosen = torch.arange(min(HEAD, count // 4), count)
+            if len(chosen) > FITTED_ROWS:
+                order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(field))
+                chosen = chosen[order[:FITTED_ROWS]]
+            chosen = chosen.to(self.weight.device)
+            rows = self.weight[first + chosen]
+            self._found[field] = fitted(metric, rows, metric.shares[chosen], CODE_BITS)
+        return self._found[field]
+
+
+def fitted(metric: FieldMetric, rows: Tensor, shares: Tensor, sizes: Sequence[int]) -> dict[int, Tensor]:
+    """Codebooks (at most 2^bits, D) by bits, of rows (N, D), N above 0, with weights (N,) above 0.
+
+    Where no more than 2^bits rows differ, the codebook is these.
+    """
+    rows, shares, _ = _distinct(rows, shares)
+    points = rows @ metric.turned
+    found: dict[int, Tensor] = {}
+    codes = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+    count = 1
+    for bits in range(1, max(sizes) + 1):
+        if len(rows) <= 1 << bits:
+            found[bits] = rows
+            continue
+        codes, count = _split(points, shares, codes, count)
+        if bits in sizes:
+            found[bits] = _means(rows, shares, codes, count)
+    return {bits: found[bits] for bits in sizes}
+
+
+def segment_codes(metric: FieldMetric, rows: Tensor, shares: Tensor, stored_rows: int) -> Tensor:
+    """rows (N, D) of a segment, with weights (N,) -> codes (N,) below `stored_rows`, at most 256.
+
+    The codebook is fitted to the segment's own rows, or a sample of them.
+    """
+    distinct, weights, place = _distinct(rows, shares)
+    if len(distinct) <= stored_rows:
+        return place
+    bits = stored_rows.bit_length() - 1  # fewer than 2^bits rows are stored only where all may differ
+    sample = torch.arange(len(distinct), device=rows.device)
+    if len(distinct) > SEGMENT_ROWS:
+        generator = torch.Generator().manual_seed(len(distinct))
+        sample = torch.randperm(len(distinct), generator=generator)[:SEGMENT_ROWS].to(rows.device)
+    if bits == 0:
+        return torch.zeros_like(place)
+    codebook = fitted(metric, distinct[sample], weights[sample], (bits,))[bits]
+    return metric.nearest(distinct, codebook)[place]
+
+
+def _distinct(rows: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows that differ (K, D), their weights (K,), and which of them each row is (N,)."""
+    # equal rows have equal products with any numbers, and different ones all but surely do not
+    mixed = torch.randn(rows.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    keys = (rows.double() * mixed.to(rows.device)).sum(1)
+    distinct, place = torch.unique(keys, return_inverse=True)
+    if len(distinct) == len(rows):
+        return rows, shares, torch.arange(len(rows), device=rows.device)
+    which = torch.zeros(len(distinct), dtype=torch.int64, device=rows.device)
+    which[place] = torch.arange(len(rows), device=rows.device)
+    weights = shares.new_zeros(len(distinct)).index_add_(0, place, shares)
+    return rows[which], weights, place
+
+
+def _split(points: Tensor, shares: Tensor, codes: Tensor, count: int) -> tuple[Tensor, int]:
+    """Codes (N,) below 2 `count` from those below `count`; more points differ than that."""
+    centres = _means(points, shares, codes, count)
+    spread = _means((points - centres[codes]).square(), shares, codes, count)
+    widest = spread.argmax(1, keepdim=True)
+    aside = torch.zeros_like(centres).scatter_(1, widest, spread.gather(1, widest).sqrt())
+    centres = torch.cat([centres - aside, centres + aside])
+    for _ in range(ROUNDS):
+        codes, far = _nearest_and_distance(points, centres)
+        served = shares.new_zeros(len(centres)).index_add_(0, codes, shares)
+        centres = torch.where(served.unsqueeze(1) > 0, _means(points, shares, codes, len(centres)), centres)
+        empty = (served == 0).nonzero().squeeze(1)
+        if len(empty):  # goes where the most is lost
+            centres[empty] = points[(shares * far).topk(min(len(empty), len(points))).indices]
+    return _nearest(points, centres), len(centres)
+
+
+def _means(rows: Tensor, shares: Tensor, codes: Tensor, count: int) -> Tensor:
+    """Weighted means (count, D) of the rows of each code; 0 where it has none."""
+    sums = rows.new_zeros(count, rows.shape[1]).index_add_(0, codes, rows * shares.unsqueeze(1))
+    total = shares.new_zeros(count).index_add_(0, codes, shares)
+    return sums / total.clamp(min=1e-30).unsqueeze(1)
+
+
+def _nearest(points: Tensor, centres: Tensor) -> Tensor:
+    return _nearest_and_distance(points, centres)[0]
+
+
+def _nearest_and_distance(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest centre of every point (N,) and its squared distance (N,), not below 0."""
+    half = centres.square().sum(1) / 2
+    codes, far = [], []
+    for part in torch.split(points, _TOGETHER):
+        least = torch.addmm(half, part, centres.T, alpha=-1.0).min(1)
+        codes.append(least.indices)
+        far.append((2 * least.values + part.square().sum(1)).clamp(min=0.0))
+    return torch.cat(codes), torch.cat(far)
