@@ -108,7 +108,8 @@ def menu(spec: TableSpec) -> tuple[Choice, ...]:
         widths = SHARED_BESIDE_PARTS[sharing] if parts else SHARED_WIDTHS
         found += [Choice(sharing, ratio, spec.dim, p) for p in widths if p in known for ratio in ratios]
     if not spec.profile.row_scale_bytes and CODEBOOK in known:
-        found += [Choice("codebook", 0.0, spec.dim, CODEBOOK, code_bits=bits) for bits in CODE_BITS]
+        sizes = itertools.product(CODE_BITS, dims[:2])
+        found += [Choice("codebook", 0.0, dim, CODEBOOK, code_bits=bits) for bits, dim in sizes]
     for halvings, dim in reversed(list(enumerate(dims))):
         widths = WIDTHS
         if parts and halvings:

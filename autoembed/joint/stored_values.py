@@ -105,16 +105,17 @@ class GroupRows:
         `places` (n,): of these rows alone, (n, D).
         """
         group = self.group if places is None else self.group[places]
-        members: dict[tuple[str, float], list[int]] = {}
+        members: dict[tuple[str, float, int], list[int]] = {}
         for number, choice in enumerate(choices):
             if choice.sharing == "zero":
                 yield number, self.row_0[group]
-            elif choice.sharing == "codebook":
-                yield number, self._coded(choice.code_bits, places)
             else:
-                members.setdefault((choice.sharing, choice.ratio), []).append(number)
+                members.setdefault((choice.sharing, choice.ratio, choice.code_bits), []).append(number)
         for numbers in members.values():
             alike = [choices[number] for number in numbers]
+            if alike[0].sharing == "codebook":
+                yield from zip(numbers, self._coded(alike, places), strict=True)
+                continue
             shared = self.shared(alike[0])
             if shared.owner is None:
                 yield from zip(numbers, shared.stored(alike, places), strict=True)
@@ -123,18 +124,25 @@ class GroupRows:
             for number, stored in zip(numbers, shared.stored(alike), strict=True):
                 yield number, stored[owner]
 
-    def _coded(self, bits: int, places: Tensor | None) -> Tensor:
-        """What the rows read of codebooks of `bits`, field by field."""
+    def _coded(self, choices: Sequence[ChoiceLike], places: Tensor | None) -> Iterator[Tensor]:
+        """Of choices that read codebooks of one size, what the rows read, field by field."""
         field = self.field if places is None else self.field[places]
         values = self.values if places is None else self.values[places]
-        read = torch.empty_like(values)
+        bits = choices[0].code_bits
+        parts = []
         for number in torch.unique(field).tolist():
             chosen = (field == number).nonzero().squeeze(1)
             codebook = self.codebooks.of(number)[bits]
-            codes = self.codebooks.metrics[number].nearest(values[chosen], codebook)
-            step = codebook.abs().max().clamp(min=1e-8) / 127
-            read[chosen] = _quantized(codebook, step, Grid(8))[codes]
-        return read
+            parts.append((chosen, codebook, self.codebooks.metrics[number].nearest(values[chosen], codebook)))
+        for choice in choices:
+            read = torch.zeros_like(values)
+            for chosen, codebook, codes in parts:
+                prefix = codebook[:, : choice.dim]
+                step = prefix.abs().max().clamp(min=1e-8) / 127
+                stored = codebook.new_zeros(codebook.shape)
+                stored[:, : choice.dim] = _quantized(prefix, step, Grid(8))
+                read[chosen] = stored[codes]
+            yield read
 
     def shared(self, choice: ChoiceLike) -> "SharedRows":
         """The rows that the choice's sharing leaves, before rounding."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from autoembed.joint import prices as prices_file
+from autoembed.joint.codebooks import Codebooks
 from autoembed.joint.prices import price
 from autoembed.joint.sensitivity import Sensitivity
 from autoembed.joint.stored_values import GroupRows, read_plans
@@ -54,6 +55,7 @@ MENU = [
 ] + [
     Choice("own", 1.0, 8, "int4", ((2, "int4"), (4, "int2"), (8, "int1"))),
     Choice("own", 1.0, 6, "int3", ((4, "int3"), (6, "int2"))),
+    *(Choice("codebook", 0.0, dim, "int8", code_bits=bits) for bits in (1, 3) for dim in (4, 8)),
 ]
 
 
@@ -123,6 +125,20 @@ def test_hashed_rows_are_the_weighted_means_of_their_buckets_by_the_readers_hash
     v = sensitivity.second[members]
     expected = (v * weight[members]).sum(0) / v.sum(0)
     torch.testing.assert_close(rows[buckets[0]], expected, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("dim", [4, 8])
+def test_ids_of_a_codebook_read_its_nearest_row(dim):
+    weight, sensitivity = case((300, 61))
+    group, choice = Group(0, 100, 300), Choice("codebook", 0.0, dim, "int8", code_bits=3)
+    found = read(weight, sensitivity, group, choice)
+    codebooks = Codebooks(weight, sensitivity)
+    codebook, turned = codebooks.of(0)[3], codebooks.metrics[0].turned
+    assert len(codebook) == 8 and not found[:, dim:].any()
+    step = float(codebook[:, :dim].abs().max()) / 127
+    for row, vector in zip(weight[100:300], found, strict=True):
+        away = ((codebook - row) @ turned).square().sum(1)
+        assert (vector[:dim] - codebook[away.argmin(), :dim]).abs().max() <= 0.51 * step
 
 
 def test_stored_rows_under_their_step_are_what_is_read():
