@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from autoembed.joint.sensitivity import Sensitivity
+from autoembed_kernels.nearest_row import nearest_row
 
 CODE_BITS = (1, 2, 3, 4, 5, 6, 8)
 FITTED_ROWS = 2048  # of a field, drawn with a fixed seed, for the codebooks that prices are made with
-SEGMENT_ROWS = 8192  # and of a segment that is stored
+SEGMENT_ROWS = 4096  # and of a segment that is stored
 HEAD = 256  # rows of a field that its codebooks leave out: with so few the codebook would be the rows
 ROUNDS = 4  # of k-means after each split
 _UNSEEN = 1e-3  # weight of a row that the pass never met, of the field's mean weight
-_TOGETHER = 1 << 12  # rows whose distances are held at once
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class FieldMetric:
 
     def nearest(self, rows: Tensor, codebook: Tensor) -> Tensor:
         """rows (N, D), codebook (K, D) -> the codebook's rows (N,) that are nearest."""
-        return _nearest(rows @ self.turned, codebook @ self.turned)
+        return nearest_row(rows @ self.turned, codebook @ self.turned)[0]
 
 
 def field_metric(sensitivity: Sensitivity, field: int) -> FieldMetric:
@@ -102,20 +102,23 @@ def fitted(metric: FieldMetric, rows: Tensor, shares: Tensor, sizes: Sequence[in
 def segment_codes(metric: FieldMetric, rows: Tensor, shares: Tensor, stored_rows: int) -> Tensor:
     """rows (N, D) of a segment, with weights (N,) -> codes (N,) below `stored_rows`, at most 256.
 
-    The codebook is fitted to the segment's own rows, or a sample of them.
+    The codebook is fitted to the segment's own rows, or a sample of them. Where no more rows differ than are
+    stored, each has a code of its own.
     """
-    distinct, weights, place = _distinct(rows, shares)
+    sample = torch.arange(len(rows), device=rows.device)
+    if len(rows) > SEGMENT_ROWS:
+        generator = torch.Generator().manual_seed(len(rows))
+        sample = torch.randperm(len(rows), generator=generator)[:SEGMENT_ROWS].to(rows.device)
+    distinct, weights, place = _distinct(rows[sample], shares[sample])
     if len(distinct) <= stored_rows:
-        return place
-    bits = stored_rows.bit_length() - 1  # fewer than 2^bits rows are stored only where all may differ
-    sample = torch.arange(len(distinct), device=rows.device)
-    if len(distinct) > SEGMENT_ROWS:
-        generator = torch.Generator().manual_seed(len(distinct))
-        sample = torch.randperm(len(distinct), generator=generator)[:SEGMENT_ROWS].to(rows.device)
+        if len(sample) < len(rows):
+            distinct, weights, place = _distinct(rows, shares)
+        if len(distinct) <= stored_rows:
+            return place
+    bits = stored_rows.bit_length() - 1  # no power of 2 is stored only where all rows are
     if bits == 0:
-        return torch.zeros_like(place)
-    codebook = fitted(metric, distinct[sample], weights[sample], (bits,))[bits]
-    return metric.nearest(distinct, codebook)[place]
+        return rows.new_zeros(len(rows), dtype=torch.int64)
+    return metric.nearest(rows, fitted(metric, distinct, weights, (bits,))[bits])
 
 
 def _distinct(rows: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -140,13 +143,13 @@ def _split(points: Tensor, shares: Tensor, codes: Tensor, count: int) -> tuple[T
     aside = torch.zeros_like(centres).scatter_(1, widest, spread.gather(1, widest).sqrt())
     centres = torch.cat([centres - aside, centres + aside])
     for _ in range(ROUNDS):
-        codes, far = _nearest_and_distance(points, centres)
+        codes, far = nearest_row(points, centres)
         served = shares.new_zeros(len(centres)).index_add_(0, codes, shares)
         centres = torch.where(served.unsqueeze(1) > 0, _means(points, shares, codes, len(centres)), centres)
         empty = (served == 0).nonzero().squeeze(1)
         if len(empty):  # goes where the most is lost
             centres[empty] = points[(shares * far).topk(min(len(empty), len(points))).indices]
-    return _nearest(points, centres), len(centres)
+    return nearest_row(points, centres)[0], len(centres)
 
 
 def _means(rows: Tensor, shares: Tensor, codes: Tensor, count: int) -> Tensor:
@@ -154,18 +157,3 @@ def _means(rows: Tensor, shares: Tensor, codes: Tensor, count: int) -> Tensor:
     sums = rows.new_zeros(count, rows.shape[1]).index_add_(0, codes, rows * shares.unsqueeze(1))
     total = shares.new_zeros(count).index_add_(0, codes, shares)
     return sums / total.clamp(min=1e-30).unsqueeze(1)
-
-
-def _nearest(points: Tensor, centres: Tensor) -> Tensor:
-    return _nearest_and_distance(points, centres)[0]
-
-
-def _nearest_and_distance(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest centre of every point (N,) and its squared distance (N,), not below 0."""
-    half = centres.square().sum(1) / 2
-    codes, far = [], []
-    for part in torch.split(points, _TOGETHER):
-        least = torch.addmm(half, part, centres.T, alpha=-1.0).min(1)
-        codes.append(least.indices)
-        far.append((2 * least.values + part.square().sum(1)).clamp(min=0.0))
-    return torch.cat(codes), torch.cat(far)

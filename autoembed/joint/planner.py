@@ -15,7 +15,7 @@ from autoembed.joint.calibration import Calibration, calibrate
 from autoembed.joint.choices import Choice, allowed, fields_of, menu, row_bytes, run_bytes, small_fields
 from autoembed.joint.codebooks import Codebooks, FieldMetric, segment_codes
 from autoembed.joint.groups import Group, groups_of
-from autoembed.joint.knapsack import solve
+from autoembed.joint.knapsack import NOTHING, solve
 from autoembed.joint.prices import price
 from autoembed.joint.problem import Problem, Solution
 from autoembed.joint.rotation import absorb_rotation, principal_rotation
@@ -27,8 +27,8 @@ from autoembed.methods.plans import Codes, Fields, fields_bytes, stored_plan
 from autoembed.plan import Sharing, plan_bytes
 from autoembed.training_loop import Examples
 
-PRICED_EXAMPLES = 65_536  # of the train split; a group's sum over them is unbiased, whatever rows they meet
-REPRICED_EXAMPLES = 32_768  # other ones, at later weights
+PRICED_EXAMPLES = 32_768  # of the train split; a group's sum over them is unbiased, whatever rows they meet
+REPRICED_EXAMPLES = 16_384  # other ones, at later weights
 TRUNK_SHARE = 0.5  # of the sums at the trunk's weights that later ones go on with, for rows of the long tail
 HELD_OUT_EXAMPLES = 8_192  # of the valid split, for calibration
 CHECKED_PLANS = 10  # random ones, priced and measured
@@ -72,6 +72,7 @@ class JointPlanner:
         self._at_trunk: Sensitivity | None = None
         self._priced: tuple[Tensor, Tensor] | None = None
         self._metrics: list[FieldMetric] = []
+        self._coded: dict[tuple[int, int, int, int], Tensor] = {}  # at these weights
         self._allowed = torch.tensor([[allowed(g, c) for c in self.choices] for g in self.groups])
         profile = spec.profile
         self._sizes = np.array([[row_bytes(profile, g, c) for c in self.choices] for g in self.groups])
@@ -92,7 +93,7 @@ class JointPlanner:
             found = newer.going_on_from(self._at_trunk, TRUNK_SHARE)
             codebooks = Codebooks(rows, found)
             prices = price(rows, found, self.groups, self.choices, codebooks=codebooks)
-            self._priced, self._metrics = (rows.clone(), prices), codebooks.metrics
+            self._priced, self._metrics, self._coded = (rows.clone(), prices), codebooks.metrics, {}
         losses = self._allowed_only(calibration.apply(self.choices, self._priced[1]))
         fields = self._solved(losses, budgets[0])
         assert self.last is not None
@@ -105,9 +106,12 @@ class JointPlanner:
         for number, field in enumerate(fields):
             metric, first = self._metrics[number], self.spec.stats.first_rows[number]
             for s in (s for s in field.segments if s.sharing is Sharing.CODEBOOK):
-                own = rows[first + s.start : first + s.stop]
-                shares = metric.shares[s.start : s.stop]
-                found[number, s.start] = segment_codes(metric, own, shares, s.stored_rows)
+                key = number, s.start, s.stop, s.stored_rows
+                if key not in self._coded:
+                    own = rows[first + s.start : first + s.stop]
+                    shares = metric.shares[s.start : s.stop]
+                    self._coded[key] = segment_codes(metric, own, shares, s.stored_rows)
+                found[number, s.start] = self._coded[key]
         return found
 
     def _leave_alone(self, fields: frozenset[int]) -> None:
@@ -179,7 +183,7 @@ class JointPlanner:
         allowance = budget
         first: Solution | None = None
         while True:
-            (solution,) = solve(problem, [allowance])
+            (solution,) = solve(problem, [allowance], nothing=NOTHING)
             first = first or solution
             chosen = [self.choices[number] for number in solution.chosen]
             fields = fields_of(self.spec, self.groups, chosen)

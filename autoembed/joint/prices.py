@@ -18,7 +18,7 @@ from autoembed.joint.codebooks import Codebooks
 from autoembed.joint.sensitivity import Sensitivity
 from autoembed.joint.stored_values import ChoiceLike, GroupLike, GroupRows
 
-PRICED_ROWS = 512  # larger groups are priced on so many of their rows, drawn with a fixed seed
+PRICED_ROWS = 256  # larger groups are priced on so many of their rows, drawn with a fixed seed
 
 
 def price(

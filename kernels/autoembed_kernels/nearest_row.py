@@ -1,0 +1,60 @@
+"""Which of a few centres lies nearest to each point: the codes of a codebook.
+
+    far[n]  = min over k of  sum over d of (points[n, d] - centres[k, d])^2
+    code[n] = the first k that reaches it
+
+Sums of squares of differences, and not products: equal rows are at distance 0 exactly. In C++ sixteen centres
+are compared at a time with four points, and no matrix of distances is kept.
+"""
+
+import torch
+from torch import Tensor
+
+from autoembed_kernels.native.loader import address, native_for, threads
+
+LANES = 16
+_TOGETHER = 1 << 18  # differences that the torch path holds at once
+
+
+def reference(points: Tensor, centres: Tensor) -> tuple[list[int], list[float]]:
+    """The same, centre by centre in float64."""
+    codes, far = [], []
+    for point in points.double():
+        away = [float((point - centre).square().sum()) for centre in centres.double()]
+        far.append(min(away))
+        codes.append(away.index(far[-1]))
+    return codes, far
+
+
+def nearest_row(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """points (N, D), centres (K, D) float32, K above 0 -> codes (N,) int64, distances (N,) float32.
+
+    Raises ValueError where shapes do not fit. Points that hold NaN get any code.
+    """
+    if points.dim() != 2 or centres.dim() != 2 or points.shape[1] != centres.shape[1] or not len(centres):
+        raise ValueError(f"points {tuple(points.shape)} and centres {tuple(centres.shape)} do not fit")
+    points = points.contiguous()
+    is_float = points.dtype == centres.dtype == torch.float32
+    native = native_for(points, centres) if is_float else None
+    if native is None:
+        return torch_nearest_row(points, centres)
+    blocks = -(-len(centres) // LANES)
+    laid_out = centres.new_full((centres.shape[1], blocks * LANES), float("inf"))
+    laid_out[:, : len(centres)] = centres.T
+    codes, far = torch.empty(len(points), dtype=torch.int64), points.new_empty(len(points))
+    native.autoembed_nearest_row(
+        *(address(points), len(points), points.shape[1], address(laid_out), blocks),
+        *(address(codes), address(far), threads()),
+    )
+    return codes, far
+
+
+def torch_nearest_row(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """`nearest_row` in torch, on any device."""
+    step = max(1, _TOGETHER // max(1, centres.numel()))
+    codes, far = [points.new_zeros(0, dtype=torch.int64)], [points.new_zeros(0)]
+    for part in torch.split(points, step):
+        least = (part.unsqueeze(1) - centres).square().sum(2).min(1)
+        codes.append(least.indices)
+        far.append(least.values)
+    return torch.cat(codes), torch.cat(far)

@@ -1,0 +1,62 @@
+"""Nearest centres in C++ and in torch, against one centre at a time in float64."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from native_library import native
+
+from autoembed_kernels.nearest_row import nearest_row, reference, torch_nearest_row
+
+
+@given(
+    st.sampled_from([0, 1, 3, 4, 5, 18]),
+    st.sampled_from([1, 2, 15, 16, 17, 40]),
+    st.sampled_from([1, 3, 8, 16, 17]),
+    st.integers(0, 2**32),
+)
+@settings(deadline=None, max_examples=60)
+def test_the_nearest_centre_is_that_of_one_at_a_time(count: int, centres: int, dim: int, seed: int) -> None:
+    native()
+    generator = torch.Generator().manual_seed(seed)
+    points, rows = (torch.randn(n, dim, generator=generator) for n in (count, centres))
+    _, far = reference(points, rows)
+    for found, away in (nearest_row(points, rows), torch_nearest_row(points, rows)):
+        assert found.dtype == torch.int64 and away.dtype == torch.float32
+        assert away.tolist() == pytest.approx(far, rel=1e-4, abs=1e-5)
+        chosen = (points.double() - rows.double()[found]).square().sum(1)
+        assert chosen.tolist() == pytest.approx(far, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("find", [nearest_row, torch_nearest_row])
+def test_equal_centres_give_the_first_and_equal_rows_are_at_distance_0(find) -> None:
+    native()
+    rows = torch.randn(50, 16, generator=torch.Generator().manual_seed(1))
+    doubled = torch.cat([rows, rows])
+    codes, far = find(rows, doubled)
+    assert codes.tolist() == list(range(50)) and not far.any()
+
+
+def test_rows_that_are_no_block_of_their_own_are_read_right() -> None:
+    wide = torch.randn(30, 24, generator=torch.Generator().manual_seed(2))
+    codes, _ = nearest_row(wide[:, :8], wide[:20, :8])
+    assert codes[:20].tolist() == list(range(20))
+
+
+def test_threads_do_not_change_the_answer() -> None:
+    points = torch.randn(1001, 8, generator=torch.Generator().manual_seed(3))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = nearest_row(points, points[:33])
+        torch.set_num_threads(3)
+        together = nearest_row(points, points[:33])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize("shapes", [((3, 4), (2, 5)), ((3, 4), (0, 4)), ((4,), (2, 4))])
+def test_shapes_that_do_not_fit_are_refused(shapes) -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        nearest_row(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
