@@ -22,7 +22,7 @@ CODE_BITS = (1, 2, 3, 4, 5, 6, 8)
 FITTED_ROWS = 2048  # of a field, drawn with a fixed seed, for the codebooks that prices are made with
 SEGMENT_ROWS = 4096  # and of a segment that is stored
 HEAD = 256  # rows of a field that its codebooks leave out: with so few the codebook would be the rows
-ROUNDS = 4  # of k-means after each split
+ROUNDS = 4  # of k-means for a codebook that is wanted; 1 for one that is only split further
 _UNSEEN = 1e-3  # weight of a row that the pass never met, of the field's mean weight
 
 
@@ -69,14 +69,32 @@ class Codebooks:
         if field not in self._found:
             metric, first = self.metrics[field], self.first_rows[field]
             count = len(metric.shares)
-            chosen = torch.arange(min(HEAD, count // 4), count)
-            if len(chosen) > FITTED_ROWS:
-                order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(field))
-                chosen = chosen[order[:FITTED_ROWS]]
-            chosen = chosen.to(self.weight.device)
+            chosen = _drawn(torch.arange(min(HEAD, count // 4), count), FITTED_ROWS, field).to(
+                self.weight.device
+            )
             rows = self.weight[first + chosen]
             self._found[field] = fitted(metric, rows, metric.shares[chosen], CODE_BITS)
         return self._found[field]
+
+    def codes(self, field: int, start: int, stop: int, stored_rows: int) -> Tensor:
+        """Codes (stop - start,) int64 of a segment of the field, whose codebook has `stored_rows` rows at most.
+
+        It is fitted to the segment's own rows. Where no more of them differ than are stored, each has a code
+        of its own.
+        """
+        metric, first = self.metrics[field], self.first_rows[field]
+        rows, shares = self.weight[first + start : first + stop], metric.shares[start:stop]
+        sample = _drawn(torch.arange(len(rows)), SEGMENT_ROWS, start).to(rows.device)
+        distinct, weights, place = _distinct(rows[sample], shares[sample])
+        if len(distinct) <= stored_rows:
+            if len(sample) < len(rows):
+                distinct, weights, place = _distinct(rows, shares)
+            if len(distinct) <= stored_rows:
+                return place
+        bits = stored_rows.bit_length() - 1  # no power of 2 is stored only where all rows are
+        if bits == 0:
+            return rows.new_zeros(len(rows), dtype=torch.int64)
+        return metric.nearest(rows, fitted(metric, distinct, weights, (bits,))[bits])
 
 
 def fitted(metric: FieldMetric, rows: Tensor, shares: Tensor, sizes: Sequence[int]) -> dict[int, Tensor]:
@@ -93,32 +111,17 @@ def fitted(metric: FieldMetric, rows: Tensor, shares: Tensor, sizes: Sequence[in
         if len(rows) <= 1 << bits:
             found[bits] = rows
             continue
-        codes, count = _split(points, shares, codes, count)
+        codes, count = _split(points, shares, codes, count, ROUNDS if bits in sizes else 1)
         if bits in sizes:
             found[bits] = _means(rows, shares, codes, count)
     return {bits: found[bits] for bits in sizes}
 
 
-def segment_codes(metric: FieldMetric, rows: Tensor, shares: Tensor, stored_rows: int) -> Tensor:
-    """rows (N, D) of a segment, with weights (N,) -> codes (N,) below `stored_rows`, at most 256.
-
-    The codebook is fitted to the segment's own rows, or a sample of them. Where no more rows differ than are
-    stored, each has a code of its own.
-    """
-    sample = torch.arange(len(rows), device=rows.device)
-    if len(rows) > SEGMENT_ROWS:
-        generator = torch.Generator().manual_seed(len(rows))
-        sample = torch.randperm(len(rows), generator=generator)[:SEGMENT_ROWS].to(rows.device)
-    distinct, weights, place = _distinct(rows[sample], shares[sample])
-    if len(distinct) <= stored_rows:
-        if len(sample) < len(rows):
-            distinct, weights, place = _distinct(rows, shares)
-        if len(distinct) <= stored_rows:
-            return place
-    bits = stored_rows.bit_length() - 1  # no power of 2 is stored only where all rows are
-    if bits == 0:
-        return rows.new_zeros(len(rows), dtype=torch.int64)
-    return metric.nearest(rows, fitted(metric, distinct, weights, (bits,))[bits])
+def _drawn(places: Tensor, count: int, seed: int) -> Tensor:
+    """`count` of the places in any order; all of them where there are no more."""
+    if len(places) <= count:
+        return places
+    return places[torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))[:count]]
 
 
 def _distinct(rows: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,14 +138,14 @@ def _distinct(rows: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return rows[which], weights, place
 
 
-def _split(points: Tensor, shares: Tensor, codes: Tensor, count: int) -> tuple[Tensor, int]:
+def _split(points: Tensor, shares: Tensor, codes: Tensor, count: int, rounds: int) -> tuple[Tensor, int]:
     """Codes (N,) below 2 `count` from those below `count`; more points differ than that."""
     centres = _means(points, shares, codes, count)
     spread = _means((points - centres[codes]).square(), shares, codes, count)
     widest = spread.argmax(1, keepdim=True)
     aside = torch.zeros_like(centres).scatter_(1, widest, spread.gather(1, widest).sqrt())
     centres = torch.cat([centres - aside, centres + aside])
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         codes, far = nearest_row(points, centres)
         served = shares.new_zeros(len(centres)).index_add_(0, codes, shares)
         centres = torch.where(served.unsqueeze(1) > 0, _means(points, shares, codes, len(centres)), centres)

@@ -13,7 +13,7 @@ from autoembed.evaluate import EVALUATION_BATCH
 from autoembed.joint.additivity import Additivity, check_additivity, random_plans
 from autoembed.joint.calibration import Calibration, calibrate
 from autoembed.joint.choices import Choice, allowed, fields_of, menu, row_bytes, run_bytes, small_fields
-from autoembed.joint.codebooks import Codebooks, FieldMetric, segment_codes
+from autoembed.joint.codebooks import Codebooks
 from autoembed.joint.groups import Group, groups_of
 from autoembed.joint.knapsack import NOTHING, solve
 from autoembed.joint.prices import price
@@ -40,7 +40,7 @@ class Planned:
     """What the planner decided for one budget: choices by group, the priced problem, the solution.
 
     `rank_correlation` of prices and measured losses over random plans; `used_fallback`: see JointPlanner.
-    `seconds` of the processor that planning took, the first plan's with the calibration.
+    `seconds` of the processor that planning took, codes included, the first plan's with the calibration.
     """
 
     groups: tuple[Group, ...]
@@ -71,7 +71,7 @@ class JointPlanner:
         self._whole: frozenset[int] | None = None
         self._at_trunk: Sensitivity | None = None
         self._priced: tuple[Tensor, Tensor] | None = None
-        self._metrics: list[FieldMetric] = []
+        self._codebooks: Codebooks | None = None
         self._coded: dict[tuple[int, int, int, int], Tensor] = {}  # at these weights
         self._allowed = torch.tensor([[allowed(g, c) for c in self.choices] for g in self.groups])
         profile = spec.profile
@@ -91,9 +91,10 @@ class JointPlanner:
             newer = self._sensitivity(rows, network, REPRICED_EXAMPLES, self.seed + 1)
             assert self._at_trunk is not None
             found = newer.going_on_from(self._at_trunk, TRUNK_SHARE)
-            codebooks = Codebooks(rows, found)
-            prices = price(rows, found, self.groups, self.choices, codebooks=codebooks)
-            self._priced, self._metrics, self._coded = (rows.clone(), prices), codebooks.metrics, {}
+            kept = rows.clone()
+            self._codebooks, self._coded = Codebooks(kept, found), {}
+            prices = price(rows, found, self.groups, self.choices, codebooks=self._codebooks)
+            self._priced = kept, prices
         losses = self._allowed_only(calibration.apply(self.choices, self._priced[1]))
         fields = self._solved(losses, budgets[0])
         assert self.last is not None
@@ -101,17 +102,19 @@ class JointPlanner:
         return [fields]
 
     def codes(self, rows: Tensor, fields: Fields) -> Codes:
-        """The codes of a plan's segments that read a codebook, by the sensitivities of the last plan."""
+        """The codes of a plan's segments that read a codebook, by the weights and prices of the last plan."""
+        assert self._codebooks is not None and torch.equal(self._codebooks.weight, rows), "of the last plan"
+        started = time.process_time()
         found: dict[tuple[int, int], Tensor] = {}
         for number, field in enumerate(fields):
-            metric, first = self._metrics[number], self.spec.stats.first_rows[number]
             for s in (s for s in field.segments if s.sharing is Sharing.CODEBOOK):
                 key = number, s.start, s.stop, s.stored_rows
                 if key not in self._coded:
-                    own = rows[first + s.start : first + s.stop]
-                    shares = metric.shares[s.start : s.stop]
-                    self._coded[key] = segment_codes(metric, own, shares, s.stored_rows)
+                    self._coded[key] = self._codebooks.codes(*key)
                 found[number, s.start] = self._coded[key]
+        if self.last is not None:
+            taken = time.process_time() - started
+            self.last = replace(self.last, seconds=self.last.seconds + taken)
         return found
 
     def _leave_alone(self, fields: frozenset[int]) -> None:
@@ -137,9 +140,10 @@ class JointPlanner:
         rows = self.trunk.rows.to(device)
         network = copy.deepcopy(self.trunk.network).to(device).eval()
         found = self._sensitivity(rows, network, PRICED_EXAMPLES, self.seed)
+        rows = rows.clone()
         codebooks = Codebooks(rows, found)
         raw = price(rows, found, self.groups, self.choices, codebooks=codebooks)
-        self._at_trunk, self._priced, self._metrics = found, (rows.clone(), raw), codebooks.metrics
+        self._at_trunk, self._priced, self._codebooks = found, (rows, raw), codebooks
         held, checked = self._held_out(rows, network)
         sizes = torch.from_numpy(self._sizes).double()
         for every_choice in (False, True):

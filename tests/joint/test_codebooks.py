@@ -13,7 +13,6 @@ from autoembed.joint.codebooks import (
     FieldMetric,
     field_metric,
     fitted,
-    segment_codes,
 )
 from autoembed.joint.sensitivity import Sensitivity
 
@@ -30,8 +29,11 @@ def case(rows: int, seed: int, unseen: float = 0.0) -> tuple[torch.Tensor, Sensi
     return weight, Sensitivity(second, (root @ root.T).unsqueeze(0), (0,), 50, 0.0)
 
 
-def metric_of(rows: int) -> FieldMetric:
-    return FieldMetric(torch.eye(DIM), torch.ones(rows))
+def codes_of(rows: torch.Tensor, shares: torch.Tensor, stored_rows: int) -> torch.Tensor:
+    """Codes of all rows of a field in which every row counts by its share and dimensions are alike."""
+    second = shares.unsqueeze(1).expand(-1, DIM).clone()
+    alike = Sensitivity(second, torch.eye(DIM).double().unsqueeze(0), (0,), 50, 0.0)
+    return Codebooks(rows, alike).codes(0, 0, len(rows), stored_rows)
 
 
 def lost(metric: FieldMetric, rows: torch.Tensor, codebook: torch.Tensor) -> float:
@@ -82,7 +84,7 @@ def test_clusters_that_lie_apart_are_found():
     centres = 10 * torch.randn(8, DIM, generator=generator)
     which = torch.randint(0, 8, (500,), generator=generator)
     rows = centres[which] + 0.01 * torch.randn(500, DIM, generator=generator)
-    codes = segment_codes(metric_of(500), rows, torch.ones(500), 8)
+    codes = codes_of(rows, torch.ones(500), 8)
     assert all(len(which[codes == code].unique()) == 1 for code in codes.unique())
     assert len(codes.unique()) == 8
 
@@ -99,7 +101,7 @@ def test_rows_that_are_few_or_repeat_keep_what_they_are(rows, distinct, bits, se
     values = torch.randn(distinct, DIM, generator=generator)
     place = torch.randint(0, distinct, (rows,), generator=generator)
     stored = min(1 << bits, rows)
-    codes = segment_codes(metric_of(rows), values[place], torch.rand(rows, generator=generator), stored)
+    codes = codes_of(values[place], torch.rand(rows, generator=generator), stored)
     assert codes.shape == (rows,) and int(codes.min()) >= 0 and int(codes.max()) < stored
     for value in place.unique().tolist():
         assert len(codes[place == value].unique()) == 1, "equal rows have one code"
@@ -108,7 +110,7 @@ def test_rows_that_are_few_or_repeat_keep_what_they_are(rows, distinct, bits, se
 
 
 def test_one_row_is_a_codebook_too():
-    assert segment_codes(metric_of(3), torch.randn(3, DIM), torch.ones(3), 1).tolist() == [0, 0, 0]
+    assert codes_of(torch.randn(3, DIM), torch.ones(3), 1).tolist() == [0, 0, 0]
 
 
 def test_the_head_of_a_large_field_has_no_part_in_its_codebooks():
@@ -121,8 +123,8 @@ def test_the_head_of_a_large_field_has_no_part_in_its_codebooks():
 def test_a_segment_of_many_rows_is_coded_by_a_sample_and_the_same_way_again():
     weight, sensitivity = case(20_000, 2)
     metric = field_metric(sensitivity, 0)
-    codes = segment_codes(metric, weight, metric.shares, 64)
-    assert torch.equal(codes, segment_codes(metric, weight, metric.shares, 64))
+    codes = Codebooks(weight, sensitivity).codes(0, 0, 20_000, 64)
+    assert torch.equal(codes, Codebooks(weight, sensitivity).codes(0, 0, 20_000, 64))
     means = torch.stack([weight[codes == code].mean(0) for code in range(64)])
     away = ((weight - means[codes]) @ metric.turned).square().sum(1)
     whole = ((weight - weight.mean(0)) @ metric.turned).square().sum(1)
