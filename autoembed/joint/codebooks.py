@@ -77,10 +77,10 @@ class Codebooks:
         return self._found[field]
 
     def codes(self, field: int, start: int, stop: int, stored_rows: int) -> Tensor:
-        """Codes (stop - start,) int64 of a segment of the field, whose codebook has `stored_rows` rows at most.
+        """Codes (stop - start,) int64 of a segment, whose codebook has `stored_rows` rows at most.
 
-        It is fitted to the segment's own rows. Where no more of them differ than are stored, each has a code
-        of its own.
+        It is fitted to the segment's own rows. Where no more of them differ than are stored, each has a
+        code of its own.
         """
         metric, first = self.metrics[field], self.first_rows[field]
         rows, shares = self.weight[first + start : first + stop], metric.shares[start:stop]

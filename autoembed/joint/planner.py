@@ -27,8 +27,8 @@ from autoembed.methods.plans import Codes, Fields, fields_bytes, stored_plan
 from autoembed.plan import Sharing, plan_bytes
 from autoembed.training_loop import Examples
 
-PRICED_EXAMPLES = 32_768  # of the train split; a group's sum over them is unbiased, whatever rows they meet
-REPRICED_EXAMPLES = 16_384  # other ones, at later weights
+PRICED_EXAMPLES = 65_536  # of the train split; a group's sum over them is unbiased, whatever rows they meet
+REPRICED_EXAMPLES = 32_768  # other ones, at later weights
 TRUNK_SHARE = 0.5  # of the sums at the trunk's weights that later ones go on with, for rows of the long tail
 HELD_OUT_EXAMPLES = 8_192  # of the valid split, for calibration
 CHECKED_PLANS = 10  # random ones, priced and measured

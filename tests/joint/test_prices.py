@@ -193,6 +193,7 @@ def test_plans_of_groups_side_by_side_read_what_each_group_reads_alone(monkeypat
 def test_a_sample_of_a_large_group_prices_it_alike(monkeypatch):
     weight, sensitivity = case((6000, 61))
     group = [Group(0, 1, 6000)]
+    monkeypatch.setattr(prices_file, "PRICED_ROWS", 6000)
     exact = price(weight, sensitivity, group, MENU)
     monkeypatch.setattr(prices_file, "PRICED_ROWS", 1500)
     sampled = price(weight, sensitivity, group, MENU)
