@@ -39,7 +39,8 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from autoembed.packed import PackedTable, SegmentRows, pack
-from autoembed.plan import PROFILES, FieldPlan, Plan, own
+from autoembed.plan import PROFILES, FieldPlan, Plan, Segment, Sharing, own
+from autoembed.segment_index import pack_codes
 from autoembed_kernels.dedupe import dedupe, repeat, torch_dedupe
 from autoembed_kernels.large_pages import in_large_pages
 from autoembed_kernels.look_up_packed import torch_look_up_packed
@@ -167,6 +168,45 @@ def gather(dim: int) -> Piece:
             ratios[name] = (f"fbgemm int4{pages}", "ours mixed")
     ratios[f"mixed_gather_vs_int8{suffix}"] = ("ours int8", "ours mixed")
     return Piece("ns per look-up", LOOKUPS, candidates, ratios)
+
+
+def coded() -> Piece:
+    """The same look-ups where all but the most frequent 2 % of a field's rows read a codebook of 256."""
+    rows = [(ids + FIRST).flatten() for ids in batches()]
+    plain, table = packed_table({"int8": 1.0}, 16), coded_table(16)
+    weight = in_large_pages(torch.randn(TOTAL, 16))
+    held = (table.words, table._layout, table._addresses)
+    candidates: dict[str, Candidate] = {
+        "F.embedding float32": lambda i: embedding(rows[i], weight),
+        "ours int8": lambda i: plain.stored(rows[i], FIELDS),
+        "ours codebooks": lambda i: table.stored(rows[i], FIELDS),
+        "torch codebooks": lambda i: torch_look_up_packed(*held, rows[i]),
+    }
+    names = {"int8": "ours int8", "float32_embedding": "F.embedding float32", "torch_path": "torch codebooks"}
+    ratios = {f"codebook_gather_vs_{name}": (peer, "ours codebooks") for name, peer in names.items()}
+    return Piece("ns per look-up", LOOKUPS, candidates, ratios)
+
+
+def coded_table(dim: int) -> PackedTable:
+    """The first 2 % of a field's rows as int8 rows of their own, the others by codes of 8 bits."""
+    fields = []
+    for number, rows in enumerate(ROWS):
+        head = max(1, rows // 50)
+        segments = [own(0, min(head, rows), dim, "int8", scale=0)]
+        if rows > head:
+            stored = min(256, rows - head)
+            segments.append(Segment(head, rows, Sharing.CODEBOOK, stored, dim, "int8", scale=0))
+        fields.append(FieldPlan(f"C{number}", rows, dim, tuple(segments)))
+    generator = torch.Generator().manual_seed(0)
+
+    def rows_of(_: int, segment: Segment) -> SegmentRows:
+        values = torch.randn(segment.stored_rows, dim, generator=generator)
+        if segment.sharing is not Sharing.CODEBOOK:
+            return SegmentRows(values)
+        codes = torch.randint(0, segment.stored_rows, (segment.rows,), generator=generator)
+        return SegmentRows(values, index=pack_codes(segment, codes))
+
+    return PackedTable(pack(Plan(PROFILES["packed"], tuple(fields)), rows_of, torch.tensor([0.05])))
 
 
 def as_name(pages: str) -> str:
@@ -328,6 +368,7 @@ def update(dim: int) -> Piece:
 PIECES: dict[str, Callable[[], Piece]] = {
     "gather": lambda: gather(16),
     "gather_dim64": lambda: gather(64),
+    "codebook": coded,
     "pooled": lambda: pooled(16),
     "pooled_dim64": lambda: pooled(64),
     "threads": lambda: with_threads(time.perf_counter_ns),

@@ -9,7 +9,8 @@ A run that was stopped goes on. `results.csv` beside this file gets one row per 
 the joint points as walked, and for every single method its pick for each budget, by seed. --methods names a
 folder that holds per data set one search over single methods, or several, as `studies/methods/run.py` makes
 one a method. Picks are made on validation; --add keeps what is recorded of a method at a budget unless the
-new pick validates better. `cost_fte` of a joint point is what the walk spent on it, the trunk's row carries
+new pick validates better. What is recorded of data sets and methods that a call does not measure stays.
+`cost_fte` of a joint point is what the walk spent on it, the trunk's row carries
 the trunk; that of a single method is the whole search that it came from.
 """
 
@@ -105,7 +106,15 @@ def main() -> None:
         budgets = sorted({entry["budget_bytes"] for entry in found if entry["method"] == "joint"})
         if options.methods and (options.methods / data).is_dir():
             rows += single_rows(data, options.methods / data, budgets)
-    write(rows)
+    write(beside_others(rows))
+
+
+def beside_others(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, and what is recorded of other data sets and methods."""
+    done = {(row["data"], row["method"]) for row in rows}
+    kept = [row for row in read() if (row["data"], row["method"]) not in done]
+    names = [data for data in DATA if any(row["data"] == data for row in (*rows, *kept))]
+    return [row for data in names for row in (*rows, *kept) if row["data"] == data]
 
 
 def read() -> list[dict[str, Any]]:

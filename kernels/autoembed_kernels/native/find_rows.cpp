@@ -22,16 +22,26 @@ Finder<Row>::Finder(const uint8_t* payload, int64_t bytes, const Segments& segme
     : payload_(payload), bytes_(bytes), segments_(segments), rows_(rows), given_(given), fields_(columns) {
     const auto count = static_cast<int64_t>(segments.all.size());
     origins_.resize(count);
+    if (std::any_of(rows.code_bits, rows.code_bits + count, [](int64_t bits) { return bits > 0; })) {
+        coded_.resize(count);
+        single_ = false;
+    }
     for (int64_t s = 0; s < count && direct_; ++s) {
         const Segment& one = segments.all[s];
         const int64_t first = rows.start[s], stop = s + 1 < count ? rows.start[s + 1] : rows.rows;
         int64_t last = 0;
         const bool overflows = __builtin_mul_overflow(stop, one.row_bytes, &last) || one.base < 0 ||
                                __builtin_add_overflow(last, one.base, &last);
-        last = one.base + (overflows ? 0 : std::max<int64_t>(0, stop - first - 1) * one.row_bytes);
-        direct_ = !rows.reads_row_0[s] && !rows.hashed[s] && !rows.code_bits[s] && !overflows &&
-                  one.read_bytes <= bytes && last <= bytes - one.read_bytes;
-        origins_[s] = {reinterpret_cast<uintptr_t>(payload) + one.base - first * one.row_bytes, one.row_bytes};
+        // whatever the codes are, what they name must lie in the payload
+        const int64_t stored = rows.code_bits[s] ? int64_t{1} << rows.code_bits[s] : stop - first;
+        last = one.base + (overflows ? 0 : std::max<int64_t>(0, stored - 1) * one.row_bytes);
+        direct_ = !rows.reads_row_0[s] && !rows.hashed[s] && !overflows && one.read_bytes <= bytes &&
+                  last <= bytes - one.read_bytes;
+        const int64_t own_bytes = rows.code_bits[s] ? 0 : one.row_bytes;
+        origins_[s] = {reinterpret_cast<uintptr_t>(payload) + one.base - first * own_bytes, own_bytes};
+        if (!coded_.empty())
+            coded_[s] = {rows.codes + (rows.code_bits[s] ? rows.code_at[s] : 0), first, rows.code_bits[s],
+                         (int64_t{1} << rows.code_bits[s]) - 1, rows.code_bits[s] ? one.row_bytes : 0};
         single_ = single_ && rows.field_segment[s] == s;
     }
     length_ = direct_ ? columns + BLOCK : 0;
@@ -92,8 +102,28 @@ bool Finder<Row>::find_expected(int64_t from, int64_t count, int64_t column, Blo
         block.own[n] = segments + found[n];
         block.rows[n] = of.origin + static_cast<uintptr_t>(given[n] * of.row_bytes);
     }
+    if (!coded_.empty()) add_codes(given, count, found, block.rows);
     block.segments = block.own;
     return true;
+}
+
+// No branch tells rows with codes from others, and all codes are asked for before the first is read
+template <typename Row>
+void Finder<Row>::add_codes(const Row* given, int64_t count, const int64_t* found, uintptr_t* rows) const {
+    const uint8_t* at[BLOCK];
+    int64_t shift[BLOCK];
+    for (int64_t n = 0; n < count; ++n) {
+        const Coded& of = coded_[found[n]];
+        const int64_t bit = (given[n] - of.start) * of.bits;
+        at[n] = of.codes + (bit >> 3);
+        shift[n] = bit & 7;
+        prefetch(at[n]);
+    }
+    for (int64_t n = 0; n < count; ++n) {
+        const Coded& of = coded_[found[n]];
+        const int64_t code = (at[n][0] | at[n][1] << 8) >> shift[n] & of.mask;
+        rows[n] += static_cast<uintptr_t>(code * of.row_bytes);
+    }
 }
 
 template <typename Row>

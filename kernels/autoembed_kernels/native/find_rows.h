@@ -81,10 +81,16 @@ class Finder {
         int64_t start = 0, rows = 0, first = 0, count = 0;
     };
 
-    // Where the rows of a segment lie: those of the whole table count from `origin`
+    // Where the rows of a segment lie: those of the whole table count from `origin`; in a codebook they all lie there
     struct Origin {
         uintptr_t origin;
         int64_t row_bytes;
+    };
+
+    // The codes of a segment's rows, `row_bytes` the bytes of a codebook's row; without codes 0 bits, and 0 bytes
+    struct Coded {
+        const uint8_t* codes;
+        int64_t start, bits, mask, row_bytes;
     };
 
     // The tables: start and number of rows of the field, then of a single segment its origin and bytes of a row,
@@ -99,6 +105,8 @@ class Finder {
     bool find_single(int64_t from, int64_t count, int64_t column, Block& block) const;
 
     bool find_expected(int64_t from, int64_t count, int64_t column, Block& block) const;
+
+    void add_codes(const Row* given, int64_t count, const int64_t* found, uintptr_t* rows) const;
 
     int64_t find_each(int64_t from, int64_t count, int64_t column, Block& block);
 
@@ -119,6 +127,7 @@ class Finder {
     const Row* given_;
     std::vector<FieldRange> fields_;  // of each column
     std::vector<Origin> origins_;
+    std::vector<Coded> coded_;  // of every segment; empty where none has codes
     std::vector<int64_t> expected_;        // tables of length_ each
     std::vector<const Segment*> shared_;  // single segments, in the same way
     int64_t length_ = 0, most_ = 1;
