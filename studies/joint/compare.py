@@ -2,8 +2,9 @@
 
     python studies/joint/compare.py            Markdown on standard output
 
-Losses are of test AUC, against the full-precision model of the same seed. At every budget each method shows
-what its validation picked; pairs are of seeds that both have. `interval` is a 95 % t-interval over pairs.
+Losses are of test AUC, against the full-precision model of the same seed that was trained beside the method.
+At every budget each method shows what its validation picked; pairs are of seeds that both have, intervals
+t-intervals of 95 % over pairs.
 """
 
 import csv
@@ -18,6 +19,9 @@ from autoembed.statistics import Interval, mean_interval, paired_interval
 HERE = Path(__file__).parent
 DECADES, HEIGHT = 3.0, 0.01  # the box of hypervolumes, as in autoembed.front
 WITHIN = 0.0005
+SINGLES_FULL = (
+    "full_precision_of_singles"  # trained beside them; the joint search's trunks are `full_precision`
+)
 
 
 @dataclass(frozen=True)
@@ -47,16 +51,23 @@ def read() -> dict[str, tuple[int, Picks]]:
     found: dict[str, tuple[int, Picks]] = {}
     for data in dict.fromkeys(row["data"] for row in rows):
         mine = [row for row in rows if row["data"] == data]
-        full = {int(r["seed"]): r for r in mine if r["method"] == "full_precision"}
+        full = references(mine, "full_precision")
+        of_singles = references(mine, SINGLES_FULL) or full
         picks: dict[str, dict[int, dict[int, Pick]]] = defaultdict(lambda: defaultdict(dict))
         for row in mine:
             seed = int(row["seed"])
-            if row["method"] != "full_precision" and seed in full:
-                loss = float(full[seed]["test_auc"]) - float(row["test_auc"])
+            reference = full if row["method"] == "joint" else of_singles
+            if row["method"] not in ("full_precision", SINGLES_FULL) and seed in reference:
+                loss = float(reference[seed]["test_auc"]) - float(row["test_auc"])
                 pick = Pick(int(row["total_bytes"]), float(row["valid_auc"]), loss)
                 picks[row["method"]][int(row["budget_bytes"])][seed] = pick
         found[data] = int(next(iter(full.values()))["total_bytes"]), picks
     return found
+
+
+def references(rows: Sequence[Mapping[str, str]], method: str) -> dict[int, Mapping[str, str]]:
+    """The full-precision models of this name by seed."""
+    return {int(row["seed"]): row for row in rows if row["method"] == method}
 
 
 def print_budgets(full: int, picks: Picks) -> None:

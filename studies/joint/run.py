@@ -16,6 +16,7 @@ the trunk; that of a single method is the whole search that it came from.
 
 import argparse
 import csv
+import dataclasses
 import itertools
 import os
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ HERE = Path(__file__).parent
 DATA = ("epinions", "frappe", "ml1m")
 COLUMNS = ("data", "method", "budget_bytes", "total_bytes", "seed", "valid_auc", "test_auc", "test_logloss")
 COLUMNS = (*COLUMNS, "cost_fte")
+SINGLES_FULL = "full_precision_of_singles"  # as compare.py calls them
 
 
 def joint_rows(data: str, run: Path) -> Iterator[dict[str, Any]]:
@@ -47,11 +49,18 @@ def joint_rows(data: str, run: Path) -> Iterator[dict[str, Any]]:
 
 
 def single_rows(data: str, folder: Path, budgets: list[int]) -> Iterator[dict[str, Any]]:
-    """Of every single method the pick for each budget, by seed: the best of all its searches."""
+    """Of every single method the pick for each budget, by seed: the best of all its searches.
+
+    And the full-precision models that were trained beside them, in which processors differ.
+    """
     together = (folder / "config.yaml").is_file()
     runs = [folder] if together else sorted(p for p in folder.iterdir() if (p / "config.yaml").is_file())
     fronts = [(run_front(run), {r.number: r for r in read_records(run)}) for run in runs]
     methods = {point.method for front, _ in fronts for point in front.points} - {"full_precision"}
+    for record in fronts[0][1].values() if fronts else ():
+        if record.method == "full_precision" and record.state == "complete":
+            named = dataclasses.replace(record, method=SINGLES_FULL)
+            yield row(data, named, record.total_bytes, record.fte)
     for method, budget in itertools.product(sorted(methods), budgets):
         fitting = [
             (point, records, front.cost.fte)
