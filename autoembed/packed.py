@@ -69,7 +69,7 @@ class Packed:
         return plan_bytes(self.plan)
 
     def codes(self) -> dict[tuple[int, int], Tensor]:
-        """Of segments that read a codebook, by field and first row, the row of it that each id reads."""
+        """The codes (rows,) uint8 of segments that read a codebook, by field and first row."""
         return {
             (field, s.start): unpack_codes(s, self.segment_index[at : at + segment_index_bytes(s)])
             for field, s, at in placed_index(self.plan)

@@ -46,17 +46,20 @@ def pack_codes(segment: Segment, codes: Tensor) -> Tensor:
 
 
 def unpack_codes(segment: Segment, index: Tensor) -> Tensor:
-    """`pack_codes` back: (rows,) int64."""
-    return unpack_bits(index.view(1, -1), segment.rows, code_bits(segment.stored_rows)).flatten().long()
+    """`pack_codes` back: (rows,) uint8."""
+    return unpack_bits(index.view(1, -1), segment.rows, code_bits(segment.stored_rows)).flatten()
 
 
 def _codes_problem(segment: Segment, index: Tensor) -> str:
-    codes = unpack_codes(segment, index)
-    if int(codes.max()) >= segment.stored_rows:
-        return f"a code of {int(codes.max())} names no row of its codebook of {segment.stored_rows}"
-    return (
-        "" if torch.equal(pack_codes(segment, codes), index) else "the bits behind the last code are not zero"
-    )
+    bits = code_bits(segment.stored_rows)
+    left = segment.rows * bits % 8  # bits of the last byte that are of codes; 0 where all are
+    if left and int(index[-1]) >> left:
+        return "the bits behind the last code are not zero"
+    if segment.stored_rows < 1 << bits:
+        largest = int(unpack_codes(segment, index).max())
+        if largest >= segment.stored_rows:
+            return f"a code of {largest} names no row of its codebook of {segment.stored_rows}"
+    return ""
 
 
 def _marks_problem(segment: Segment, index: Tensor) -> str:

@@ -50,7 +50,7 @@ PARTS = (
     ((6, 4), (8, 2)),
 )
 HASHED_ROWS = 16  # smaller groups gain nothing by a hash that one shared row does not give them
-CODEBOOK = "int8"  # how a codebook's rows are stored
+CODEBOOK_PRECISION = "int8"  # how a codebook's rows are stored
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ def menu(spec: TableSpec) -> tuple[Choice, ...]:
     for sharing, ratios in (("one", (0.0,)), ("hashed", RATIOS[::-1])):
         widths = SHARED_BESIDE_PARTS[sharing] if parts else SHARED_WIDTHS
         found += [Choice(sharing, ratio, spec.dim, p) for p in widths if p in known for ratio in ratios]
-    if not spec.profile.row_scale_bytes and CODEBOOK in known:
+    if not spec.profile.row_scale_bytes and CODEBOOK_PRECISION in known:
         sizes = itertools.product(CODE_BITS, dims[:2])
-        found += [Choice("codebook", 0.0, dim, CODEBOOK, code_bits=bits) for bits, dim in sizes]
+        found += [Choice("codebook", 0.0, dim, CODEBOOK_PRECISION, code_bits=bits) for bits, dim in sizes]
     for halvings, dim in reversed(list(enumerate(dims))):
         widths = WIDTHS
         if parts and halvings:

@@ -77,7 +77,7 @@ class Codebooks:
         return self._found[field]
 
     def codes(self, field: int, start: int, stop: int, stored_rows: int) -> Tensor:
-        """Codes (stop - start,) int64 of a segment, whose codebook has `stored_rows` rows at most.
+        """Codes (stop - start,) uint8 of a segment, whose codebook has `stored_rows` rows at most.
 
         It is fitted to the segment's own rows. Where no more of them differ than are stored, each has a
         code of its own.
@@ -90,11 +90,12 @@ class Codebooks:
             if len(sample) < len(rows):
                 distinct, weights, place = _distinct(rows, shares)
             if len(distinct) <= stored_rows:
-                return place
-        bits = stored_rows.bit_length() - 1  # no power of 2 is stored only where all rows are
+                return place.byte()
+        # a number of stored rows that is no power of 2 is that of all rows of the segment
+        bits = stored_rows.bit_length() - 1
         if bits == 0:
-            return rows.new_zeros(len(rows), dtype=torch.int64)
-        return metric.nearest(rows, fitted(metric, distinct, weights, (bits,))[bits])
+            return rows.new_zeros(len(rows), dtype=torch.uint8)
+        return metric.nearest(rows, fitted(metric, distinct, weights, (bits,))[bits]).byte()
 
 
 def fitted(metric: FieldMetric, rows: Tensor, shares: Tensor, sizes: Sequence[int]) -> dict[int, Tensor]:

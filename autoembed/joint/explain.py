@@ -5,18 +5,21 @@ from typing import Any
 
 import numpy as np
 
-from autoembed.joint.choices import Choice
+from autoembed.joint.choices import Choice, fields_of
 from autoembed.joint.knapsack import more_bytes
 from autoembed.joint.planner import Planned
 from autoembed.methods.base import TableSpec
+from autoembed.methods.plans import stored_plan
+from autoembed.plan import Sharing, segment_bytes, segment_index_bytes
 
 
 def explained(planned: Planned, spec: TableSpec) -> dict[str, Any]:
     """JSON of one point. Losses are predicted increases of the mean log loss, bytes those of the solver.
 
-    `fields`: per field its look-ups in train (a share of all), payload bytes, rows that are stored, rows,
-    predicted loss, and its groups. `shadow_price`: predicted loss that one more byte saves. `next`: the
-    single change that would save the most per byte, and None where no change saves anything.
+    `fields`: per field its look-ups in train (a share of all), bytes of its rows and codes in the file, rows
+    that are stored, rows, predicted loss, and its groups, whose bytes are without the codebooks they read.
+    `shadow_price`: predicted loss that one more byte saves. `next`: the single change that would save the
+    most per byte, and None where no change saves anything.
     `rank_correlation`: how well prices ranked random plans by their measured loss, at the trunk.
     `planning_seconds`: processor time of this plan, the first one's with the calibration.
     """
@@ -24,6 +27,7 @@ def explained(planned: Planned, spec: TableSpec) -> dict[str, Any]:
     places = np.arange(len(chosen))
     losses, sizes = problem.losses[places, chosen], problem.sizes[places, chosen]
     lookups = [int(field.counts.sum()) for field in spec.stats.fields]
+    plan = stored_plan(spec.profile, fields_of(spec, planned.groups, [planned.choices[c] for c in chosen]))
     fields = []
     for number, field in enumerate(spec.stats.fields):
         own = [g for g, group in enumerate(planned.groups) if group.field == number]
@@ -31,10 +35,13 @@ def explained(planned: Planned, spec: TableSpec) -> dict[str, Any]:
             {
                 "name": field.name,
                 "lookups": lookups[number] / max(sum(lookups), 1),
-                "bytes": int(sizes[own].sum()),
+                "bytes": sum(
+                    segment_bytes(spec.profile, s) + segment_index_bytes(s)
+                    for s in plan.fields[number].segments
+                ),
                 "rows": field.rows,
                 "stored_rows": sum(
-                    planned.choices[chosen[g]].stored_rows(planned.groups[g].rows) for g in own
+                    s.stored_rows for s in plan.fields[number].segments if s.sharing is not Sharing.TAIL
                 ),
                 "loss": float(losses[own].sum()),
                 "groups": [

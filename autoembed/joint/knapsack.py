@@ -24,13 +24,13 @@ from autoembed.joint.repair import repaired
 PRICES = 48  # of a byte, tried in the first round, and shared by all budgets in the later ones
 ROUNDS = 5
 GAP = 0.005  # of the loss above the bound, from which a solution is repaired
-NOTHING = 1e-7  # of mean log loss: two plans that are closer are told apart by no split
+NEGLIGIBLE = 1e-7  # of mean log loss: two plans that are closer are told apart by no split
 
 
-def solve(problem: Problem, budgets: Sequence[int], *, nothing: float = 0.0) -> list[Solution]:
+def solve(problem: Problem, budgets: Sequence[int], *, negligible: float = 0.0) -> list[Solution]:
     """The best choices found for every budget, in order, none above it.
 
-    A loss that is at most `nothing` above the bound is not repaired.
+    A loss that is at most `negligible` above the bound is not repaired.
 
     Raises ValueError naming the smallest size where a budget is below it.
     """
@@ -54,7 +54,7 @@ def solve(problem: Problem, budgets: Sequence[int], *, nothing: float = 0.0) -> 
             if low is not None:
                 wanted |= set(np.linspace(low, high, 8)[1:-1].tolist())
         _add(problem, np.array(sorted(wanted - known.keys())), known)
-    return [_best(problem, budget, known, smallest, nothing) for budget in budgets]
+    return [_best(problem, budget, known, smallest, negligible) for budget in budgets]
 
 
 def _smallest(problem: Problem) -> Whole:
@@ -108,7 +108,7 @@ def _best(
     budget: int,
     known: dict[float, tuple[Whole, int, float]],
     smallest: Whole,
-    nothing: float,
+    negligible: float,
 ) -> Solution:
     above, fits = _around(known, budget)
     bound, dual = max((value - price * budget, price) for price, (_, _, value) in known.items())
@@ -118,7 +118,7 @@ def _best(
     chosen = min(filled, key=problem.loss_of)
     price = 0.0 if above is None else fits
     loss = problem.loss_of(chosen)
-    if loss - bound > max(GAP * loss, nothing):
+    if loss - bound > max(GAP * loss, negligible):
         before = loss
         chosen, is_best = repaired(problem, budget, chosen, dual, tolerance=GAP / 2)
         loss = problem.loss_of(chosen)

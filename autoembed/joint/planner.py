@@ -15,7 +15,7 @@ from autoembed.joint.calibration import Calibration, calibrate
 from autoembed.joint.choices import Choice, allowed, fields_of, menu, row_bytes, run_bytes, small_fields
 from autoembed.joint.codebooks import Codebooks
 from autoembed.joint.groups import Group, groups_of
-from autoembed.joint.knapsack import NOTHING, solve
+from autoembed.joint.knapsack import NEGLIGIBLE, solve
 from autoembed.joint.prices import price
 from autoembed.joint.problem import Problem, Solution
 from autoembed.joint.rotation import absorb_rotation, principal_rotation
@@ -72,7 +72,7 @@ class JointPlanner:
         self._at_trunk: Sensitivity | None = None
         self._priced: tuple[Tensor, Tensor] | None = None
         self._codebooks: Codebooks | None = None
-        self._coded: dict[tuple[int, int, int, int], Tensor] = {}  # at these weights
+        self._coded: dict[tuple[int, int, int, int], Tensor] = {}  # of the last plan, at these weights
         self._allowed = torch.tensor([[allowed(g, c) for c in self.choices] for g in self.groups])
         profile = spec.profile
         self._sizes = np.array([[row_bytes(profile, g, c) for c in self.choices] for g in self.groups])
@@ -103,19 +103,20 @@ class JointPlanner:
 
     def codes(self, rows: Tensor, fields: Fields) -> Codes:
         """The codes of a plan's segments that read a codebook, by the weights and prices of the last plan."""
-        assert self._codebooks is not None and torch.equal(self._codebooks.weight, rows), "of the last plan"
+        if self._codebooks is None or not torch.equal(self._codebooks.weight, rows):
+            raise ValueError("codes are asked for at the weights of the last plan, after it was made")
         started = time.process_time()
-        found: dict[tuple[int, int], Tensor] = {}
+        coded: dict[tuple[int, int, int, int], Tensor] = {}
         for number, field in enumerate(fields):
             for s in (s for s in field.segments if s.sharing is Sharing.CODEBOOK):
                 key = number, s.start, s.stop, s.stored_rows
-                if key not in self._coded:
-                    self._coded[key] = self._codebooks.codes(*key)
-                found[number, s.start] = self._coded[key]
+                known = self._coded.get(key)
+                coded[key] = self._codebooks.codes(*key) if known is None else known
+        self._coded = coded
         if self.last is not None:
             taken = time.process_time() - started
             self.last = replace(self.last, seconds=self.last.seconds + taken)
-        return found
+        return {(field, start): codes for (field, start, _, _), codes in coded.items()}
 
     def _leave_alone(self, fields: frozenset[int]) -> None:
         """Keep these fields in float32, whatever the budget."""
@@ -187,7 +188,7 @@ class JointPlanner:
         allowance = budget
         first: Solution | None = None
         while True:
-            (solution,) = solve(problem, [allowance], nothing=NOTHING)
+            (solution,) = solve(problem, [allowance], negligible=NEGLIGIBLE)
             first = first or solution
             chosen = [self.choices[number] for number in solution.chosen]
             fields = fields_of(self.spec, self.groups, chosen)

@@ -127,7 +127,8 @@ class FixedPlanTable(Table):
         indexes = sum(
             b.numel() * b.element_size() for part in (self.address, self.precision) for b in part.buffers()
         )
-        return self.rows.nbytes + indexes + 3 * parameters
+        codes = sum(codes.nbytes for codes in self.codes.values())
+        return self.rows.nbytes + indexes + codes + 3 * parameters
 
 
 def stored_widths(fields: Fields) -> list[int]:

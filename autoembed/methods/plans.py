@@ -15,7 +15,7 @@ from autoembed.methods.base import TableSpec
 from autoembed.plan import FieldPlan, Plan, Profile, Segment, Sharing, plan_bytes
 
 Fields = tuple[FieldPlan, ...]
-# of segments that read a codebook, by field and first row: which of its rows each id reads, (rows,) int64
+# of segments that read a codebook, by field and first row: which of its rows each id reads, (rows,) uint8
 Codes = Mapping[tuple[int, int], Tensor]
 PlacedSegment = tuple[int, Segment, int]  # field, segment, first row among all stored rows
 

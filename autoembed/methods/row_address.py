@@ -27,6 +27,8 @@ class RowAddress(nn.Module):
                 base = first_stored.get((number, s.start), zero)
                 if s.sharing is Sharing.OOV:
                     base = first_stored.get((number, 0), zero)
+                    if field.segments[0].sharing is Sharing.CODEBOOK:
+                        base += int(_checked(codes or {}, number, field.segments[0])[0])
                 own = int(s.sharing is Sharing.OWN)
                 hashed = s.stored_rows if s.sharing is Sharing.HASHED else 0
                 code_at = -1
@@ -78,14 +80,16 @@ class RowAddress(nn.Module):
             stored = torch.where(buckets > 0, self.base[segment] + hashed, stored)
         if len(self.codes):
             at = self.code_at[segment]
-            code = self.codes[torch.where(at >= 0, at + rows - self.start[segment], 0)]
+            code = self.codes[torch.where(at >= 0, at + rows - self.start[segment], 0)].long()
             stored = torch.where(at >= 0, self.base[segment] + code, stored)
         return stored
 
 
 def _checked(codes: Codes, field: int, segment: Segment) -> Tensor:
     """The segment's codes as bytes."""
-    own = codes[field, segment.start]
+    own = codes.get((field, segment.start))
+    if own is None:
+        raise ValueError(f"field {field}, rows [{segment.start}, {segment.stop}) read a codebook by no codes")
     if own.shape != (segment.rows,) or int(own.min()) < 0 or int(own.max()) >= segment.stored_rows:
         raise ValueError(
             f"field {field}, rows [{segment.start}, {segment.stop}): expected {segment.rows} codes below "

@@ -27,7 +27,7 @@ FORMS = (
 def draw_plans(plans: Sequence[Mapping[str, Any]], full_bytes: int) -> Figure:
     """Plans as `autoembed.joint.explain.explained` made them, one column each, the largest budget first.
 
-    Above the share of the payload by field, below the share of ids by how they are stored.
+    Above the share of bytes by field, below the share of ids by how they are stored.
     Raises ValueError where there is no plan.
     """
     if not plans:
@@ -39,7 +39,7 @@ def draw_plans(plans: Sequence[Mapping[str, Any]], full_bytes: int) -> Figure:
     with styled():
         figure = Figure(figsize=(max(8.0, 2.0 + 0.9 * len(plans)), 6.5), layout="constrained")
         bytes_axes, forms_axes = figure.subplots(2, 1, sharex=True)
-        _stack(bytes_axes, names, _by_field(plans), "payload by field")
+        _stack(bytes_axes, names, _by_field(plans), "rows and codes by field")
         _stack(forms_axes, names, _by_form(plans), "ids by how they are stored")
         forms_axes.set_xlabel("budget")
     return figure

@@ -13,7 +13,7 @@ from torch import Tensor
 from autoembed_kernels.native.loader import address, native_for, threads
 
 LANES = 16
-_TOGETHER = 1 << 18  # differences that the torch path holds at once
+_TOGETHER = {"cpu": 1 << 18, "cuda": 1 << 26}  # differences that the torch path holds at once
 
 
 def reference(points: Tensor, centres: Tensor) -> tuple[list[int], list[float]]:
@@ -51,7 +51,7 @@ def nearest_row(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 
 def torch_nearest_row(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """`nearest_row` in torch, on any device."""
-    step = max(1, _TOGETHER // max(1, centres.numel()))
+    step = max(1, _TOGETHER.get(points.device.type, 1 << 18) // max(1, centres.numel()))
     codes, far = [points.new_zeros(0, dtype=torch.int64)], [points.new_zeros(0)]
     for part in torch.split(points, step):
         least = (part.unsqueeze(1) - centres).square().sum(2).min(1)

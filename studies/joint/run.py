@@ -122,7 +122,7 @@ def beside_others(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows, and what is recorded of other data sets and methods."""
     done = {(row["data"], row["method"]) for row in rows}
     kept = [row for row in read() if (row["data"], row["method"]) not in done]
-    names = [data for data in DATA if any(row["data"] == data for row in (*rows, *kept))]
+    names = sorted({row["data"] for row in (*rows, *kept)})
     return [row for data in names for row in (*rows, *kept) if row["data"] == data]
 
 

@@ -8,12 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoembed.joint.choices import allowed, fields_of, menu, row_bytes, run_bytes
-from autoembed.joint.groups import groups_of
+from autoembed.joint.choices import Choice, allowed, fields_of, menu, row_bytes, run_bytes
+from autoembed.joint.groups import Group, groups_of
 from autoembed.methods.base import TableSpec
 from autoembed.methods.plans import fields_bytes, stored_plan
-from autoembed.plan import PROFILES, check, plan_bytes
+from autoembed.plan import PROFILES, Sharing, check, plan_bytes
 from autoembed.stats import FieldStats, Stats
+from autoembed_kernels.code_stream import code_bits
 
 
 def stats(*rows: int) -> Stats:
@@ -49,7 +50,7 @@ def test_no_tail_group_is_large_and_ties_stay_together_where_they_fit() -> None:
 @given(seed=st.integers(0, 10_000))
 @settings(deadline=None, max_examples=15)
 def test_the_bytes_of_choices_are_those_of_the_file(profile: str, seed: int) -> None:
-    spec = TableSpec(stats(400, 1, 37), 8, PROFILES[profile])
+    spec = TableSpec(stats(20_000, 1, 3000, 37), 8, PROFILES[profile])
     groups, choices = groups_of(spec.stats), menu(spec)
     generator = torch.Generator().manual_seed(seed)
     chosen = []
@@ -69,12 +70,32 @@ def test_the_bytes_of_choices_are_those_of_the_file(profile: str, seed: int) -> 
     size = plan_bytes(plan)
     exact = size.total - size.header - 8 - 8 * len(fields)
     segments = sum(len(field.segments) for field in fields)
-    # hashed neighbours together round up once, and alignment is charged in full to every segment
-    assert (
-        exact
-        <= predicted
-        <= exact
-        + segments * spec.profile.table_align
-        + sum(8 * 4 for choice in chosen if choice.sharing == "hashed")
-    )
+    # hashed neighbours together round up once, as codes do; alignment is charged in full to every segment,
+    # and a codebook as if its run had as many rows
+    spare = sum(8 * 4 for choice in chosen if choice.sharing == "hashed")
+    spare += sum(choice.sharing == "codebook" for choice in chosen)
+    for s in (s for field in fields for s in field.segments if s.sharing is Sharing.CODEBOOK):
+        spare += spec.profile.row_bytes(s.dim, s.precision) * (
+            (1 << code_bits(s.stored_rows)) - s.stored_rows
+        )
+        spare += spec.profile.row_bytes(s.dim, s.precision) * 256 * (s.stored_rows == s.rows)
+    assert exact <= predicted <= exact + segments * spec.profile.table_align + spare
     assert fields_bytes(spec, fields) == size.total
+
+
+def test_every_choice_is_drawn_where_groups_are_large_enough() -> None:
+    spec = TableSpec(stats(20_000, 1, 3000, 37), 8, PROFILES["packed"])
+    groups = groups_of(spec.stats)
+    assert all(any(allowed(group, choice) for group in groups) for choice in menu(spec))
+    assert any(choice.sharing == "codebook" for choice in menu(spec))
+    for profile in ("packed-row-scale", "fbgemm-cpu", "fbgemm-gpu"):
+        other = TableSpec(spec.stats, 8, PROFILES[profile])
+        assert not any(choice.sharing == "codebook" for choice in menu(other))
+
+
+def test_a_codebook_is_charged_where_its_run_begins_and_codes_by_the_row() -> None:
+    profile, group = PROFILES["packed"], Group(0, 10, 1010)
+    for bits, dim in ((1, 8), (3, 4), (8, 8)):
+        choice = Choice("codebook", 0.0, dim, "int8", code_bits=bits)
+        assert row_bytes(profile, group, choice) == -(-1000 * bits // 8)
+        assert run_bytes(profile, choice) == 16 + 4 + 2**bits * dim

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoembed.joint import codebooks as codebooks_file
 from autoembed.joint.codebooks import (
     CODE_BITS,
     Codebooks,
@@ -33,16 +34,15 @@ def codes_of(rows: torch.Tensor, shares: torch.Tensor, stored_rows: int) -> torc
     """Codes of all rows of a field in which every row counts by its share and dimensions are alike."""
     second = shares.unsqueeze(1).expand(-1, DIM).clone()
     alike = Sensitivity(second, torch.eye(DIM).double().unsqueeze(0), (0,), 50, 0.0)
-    return Codebooks(rows, alike).codes(0, 0, len(rows), stored_rows)
+    codes = Codebooks(rows, alike).codes(0, 0, len(rows), stored_rows)
+    assert codes.dtype == torch.uint8
+    return codes.long()
 
 
 def lost(metric: FieldMetric, rows: torch.Tensor, codebook: torch.Tensor) -> float:
-    """The weighted squared distance of every row to its nearest row of the codebook, one by one."""
-    total = 0.0
-    for row, share in zip(rows.double(), metric.shares.tolist(), strict=True):
-        away = (codebook.double() - row) @ metric.turned.double()
-        total += share * float(away.square().sum(1).min())
-    return total
+    """The weighted squared distance of every row to its nearest row of the codebook, in float64."""
+    away = (codebook.double() - rows.double().unsqueeze(1)) @ metric.turned.double()  # (N, K, D)
+    return float((metric.shares.double() * away.square().sum(2).min(1).values).sum())
 
 
 @settings(deadline=None, max_examples=30)
@@ -123,9 +123,39 @@ def test_the_head_of_a_large_field_has_no_part_in_its_codebooks():
 def test_a_segment_of_many_rows_is_coded_by_a_sample_and_the_same_way_again():
     weight, sensitivity = case(20_000, 2)
     metric = field_metric(sensitivity, 0)
-    codes = Codebooks(weight, sensitivity).codes(0, 0, 20_000, 64)
-    assert torch.equal(codes, Codebooks(weight, sensitivity).codes(0, 0, 20_000, 64))
+    codes = Codebooks(weight, sensitivity).codes(0, 0, 20_000, 64).long()
+    assert torch.equal(codes, Codebooks(weight, sensitivity).codes(0, 0, 20_000, 64).long())
     means = torch.stack([weight[codes == code].mean(0) for code in range(64)])
     away = ((weight - means[codes]) @ metric.turned).square().sum(1)
     whole = ((weight - weight.mean(0)) @ metric.turned).square().sum(1)
     assert float(away.mean()) < 0.5 * float(whole.mean())
+
+
+def test_a_segment_has_a_codebook_of_its_own():
+    """The last rows of a field lie apart: its codebook has few rows for them, theirs all."""
+    generator = torch.Generator().manual_seed(4)
+    rows = torch.randn(6000, DIM, generator=generator)
+    rows[5900:] = 30 + 0.1 * torch.randn(100, DIM, generator=generator)
+    alike = Sensitivity(torch.ones(6000, DIM), torch.eye(DIM).double().unsqueeze(0), (0,), 50, 0.0)
+    codebooks = Codebooks(rows, alike)
+    codes = codebooks.codes(0, 5900, 6000, 8).long()
+    assert len(codes.unique()) == 8
+    field = codebooks.metrics[0].nearest(rows[5900:], codebooks.of(0)[3])
+    assert len(field.unique()) < 8
+
+    def away(codes: torch.Tensor) -> float:
+        return sum(float((part - part.mean(0)).square().sum()) for part in parts(codes))
+
+    def parts(codes: torch.Tensor) -> list[torch.Tensor]:
+        return [rows[5900:][codes == code] for code in codes.unique()]
+
+    assert away(codes) < 0.9 * away(field)
+
+
+def test_rounds_of_k_means_find_better_codebooks_than_splits_alone(monkeypatch):
+    weight, sensitivity = case(2000, 5)
+    metric = field_metric(sensitivity, 0)
+    found = fitted(metric, weight, metric.shares, (6,))[6]
+    monkeypatch.setattr(codebooks_file, "ROUNDS", 0)
+    split = fitted(metric, weight, metric.shares, (6,))[6]
+    assert lost(metric, weight, found) < 0.97 * lost(metric, weight, split)

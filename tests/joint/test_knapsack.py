@@ -111,3 +111,11 @@ def test_a_budget_below_the_smallest_plan_names_it() -> None:
     assert found.bytes == least
     with pytest.raises(ValueError, match=f"below the smallest plan of these groups, {least:,} bytes"):
         solve(given_problem, [least - 1])
+
+
+def test_what_is_negligible_is_not_repaired() -> None:
+    given_problem = problem(12, 6, 40, runs=True)
+    budgets = range(2000, 20_000, 1500)
+    plain, spared = (solve(given_problem, budgets, negligible=gap) for gap in (0.0, 9.0))
+    assert all(a.loss <= b.loss * (1 + 1e-12) for a, b in zip(plain, spared, strict=True))
+    assert any(a.loss < b.loss for a, b in zip(plain, spared, strict=True))

@@ -9,12 +9,15 @@ from tiny_data import TinyData, tiny_data
 from autoembed.joint import planner as planner_file
 from autoembed.joint.additivity import Additivity
 from autoembed.joint.choices import small_fields
+from autoembed.joint.config import JointConfig
+from autoembed.joint.explain import explained
 from autoembed.joint.planner import JointPlanner
 from autoembed.joint.trunk import Trunk, train_trunk
+from autoembed.joint.walk import Point, retrain, walk
 from autoembed.methods.base import TableSpec
-from autoembed.methods.plans import fields_bytes, uniform_fields
+from autoembed.methods.plans import Fields, fields_bytes, numbered_fields, stored_plan, uniform_fields
 from autoembed.models import ModelConfig
-from autoembed.plan import PROFILES
+from autoembed.plan import PROFILES, Segment, Sharing, plan_bytes, segment_bytes, segment_index_bytes
 from autoembed.training import TrainingConfig
 
 Case = tuple[TinyData, TableSpec, Trunk]
@@ -85,3 +88,104 @@ def test_fields_that_no_budget_would_notice_are_left_alone() -> None:
     assert small_fields(spec, size * 2000) == {1} and not small_fields(spec, size * 2000 - 1)
     other(trunk.rows, network, [size * 2000 - 1])
     assert other._whole == frozenset()
+
+
+@pytest.fixture(scope="module")
+def tailed() -> Case:
+    """Two fields with a long tail, whose plans read codebooks."""
+    data, stats = tiny_data(rows=3000, fields=(6000, 2500, 12))
+    model = ModelConfig(name="dlrm", dim=8, hidden=(8,), bottom=(8,))
+    training = TrainingConfig(batch_size=256, learning_rate=5e-3, epochs=2, initial_std=0.05)
+    trunk = train_trunk(data, stats, model, training, seed=0, device="cpu")
+    return data, TableSpec(stats, 8, PROFILES["packed"]), trunk
+
+
+def coded(fields: Fields) -> dict[tuple[int, int], Segment]:
+    return {
+        (number, s.start): s
+        for number, field in enumerate(fields)
+        for s in field.segments
+        if s.sharing is Sharing.CODEBOOK
+    }
+
+
+def test_every_codebook_of_a_plan_has_codes_and_they_are_kept_while_weights_stand(tailed: Case) -> None:
+    data, spec, trunk = tailed
+    planner = JointPlanner(data, spec, trunk, seed=1)
+    network = copy.deepcopy(trunk.network).eval()
+    (fields,) = planner(trunk.rows, network, [budget(spec, 48)])
+    assert planner.last is not None
+    before = planner.last.seconds
+    segments, codes = coded(fields), planner.codes(trunk.rows, fields)
+    assert segments and codes.keys() == segments.keys() and planner.last.seconds >= before
+    for place, own in codes.items():
+        assert own.dtype == torch.uint8 and own.shape == (segments[place].rows,)
+        assert int(own.max()) < segments[place].stored_rows
+    again = planner.codes(trunk.rows, fields)
+    assert all(again[place] is own for place, own in codes.items())
+    planner(trunk.rows * 0.9, network, [budget(spec, 48)])
+    with pytest.raises(ValueError, match="at the weights of the last plan"):
+        planner.codes(trunk.rows, fields)
+
+
+def test_what_is_explained_of_a_field_are_its_bytes_in_the_file(tailed: Case) -> None:
+    data, spec, trunk = tailed
+    planner = JointPlanner(data, spec, trunk, seed=1)
+    (fields,) = planner(trunk.rows, copy.deepcopy(trunk.network).eval(), [budget(spec, 48)])
+    assert coded(fields) and planner.last is not None
+    told = explained(planner.last, spec)["fields"]
+    plan = stored_plan(spec.profile, fields)
+    for number, field in enumerate(plan.fields):
+        size = sum(segment_bytes(spec.profile, s) + segment_index_bytes(s) for s in field.segments)
+        rows = sum(s.stored_rows for s in field.segments if s.sharing is not Sharing.TAIL)
+        assert (told[number]["bytes"], told[number]["stored_rows"]) == (size, rows)
+    size = plan_bytes(plan)
+    directory = 8 + 8 * len(fields) + 16 * sum(len(field.segments) for field in fields)
+    assert sum(field["bytes"] for field in told) == size.payload + size.index - directory
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_walk_with_codebooks_cut_off_goes_on_as_if_it_had_not_been(tailed: Case, tmp_path, after) -> None:
+    data, spec, trunk = tailed
+    model = ModelConfig(name="dlrm", dim=8, hidden=(8,), bottom=(8,))
+    budgets = [budget(spec, ratio) for ratio in (24, 64, 96)]
+
+    def walked(progress=None, checkpoint=None) -> list[Point]:
+        planner = JointPlanner(data, spec, trunk, seed=1)
+        given = (data, spec, model, trunk, budgets, planner, JointConfig(fine_tune=0.5, tolerance=0.0))
+        return walk(*given, seed=3, device="cpu", progress=progress, checkpoint=checkpoint)
+
+    seen: list[Point] = []
+
+    def cut(point: Point) -> None:
+        seen.append(point)
+        if len(seen) == after:
+            raise KeyboardInterrupt
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        whole = walked()
+        with pytest.raises(KeyboardInterrupt):
+            walked(cut, tmp_path)
+        gone_on = walked(checkpoint=tmp_path)
+    finally:
+        torch.set_num_threads(before)
+    assert any(coded(point.packed.plan.fields) for point in whole)
+    for a, b in zip(whole, gone_on, strict=True):
+        assert a.packed.plan == b.packed.plan and a.bytes <= a.budget_bytes
+        assert torch.equal(a.packed.payload, b.packed.payload)
+        assert torch.equal(a.packed.segment_index, b.packed.segment_index)
+
+
+def test_a_plan_with_codebooks_is_trained_anew_from_what_was_packed(tailed: Case) -> None:
+    data, spec, trunk = tailed
+    model, config = ModelConfig(name="dlrm", dim=8, hidden=(8,), bottom=(8,)), JointConfig(fine_tune=0.0)
+    planner = JointPlanner(data, spec, trunk, seed=1)
+    (point,) = walk(data, spec, model, trunk, [budget(spec, 64)], planner, config, seed=3, device="cpu")
+    packed = point.packed
+    given = (spec, trunk, numbered_fields(packed.plan), packed.codes(), point.budget_bytes, config)
+    again = retrain(data, *given, 1.0, seed=3, device="cpu")
+    assert packed.codes() and again.packed.plan == packed.plan and again.steps == trunk.ledger.steps
+    assert torch.equal(again.packed.segment_index, packed.segment_index)
+    assert again.untuned.auc == pytest.approx(point.untuned.auc, abs=1e-6)

@@ -145,6 +145,16 @@ def test_all_ids_of_a_codebooks_row_teach_it():
     assert set(changed) == read
 
 
+def test_pruned_ids_read_row_0_also_where_it_reads_a_codebook():
+    fields = one_field(Segment(0, 15, Sharing.CODEBOOK, 4, 8, "fp32"), Segment(15, 20, Sharing.OOV))
+    codes = {(0, 0): CODES.roll(4)}
+    table = table_under(SPEC, fields, Weights(ROWS), ADAM, codes)
+    rows = table.address(torch.arange(20))
+    assert int(codes[0, 0][0]) > 0 and rows[15:].tolist() == [int(rows[0])] * 5
+    packed = PackedTable(table.pack(), STATS.first_rows)
+    torch.testing.assert_close(packed.decode(0), table.rows.weight[rows])
+
+
 @pytest.mark.parametrize("codes", [CODES[1:], CODES.clamp(max=3) + 1, CODES - 1])
 def test_codes_that_do_not_fit_their_codebook_are_refused(codes):
     with pytest.raises(ValueError, match="expected 15 codes below 4"):
