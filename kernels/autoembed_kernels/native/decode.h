@@ -135,17 +135,28 @@ template <typename Dim, typename ValuesAt>
 INLINE void write_row(float* out, Dim dim, int64_t width, const ValuesAt& values_at) {
     int64_t j = 0;
     for (; j + STEP <= dim; j += STEP) store(out + j, values_at(j));
+#ifdef __AVX512BW__
+    // the zeros behind the last values are written with them
+    if (j < dim) {
+        const auto kept = static_cast<__mmask16>((1u << (dim - j)) - 1);
+        const __m512 last = _mm512_maskz_mov_ps(kept, reinterpret_cast<__m512>(values_at(j)));
+        const int64_t written = std::is_same_v<Dim, int64_t> ? std::min(STEP, width - j) : dim - j;
+        _mm512_mask_storeu_ps(out + j, static_cast<__mmask16>((1u << written) - 1), last);
+        j += STEP;
+    }
+    if constexpr (std::is_same_v<Dim, int64_t>)
+        for (; j < width; j += STEP) {
+            const auto left = static_cast<__mmask16>((1u << std::min(STEP, width - j)) - 1);
+            _mm512_mask_storeu_ps(out + j, left, _mm512_setzero_ps());
+        }
+#else
     if (j < dim) {
         const Values last = values_at(j);
-#ifdef __AVX512BW__
-        const auto kept = static_cast<__mmask16>((1u << (dim - j)) - 1);
-        _mm512_mask_storeu_ps(out + j, kept, reinterpret_cast<__m512>(last));
-#else
         std::memcpy(out + j, &last, (dim - j) * sizeof(float));
-#endif
     }
     if constexpr (std::is_same_v<Dim, int64_t>)
         for (j = dim; j < width; ++j) out[j] = 0.0f;
+#endif
 }
 
 // Calls use(values_at) with the values of a row: values_at(j) gives STEP of them from column j on. Those behind

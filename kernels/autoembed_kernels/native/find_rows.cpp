@@ -29,20 +29,27 @@ Finder<Row>::Finder(const uint8_t* payload, int64_t bytes, const Segments& segme
     for (int64_t s = 0; s < count && direct_; ++s) {
         const Segment& one = segments.all[s];
         const int64_t first = rows.start[s], stop = s + 1 < count ? rows.start[s + 1] : rows.rows;
+        if (!coded_.empty()) coded_[s] = {rows.codes, first, 0, 0, 0};
+        single_ = single_ && rows.field_segment[s] == s;
+        if (rows.reads_row_0[s]) {
+            const int64_t head = rows.field_segment[s];
+            const int64_t code = rows.code_bits[head] ? rows.code(head, 0) : 0;
+            const Segment& read = segments.all[head];
+            origins_[s] = {reinterpret_cast<uintptr_t>(payload) + read.base + code * read.row_bytes, 0, &read};
+            continue;
+        }
         int64_t last = 0;
         const bool overflows = __builtin_mul_overflow(stop, one.row_bytes, &last) || one.base < 0 ||
                                __builtin_add_overflow(last, one.base, &last);
         // whatever the codes are, what they name must lie in the payload
         const int64_t stored = rows.code_bits[s] ? int64_t{1} << rows.code_bits[s] : stop - first;
         last = one.base + (overflows ? 0 : std::max<int64_t>(0, stored - 1) * one.row_bytes);
-        direct_ = !rows.reads_row_0[s] && !rows.hashed[s] && !overflows && one.read_bytes <= bytes &&
-                  last <= bytes - one.read_bytes;
+        direct_ = !rows.hashed[s] && !overflows && one.read_bytes <= bytes && last <= bytes - one.read_bytes;
         const int64_t own_bytes = rows.code_bits[s] ? 0 : one.row_bytes;
-        origins_[s] = {reinterpret_cast<uintptr_t>(payload) + one.base - first * own_bytes, own_bytes};
-        if (!coded_.empty())
-            coded_[s] = {rows.codes + (rows.code_bits[s] ? rows.code_at[s] : 0), first, rows.code_bits[s],
-                         (int64_t{1} << rows.code_bits[s]) - 1, rows.code_bits[s] ? one.row_bytes : 0};
-        single_ = single_ && rows.field_segment[s] == s;
+        origins_[s] = {reinterpret_cast<uintptr_t>(payload) + one.base - first * own_bytes, own_bytes, &one};
+        if (rows.code_bits[s])
+            coded_[s] = {rows.codes + rows.code_at[s], first, rows.code_bits[s],
+                         (int64_t{1} << rows.code_bits[s]) - 1, one.row_bytes};
     }
     length_ = direct_ ? columns + BLOCK : 0;
     expected_.resize(length_ * (single_ ? 4 : 2 + FEW));
@@ -95,11 +102,10 @@ bool Finder<Row>::find_expected(int64_t from, int64_t count, int64_t column, Blo
         const int64_t* start = table(LATER + later) + column;
         for (int64_t n = 0; n < count; ++n) found[n] += start[n] <= given[n];
     }
-    const Segment* segments = segments_.all.data();
     const Origin* origins = origins_.data();
     for (int64_t n = 0; n < count; ++n) {
         const Origin& of = origins[found[n]];
-        block.own[n] = segments + found[n];
+        block.own[n] = of.segment;
         block.rows[n] = of.origin + static_cast<uintptr_t>(given[n] * of.row_bytes);
     }
     if (!coded_.empty()) add_codes(given, count, found, block.rows);

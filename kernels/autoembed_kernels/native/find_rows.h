@@ -8,7 +8,7 @@
 namespace autoembed {
 
 constexpr int64_t BLOCK = 64;  // look-ups whose rows are fetched while the block before is decoded
-constexpr int64_t FEW = 16;    // segments of a field that are searched one after the other
+constexpr int64_t FEW = 32;    // segments of a field that are searched one after the other
 
 // Where the rows of a block of look-ups lie, and the segment of each
 struct Block {
@@ -81,10 +81,12 @@ class Finder {
         int64_t start = 0, rows = 0, first = 0, count = 0;
     };
 
-    // Where the rows of a segment lie: those of the whole table count from `origin`; in a codebook they all lie there
+    // Where the rows of a segment lie, and the segment that decodes them: those of the whole table count from
+    // `origin`; rows of a codebook, and row 0 where it stands for all, lie there whatever the row
     struct Origin {
         uintptr_t origin;
         int64_t row_bytes;
+        const Segment* segment;
     };
 
     // The codes of a segment's rows, `row_bytes` the bytes of a codebook's row; without codes 0 bits, and 0 bytes

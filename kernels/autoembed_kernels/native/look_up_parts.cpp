@@ -75,8 +75,9 @@ INLINE int64_t look_up_parts(const uint8_t* payload, int64_t bytes, const Segmen
                             break;
                         }
                         with_way(tail.way, [&](auto way) INLINE_LAMBDA {
+                            // behind it the row of the head is zero already
                             write_decoded<decltype(way)::value>(reinterpret_cast<const uint8_t*>(at), tail,
-                                                                tail.bits, int64_t{0}, segments.width - column,
+                                                                tail.bits, int64_t{0}, int64_t{tail.dim},
                                                                 to + column);
                         });
                         column += tail.dim;
