@@ -120,7 +120,7 @@ def test_a_method_without_knobs_is_a_baseline_and_repeats_run_once() -> None:
         "Fp16()",
         "Uniform(bits=8)",
         "Uniform(bits=4)",
-        "FrequencyCut(keep=0.25, bits=2)",
+        "FrequencyCut(keep=0.25, bits=2, grid='steps')",
     ]
     with pytest.raises(ConfigError, match="no method has knobs to search"):
         loaded.suggest(Recorder())

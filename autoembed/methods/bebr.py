@@ -20,7 +20,7 @@ import torch
 from autoembed.budget import Footprint
 from autoembed.methods.base import Choice, Method, Table, TableSpec, knob
 from autoembed.methods.fixed_plan import fresh_table
-from autoembed.methods.plans import Fields, fixed_footprint, uniform_fields
+from autoembed.methods.plans import Fields, fixed_footprint, is_signs, uniform_fields
 from autoembed_kernels.row_update import RowOptimizer
 
 
@@ -43,9 +43,4 @@ class Bebr(Method):
 
     def fields(self, spec: TableSpec) -> Fields:
         """Raises ValueError where the profile keeps a half-precision bias that 4 signs do not fit."""
-        if self.bits > 2 and spec.profile.row_scale_bytes == 4:
-            raise ValueError(
-                f"profile {spec.profile.name!r} cannot store the bias of {self.bits} signs exactly; "
-                "take 1 or 2 bits, or a packed profile"
-            )
-        return uniform_fields(spec, self.bits, signs=True)
+        return uniform_fields(spec, self.bits, signs=is_signs("signs", self.bits, spec.profile))

@@ -20,7 +20,7 @@ from autoembed.budget import Footprint
 from autoembed.methods.base import Choice, Float, Int, Method, Table, TableSpec, knob
 from autoembed.methods.fixed_plan import fresh_table
 from autoembed.methods.frequency_cut import most_frequent_rows
-from autoembed.methods.plans import Fields, fixed_footprint, stored_segment
+from autoembed.methods.plans import GRIDS, Fields, fixed_footprint, is_signs, stored_segment
 from autoembed.plan import FieldPlan, Segment
 from autoembed.stats import Stats
 from autoembed_kernels.row_update import RowOptimizer
@@ -34,6 +34,7 @@ class CafeOffline(Method):
     hashed: float = knob(0.5, Float(0.05, 0.95), "share of the stored rows that is shared by a hash")
     bits: int = knob(32, Choice((1, 2, 3, 4, 8, 16, 32)), "bits of every stored value")
     small_rows: int = knob(200, Int(1, 100_000, log=True), "fields of up to so many rows are stored whole")
+    grid: str = knob("steps", Choice(GRIDS), "of codes: steps, or sums of signs as bebr has them")
 
     name: ClassVar[str] = "cafe_offline"
     summary: ClassVar[str] = "frequent ids keep a row, the others share rows by a hash"
@@ -51,12 +52,13 @@ class CafeOffline(Method):
     def _fields(self, spec: TableSpec) -> Fields:
         large = [field for field in spec.stats.fields if field.rows > self.small_rows]
         hot_rows = self._hot_rows(Stats(tuple(large)))
+        signs = is_signs(self.grid, self.bits, spec.profile)
         return tuple(
             FieldPlan(
                 field.name,
                 field.rows,
                 spec.dim,
-                self._segments(field.rows, hot_rows.get(field.name, field.rows), spec.dim, number),
+                self._segments(field.rows, hot_rows.get(field.name, field.rows), spec.dim, number, signs),
             )
             for number, field in enumerate(spec.stats.fields)
         )
@@ -69,13 +71,13 @@ class CafeOffline(Method):
         kept = most_frequent_rows(large, share)
         return {field.name: rows for field, rows in zip(large.fields, kept, strict=True)}
 
-    def _segments(self, rows: int, hot: int, dim: int, number: int) -> tuple[Segment, ...]:
+    def _segments(self, rows: int, hot: int, dim: int, number: int, signs: bool) -> tuple[Segment, ...]:
         cold = rows - hot
         # of R rows, ratio * hashed R are for the cold ones, and there are at most R of these
         stored = math.ceil(self.ratio * self.hashed * cold)
         if stored >= cold:
-            return (stored_segment(0, rows, dim, self.bits, number),)
+            return (stored_segment(0, rows, dim, self.bits, number, signs=signs),)
         return (
-            stored_segment(0, hot, dim, self.bits, number),
-            stored_segment(hot, rows, dim, self.bits, number, stored_rows=stored),
+            stored_segment(0, hot, dim, self.bits, number, signs=signs),
+            stored_segment(hot, rows, dim, self.bits, number, stored, signs=signs),
         )

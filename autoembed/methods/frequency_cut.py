@@ -15,7 +15,7 @@ import torch
 from autoembed.budget import Footprint
 from autoembed.methods.base import Choice, Float, Method, Table, TableSpec, knob
 from autoembed.methods.fixed_plan import fresh_table
-from autoembed.methods.plans import Fields, fixed_footprint, stored_segment
+from autoembed.methods.plans import GRIDS, Fields, fixed_footprint, is_signs, stored_segment
 from autoembed.plan import FieldPlan, Segment, Sharing
 from autoembed.stats import Stats
 from autoembed_kernels.row_update import RowOptimizer
@@ -27,6 +27,7 @@ class FrequencyCut(Method):
 
     keep: float = knob(0.25, Float(1e-4, 1.0, log=True), "share of all rows that is kept")
     bits: int = knob(8, Choice((1, 2, 3, 4, 8, 16, 32)), "bits of every kept value")
+    grid: str = knob("steps", Choice(GRIDS), "of codes: steps, or sums of signs as bebr has them")
 
     name: ClassVar[str] = "frequency_cut"
     summary: ClassVar[str] = "frequent ids keep a row, the others share the out-of-vocabulary row"
@@ -43,9 +44,10 @@ class FrequencyCut(Method):
 
     def _fields(self, spec: TableSpec) -> Fields:
         kept_rows = most_frequent_rows(spec.stats, self.keep)
+        signs = is_signs(self.grid, self.bits, spec.profile)
         fields = []
         for number, (field, kept) in enumerate(zip(spec.stats.fields, kept_rows, strict=True)):
-            segments = [stored_segment(0, kept, spec.dim, self.bits, number)]
+            segments = [stored_segment(0, kept, spec.dim, self.bits, number, signs=signs)]
             if kept < field.rows:
                 segments.append(Segment(kept, field.rows, Sharing.OOV))
             fields.append(FieldPlan(field.name, field.rows, spec.dim, tuple(segments)))

@@ -13,7 +13,7 @@ import torch
 from autoembed.budget import Footprint
 from autoembed.methods.base import Choice, Float, Int, Method, Table, TableSpec, knob
 from autoembed.methods.fixed_plan import fresh_table
-from autoembed.methods.plans import Fields, fixed_footprint, stored_segment
+from autoembed.methods.plans import GRIDS, Fields, fixed_footprint, is_signs, stored_segment
 from autoembed.plan import FieldPlan, Segment
 from autoembed_kernels.row_update import RowOptimizer
 
@@ -25,6 +25,7 @@ class Hashing(Method):
     ratio: float = knob(0.25, Float(1e-4, 1.0, log=True), "stored rows per row of a hashed field")
     bits: int = knob(32, Choice((1, 2, 3, 4, 8, 16, 32)), "bits of every stored value")
     small_rows: int = knob(200, Int(1, 100_000, log=True), "fields of up to so many rows are not hashed")
+    grid: str = knob("steps", Choice(GRIDS), "of codes: steps, or sums of signs as bebr has them")
 
     name: ClassVar[str] = "hashing"
     summary: ClassVar[str] = "ids share rows by a hash"
@@ -39,16 +40,17 @@ class Hashing(Method):
         return fresh_table(spec, self._fields(spec), generator, optimizer)
 
     def _fields(self, spec: TableSpec) -> Fields:
+        signs = is_signs(self.grid, self.bits, spec.profile)
         return tuple(
-            FieldPlan(field.name, field.rows, spec.dim, self._segments(field.rows, spec.dim, number))
+            FieldPlan(field.name, field.rows, spec.dim, self._segments(field.rows, spec.dim, number, signs))
             for number, field in enumerate(spec.stats.fields)
         )
 
-    def _segments(self, rows: int, dim: int, number: int) -> tuple[Segment, ...]:
+    def _segments(self, rows: int, dim: int, number: int, signs: bool) -> tuple[Segment, ...]:
         stored = math.ceil(self.ratio * (rows - 1))
         if rows <= self.small_rows or stored >= rows - 1:
-            return (stored_segment(0, rows, dim, self.bits, number),)
+            return (stored_segment(0, rows, dim, self.bits, number, signs=signs),)
         return (
-            stored_segment(0, 1, dim, self.bits, number),
-            stored_segment(1, rows, dim, self.bits, number, stored_rows=stored),
+            stored_segment(0, 1, dim, self.bits, number, signs=signs),
+            stored_segment(1, rows, dim, self.bits, number, stored, signs=signs),
         )

@@ -73,17 +73,35 @@ def fixed_footprint(spec: TableSpec, fields: Fields) -> Footprint:
     return Footprint(size, size)
 
 
-def stored_segment(start: int, stop: int, dim: int, bits: int, step: int, stored_rows: int = 0) -> Segment:
+def stored_segment(
+    start: int, stop: int, dim: int, bits: int, step: int, stored_rows: int = 0, *, signs: bool = False
+) -> Segment:
     """Rows [start, stop) of `bits` 1..8, 16 or 32; hashed to `stored_rows` where that is not 0.
 
-    `step` numbers the learned step of integer codes. 1 and 2 bits use the mid-rise grid: it wastes no
-    level on one side of zero.
+    `step` numbers the learned step of integer codes. 1 and 2 bits use the mid-rise grid, which wastes no
+    level on one side of zero; with `signs` codes of any width do (bebr.py).
     """
     sharing = Sharing.HASHED if stored_rows else Sharing.OWN
     rows = stored_rows or stop - start
     if bits > 8:
         return Segment(start, stop, sharing, rows, dim, "fp32" if bits == 32 else "fp16")
-    return Segment(start, stop, sharing, rows, dim, f"int{bits}", mid_rise=bits <= 2, scale=step)
+    return Segment(start, stop, sharing, rows, dim, f"int{bits}", mid_rise=signs or bits <= 2, scale=step)
+
+
+GRIDS = ("steps", "signs")  # of codes: multiples of a step with zero among them, or sums of signs (bebr.py)
+
+
+def is_signs(grid: str, bits: int, profile: Profile) -> bool:
+    """Whether codes of `bits` are sums of signs under a knob with the values GRIDS.
+
+    Raises ValueError where the profile keeps a half-precision bias that 3 and more signs do not fit.
+    """
+    if grid == "signs" and 2 < bits <= 8 and profile.row_scale_bytes == 4:
+        raise ValueError(
+            f"profile {profile.name!r} cannot store the bias of {bits} signs exactly; "
+            "take 1 or 2 bits, or a packed profile"
+        )
+    return grid == "signs"
 
 
 def uniform_fields(spec: TableSpec, bits: int, *, signs: bool = False) -> Fields:
@@ -93,9 +111,7 @@ def uniform_fields(spec: TableSpec, bits: int, *, signs: bool = False) -> Fields
     """
     fields = []
     for number, field in enumerate(spec.stats.fields):
-        segment = stored_segment(0, field.rows, spec.dim, bits, number)
-        if signs and segment.is_integer:
-            segment = dataclasses.replace(segment, mid_rise=True)
+        segment = stored_segment(0, field.rows, spec.dim, bits, number, signs=signs)
         fields.append(FieldPlan(field.name, field.rows, spec.dim, (segment,)))
     return tuple(fields)
 

@@ -1,5 +1,7 @@
 """Signs that halve are the mid-rise grid."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from methods.settings import all_rows, spec, stats
 from autoembed.methods import make_method
 from autoembed.methods.fixed_plan import FixedPlanTable
 from autoembed.packed import PackedTable
+from autoembed.plan import PROFILES
 from autoembed_kernels.lsq import Grid, fake_quantize, grid_table
 from autoembed_kernels.row_update import RowOptimizer
 
@@ -74,3 +77,19 @@ def test_scales_that_halve_cost_little_of_normal_values(bits: int) -> None:
         free, signs = error_of(values, scales)
         scales = torch.linalg.lstsq(signs, values.unsqueeze(1)).solution.squeeze(1)
     assert free <= halving <= 1.03 * free
+
+
+@pytest.mark.parametrize("name", ["frequency_cut", "hashing", "cafe_offline"])
+@pytest.mark.parametrize("bits", [3, 4])
+def test_signs_are_a_grid_of_methods_that_cut_and_share(name: str, bits: int) -> None:
+    """Codes without a zero: all values are odd multiples of half a step."""
+    plain, signs = (make_method(name, {"bits": bits, "grid": grid}) for grid in ("steps", "signs"))
+    assert plain.footprint(spec()) == signs.footprint(spec())
+    table = signs.table(spec(), torch.Generator().manual_seed(1), RowOptimizer("sgd"))
+    assert all(s.mid_rise for field in table.plan().fields for s in field.segments if s.is_integer)
+    read = PackedTable(table.pack(), stats().first_rows)(all_rows())[:, 0]
+    assert isinstance(table, FixedPlanTable) and table.precision.steps is not None
+    codes = read / table.precision.steps[0].abs().detach()
+    torch.testing.assert_close(codes % 1, torch.full_like(codes, 0.5), atol=1e-3, rtol=0)
+    with pytest.raises(ValueError, match="cannot store the bias"):
+        signs.footprint(replace(spec(), profile=PROFILES["fbgemm-cpu"]))
