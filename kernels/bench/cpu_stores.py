@@ -180,7 +180,7 @@ def chunk_round() -> Piece:
     """Decay, and the choice of chunks that leave and come, over all chunks of all ids."""
     rows = looked_up()
     store = filled_store(16, rows, RowOptimizer("sgd"))
-    threshold = store._threshold(DECAY)
+    threshold = store._threshold(DECAY, None)
     bounds = ((1 - MARGIN) * threshold, (1 + MARGIN) * threshold)
     utility = store.utility.clone()
 
