@@ -1,4 +1,4 @@
-"""The memory of this process and its workers on Linux: what they hold alone, and the most that was resident."""
+"""The memory of this process and its workers on Linux: what they hold alone, the most that was resident."""
 
 import os
 import threading
