@@ -17,20 +17,23 @@ class PrivateMemory:
     """
 
     def __init__(self) -> None:
-        self.peak = self.now()
+        self.peak = 0
+        self.now()
         self._stop = threading.Event()
         threading.Thread(target=self._sample, daemon=True).start()
 
     def now(self) -> int:
-        return status_bytes("RssAnon")
+        held = status_bytes("RssAnon")
+        self.peak = max(self.peak, held)
+        return held
 
     def stop(self) -> None:
         self._stop.set()
-        self.peak = max(self.peak, self.now())
+        self.now()
 
     def _sample(self) -> None:
         while not self._stop.wait(_INTERVAL_SECONDS):
-            self.peak = max(self.peak, self.now())
+            self.now()
 
 
 def peak_resident_bytes() -> int:
