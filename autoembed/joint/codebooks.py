@@ -69,9 +69,8 @@ class Codebooks:
         if field not in self._found:
             metric, first = self.metrics[field], self.first_rows[field]
             count = len(metric.shares)
-            chosen = _drawn(torch.arange(min(HEAD, count // 4), count), FITTED_ROWS, field).to(
-                self.weight.device
-            )
+            chosen = _drawn(torch.arange(min(HEAD, count // 4), count), FITTED_ROWS, field)
+            chosen = chosen.to(self.weight.device)
             rows = self.weight[first + chosen]
             self._found[field] = fitted(metric, rows, metric.shares[chosen], CODE_BITS)
         return self._found[field]

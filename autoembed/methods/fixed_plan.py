@@ -45,8 +45,7 @@ class FixedPlanTable(Table):
     ) -> None:
         super().__init__(spec)
         self.fields = fields
-        self.codes = codes or {}
-        self.address = RowAddress(fields, self.codes)
+        self.address = RowAddress(fields, codes)
         if self.address.zero_row is not None:
             weight = torch.cat([weight, weight.new_zeros(1, spec.dim)])
         self.rows = RowStore(weight, optimizer)
@@ -109,7 +108,7 @@ class FixedPlanTable(Table):
             number = part.segment.scale
             index = None
             if segment.sharing is Sharing.CODEBOOK:
-                index = pack_codes(segment, self.codes[field, segment.start].cpu())
+                index = pack_codes(segment, self.address.codes_of(field, segment.start).cpu())
             if not segment.is_integer or number is None:
                 return SegmentRows(values, index=index)
             step = steps[number : number + 1]
@@ -127,8 +126,7 @@ class FixedPlanTable(Table):
         indexes = sum(
             b.numel() * b.element_size() for part in (self.address, self.precision) for b in part.buffers()
         )
-        codes = sum(codes.nbytes for codes in self.codes.values())
-        return self.rows.nbytes + indexes + codes + 3 * parameters
+        return self.rows.nbytes + indexes + 3 * parameters
 
 
 def stored_widths(fields: Fields) -> list[int]:

@@ -22,6 +22,7 @@ class RowAddress(nn.Module):
         entries = []
         first_row = coded_rows = 0
         streams = [torch.zeros(0, dtype=torch.uint8)]
+        self._coded: dict[tuple[int, int], slice] = {}  # of `codes`
         for number, field in enumerate(fields):
             for s in (s for s in field.segments if s.sharing is not Sharing.TAIL):
                 base = first_stored.get((number, s.start), zero)
@@ -35,6 +36,7 @@ class RowAddress(nn.Module):
                 if s.sharing is Sharing.CODEBOOK:
                     streams.append(_checked(codes or {}, number, s))
                     code_at, coded_rows = coded_rows, coded_rows + s.rows
+                    self._coded[number, s.start] = slice(code_at, coded_rows)
                 entries.append((first_row + s.start, base, own, hashed, number, first_row, code_at))
             first_row += field.rows
         columns = torch.tensor(entries, dtype=torch.int64).T.contiguous()
@@ -57,6 +59,10 @@ class RowAddress(nn.Module):
     first_row: Tensor
     code_at: Tensor
     codes: Tensor
+
+    def codes_of(self, field: int, start: int) -> Tensor:
+        """The codes (rows,) uint8 of the segment of the field that reads a codebook from row `start` on."""
+        return self.codes[self._coded[field, start]]
 
     def tabulate(self) -> None:
         """Keep the answer for every row, 8 bytes each: short steps read it faster than they work it out."""
