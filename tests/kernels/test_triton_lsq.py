@@ -4,7 +4,7 @@ import os
 
 import pytest
 import torch
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -30,7 +30,7 @@ from autoembed_kernels.gpu.lsq import (  # noqa: E402
 )
 
 # the interpreter takes tens of milliseconds for each example, and shrinking would try hundreds
-few = settings(deadline=None, max_examples=15, phases=[Phase.generate])
+few = settings(deadline=None, max_examples=15, phases=[Phase.explicit, Phase.generate])
 GRIDS = st.lists(st.builds(Grid, st.integers(1, 8), st.booleans()), min_size=1, max_size=6)
 SHAPES = {"count": st.integers(0, 70), "dim": st.sampled_from([1, 3, 8, 13, 16, 33])}
 
@@ -55,7 +55,21 @@ def close(found: tuple[Tensor | None, ...], expected: tuple[Tensor | None, ...])
             torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-5)
 
 
+def close_gradients(
+    found: tuple[Tensor | None, ...], expected: tuple[Tensor | None, ...], gradient: Tensor
+) -> None:
+    """Gradients of values, steps, offset and, maybe, mixture; `gradient` is that of the output."""
+    (d_values, d_steps, *others), (expected_values, expected_steps, *expected_others) = found, expected
+    close((d_values, *others), (expected_values, *expected_others))
+    # A step's gradient sums terms of up to 128 |gradient|, which may cancel: what two orders of a float32 sum
+    # may differ by grows with the sizes of the terms, not with the sum.
+    size = 128 * gradient.abs().sum().item()
+    assert d_steps is not None and expected_steps is not None
+    torch.testing.assert_close(d_steps, expected_steps, rtol=2e-5, atol=2e-5 + size * 2**-24)
+
+
 @given(grids=GRIDS, offset=st.booleans(), own=st.booleans(), seed=st.integers(0, 2**32), **SHAPES)
+@example([Grid(7, True), Grid(6, False)], False, True, 71840, 55, 8)  # large terms cancel
 @few
 def test_rows_on_their_grids_equal_those_of_torch(
     grids: list[Grid], offset: bool, own: bool, seed: int, count: int, dim: int
@@ -70,7 +84,10 @@ def test_rows_on_their_grids_equal_those_of_torch(
     held = (values, steps, zero, table, which)
     close((triton_fake_quantized(*held),), (torch_fake_quantized(*held),))
     backward = (gradient, values, steps, zero, table, scales, which)
-    close(triton_fake_quantized_gradients(*backward), torch_fake_quantized_gradients(*backward))
+    found, expected = (
+        f(*backward) for f in (triton_fake_quantized_gradients, torch_fake_quantized_gradients)
+    )
+    close_gradients(found, expected, gradient)
 
 
 @given(grids=GRIDS, offset=st.booleans(), seed=st.integers(0, 2**32), **SHAPES)
@@ -88,7 +105,10 @@ def test_mixtures_of_widths_equal_those_of_torch(
     held = (values, steps, zero, table, mixture)
     close((triton_mixed_quantized(*held),), (torch_mixed_quantized(*held),))
     backward = (gradient, values, steps, zero, table, scales, mixture)
-    close(triton_mixed_quantized_gradients(*backward), torch_mixed_quantized_gradients(*backward))
+    found, expected = (
+        f(*backward) for f in (triton_mixed_quantized_gradients, torch_mixed_quantized_gradients)
+    )
+    close_gradients(found, expected, gradient)
 
 
 @pytest.mark.parametrize("grid", [Grid(1), Grid(1, True), Grid(3), Grid(8, True)], ids=str)
