@@ -3,7 +3,7 @@
 A row of b bits is codes c of -(2^(b-1) - 1) .. 2^(b-1) - 1 and a step s of its own: the value is c s, with s
 = max |w| / (2^(b-1) - 1) of the row as it was written, rounded up to 8 significant bits and at least 2^-14,
 so that a packed row holds s exactly in half precision, and FBGEMM's bias, 2^(b-1) s, too. Codes are rounded
-by chance, by words of (seed, number of the write, row, column) alone.
+by chance, by bits of (seed, number of the write, row, column) alone.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from autoembed.methods.base import TableSpec, initial_rows, unread_rows
 from autoembed_kernels.bitpack import pack_bits, packed_row_bytes, unpack_bits
-from autoembed_kernels.philox import row_words
+from autoembed_kernels.philox import row_chances
 from autoembed_kernels.row_update import RowOptimizer, row_update
 from autoembed_kernels.stochastic_round import stochastic_codes
 
@@ -78,8 +78,8 @@ class CodeRows(nn.Module):
         With `steps` (N, 1) given, what lies beyond the codes is clipped.
         """
         steps = self.row_steps(values) if steps is None else steps
-        words = row_words(self.seed, self.writes, rows, self.dim)
-        codes = stochastic_codes(values, steps, words, -self.largest, self.largest)
+        chances = row_chances(self.seed, self.writes, rows, self.dim)
+        codes = stochastic_codes(values, steps, chances, -self.largest, self.largest)
         packed = pack_bits((codes.int() + (1 << (self.bits - 1))).to(torch.uint8), self.bits)
         self.weight.index_copy_(0, rows, packed)
         self.steps.index_copy_(0, rows, steps.squeeze(1).to(self.steps.dtype))

@@ -5,7 +5,7 @@ Zhang, Yang and Yuen, "Training with low-precision embedding tables", Systems fo
 expectation of the stored value is the float32 one. Rounding to the nearest instead loses every change of
 less than half a spacing: with a small learning rate training stalls.
 
-Departs from the paper, whose generator is not known to us: words come from Philox4x32-10, keyed by (seed,
+Departs from the paper, whose generator is not known to us: bits come from Philox4x32-10, keyed by (seed,
 step, row, column), so that a row rounds alike on every device and whatever else the batch holds. Optimizer
 state stays in float32. Rows of 8 bits, which the paper has not, take a step of their own, so only hardware
 profiles with a scale in each row store them.

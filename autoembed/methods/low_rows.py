@@ -16,7 +16,7 @@ from autoembed_kernels.row_update import RowOptimizer
 class LowRows(nn.Module):
     """A flat array of rows (R, D) of float16, bfloat16 or int8 codes, with float32 optimizer state of each.
 
-    steps (R,) float16 of int8 rows, else None. seed: rows are cast stochastically, by words that depend on
+    steps (R,) float16 of int8 rows, else None. seed: rows are cast stochastically, by bits that depend on
     the seed, the number of the update, the row and the column alone; None: to the nearest. As in
     `autoembed.tables.RowStore`, weight and state are buffers, and only weight and steps are part of
     `state_dict`.

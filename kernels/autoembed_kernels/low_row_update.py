@@ -6,8 +6,8 @@ the updated row, rounded up to 8 significant bits and at least 2^-14, so that fl
 
     w' = `row_update` of w = c s in float32,      s' = step of w',      c' = cast(w' / s')
 
-Casts go to the nearest, or up or down by chance: with (seed, update) the word that casts column j of row r is
-word j of `row_words(seed, update, r)`.
+Casts go to the nearest, or up or down by chance: with (seed, update) what casts column j of row r is
+number j of `row_chances(seed, update, r)`.
 """
 
 from ctypes import CDLL
@@ -19,7 +19,7 @@ from autoembed_kernels.checked_rows import check_rows
 from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.native.loader import address, checked, native_for, threads
 from autoembed_kernels.operators import operators
-from autoembed_kernels.philox import row_words
+from autoembed_kernels.philox import row_chances
 from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, row_update, state_tensors
 from autoembed_kernels.stochastic_round import stochastic_codes, stochastic_round
 
@@ -49,9 +49,9 @@ def low_row_update(
     if torch.compiler.is_compiling():
         settings = (optimizer.name, optimizer.betas, optimizer.eps, optimizer.l2)
         # operators take 64-bit integers with a sign
-        words = [] if chance is None else [(chance[0] + 2**63) % 2**64 - 2**63, chance[1]]
+        chances = [] if chance is None else [(chance[0] + 2**63) % 2**64 - 2**63, chance[1]]
         operators().low_row_update(
-            *settings, weight, steps, *state_tensors(state), rows, values, gradient, learning_rate, words
+            *settings, weight, steps, *state_tensors(state), rows, values, gradient, learning_rate, chances
         )
     else:
         eager_low_row_update(optimizer, weight, steps, state, rows, values, gradient, learning_rate, chance)
@@ -172,15 +172,15 @@ def write_low_rows(
     weight: Tensor, steps: Tensor | None, rows: Tensor, values: Tensor, chance: tuple[int, int] | None
 ) -> None:
     """Store values (U, D) float32 in distinct rows (U,)."""
-    words = None if chance is None else row_words(*chance, rows, values.shape[1])
+    chances = None if chance is None else row_chances(*chance, rows, values.shape[1])
     if steps is not None:
         found = row_steps(values)
         steps.index_copy_(0, rows, found.squeeze(1).half())
-        stored = to_codes(values, found, words)
-    elif words is None:
+        stored = to_codes(values, found, chances)
+    elif chances is None:
         stored = values.to(weight.dtype)
     else:
-        stored = stochastic_round(values, words, weight.dtype)
+        stored = stochastic_round(values, chances, weight.dtype)
     weight.index_copy_(0, rows, stored)
 
 
@@ -192,8 +192,8 @@ def row_steps(values: Tensor) -> Tensor:
     return ((steps.view(torch.int32) + 0xFFFF) & ~0xFFFF).view(torch.float32)
 
 
-def to_codes(values: Tensor, steps: Tensor, words: Tensor | None) -> Tensor:
-    """values (N, D) -> int8 codes by chance, or to the nearest without words."""
-    if words is not None:
-        return stochastic_codes(values, steps, words, -LARGEST_CODE, LARGEST_CODE)
+def to_codes(values: Tensor, steps: Tensor, chances: Tensor | None) -> Tensor:
+    """values (N, D) -> int8 codes by chance, or to the nearest without chances."""
+    if chances is not None:
+        return stochastic_codes(values, steps, chances, -LARGEST_CODE, LARGEST_CODE)
     return (values / steps).round().clamp(-LARGEST_CODE, LARGEST_CODE).to(torch.int8)

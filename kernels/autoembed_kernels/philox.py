@@ -6,7 +6,8 @@ Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011. Ten round
     (c0, c1, c2, c3) <- (hi(M1 c2) ^ c1 ^ k0, lo(M1 c2), hi(M0 c0) ^ c3 ^ k1, lo(M0 c0))
 
 and between rounds k0 += W0, k1 += W1. Words are kept in int64, which torch can multiply on every device; the
-high half of a 64-bit product is put together from two products of 32 by 16 bits.
+high half of a 64-bit product is put together from two products of 32 by 16 bits. Half a word is enough for a
+cast by chance (`row_chances`).
 """
 
 import torch
@@ -32,34 +33,36 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: int) -> tuple[Te
     return c0, c1, c2, c3
 
 
-def row_words(seed: int, step: int, rows: Tensor, columns: int) -> Tensor:
-    """A random word for every column of every row (N,) int64 -> (N, columns) int64 in [0, 2^32).
+def row_chances(seed: int, step: int, rows: Tensor, columns: int) -> Tensor:
+    """16 random bits for every column of every row (N,) int64 -> (N, columns) int64 in [0, 2^16).
 
-    The key is `seed`; the counter holds column div 4, the two halves of the row, and the step.
+    The key is `seed`; the counter holds column div 8, the two halves of the row, and the step. Columns 2 i
+    and 2 i + 1 get the lower and the upper half of the i-th word.
     """
     if torch.compiler.is_compiling():
         # operators take 64-bit integers with a sign
-        traced: Tensor = operators().row_words((seed + 2**63) % 2**64 - 2**63, step, rows, columns)
+        traced: Tensor = operators().row_chances((seed + 2**63) % 2**64 - 2**63, step, rows, columns)
         return traced
-    return eager_row_words(seed, step, rows, columns)
+    return eager_row_chances(seed, step, rows, columns)
 
 
-def eager_row_words(seed: int, step: int, rows: Tensor, columns: int) -> Tensor:
-    """`row_words` itself."""
+def eager_row_chances(seed: int, step: int, rows: Tensor, columns: int) -> Tensor:
+    """`row_chances` itself."""
     if triton_for(rows):
-        from autoembed_kernels.gpu.philox import triton_row_words
+        from autoembed_kernels.gpu.philox import triton_row_chances
 
-        return triton_row_words(seed, step, rows, columns)
-    return torch_row_words(seed, step, rows, columns)
+        return triton_row_chances(seed, step, rows, columns)
+    return torch_row_chances(seed, step, rows, columns)
 
 
-def torch_row_words(seed: int, step: int, rows: Tensor, columns: int) -> Tensor:
-    """`row_words` in torch, on any device."""
-    block = torch.arange(-(-columns // 4), device=rows.device)  # (K,)
+def torch_row_chances(seed: int, step: int, rows: Tensor, columns: int) -> Tensor:
+    """`row_chances` in torch, on any device."""
+    block = torch.arange(-(-columns // 8), device=rows.device)  # (K,)
     row = rows.unsqueeze(1)
     steps = torch.full((1, 1), step & _WORD, dtype=torch.int64, device=rows.device)
     words = philox((block.unsqueeze(0), row & _WORD, row >> 32, steps), seed)
-    return torch.stack(words, dim=2).flatten(1)[:, :columns]
+    halves = [half for word in words for half in (word & 0xFFFF, word >> 16)]
+    return torch.stack(halves, dim=2).flatten(1)[:, :columns]
 
 
 def reference(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:

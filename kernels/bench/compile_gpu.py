@@ -103,7 +103,7 @@ def look_ups() -> Iterator[Case]:
 def random_numbers() -> Iterator[Case]:
     for columns in (16, 64):
         sizes = {"BLOCK": philox.VALUES // columns, "COLUMNS": columns}
-        yield Case(philox.row_words_kernel, f"{columns} columns", "*i64 *i64 *i64 i32 i32", sizes)
+        yield Case(philox.row_chances_kernel, f"{columns} columns", "*i64 *i64 *i64 i32 i32", sizes)
     block = {"BLOCK": stochastic_round.BLOCK}
     for name, half in (("fp16", True), ("bf16", False)):
         types = f"*fp32 *i64 *{name} i32"

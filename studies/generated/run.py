@@ -160,7 +160,11 @@ def main() -> None:
         for setting in wanted:
             if any(is_of(row, setting, recipe, seed) for row in read_rows(options.out)):
                 continue
-            fitted = replace(setting, knobs=setting.fitted(stats, dim), free="")
+            try:
+                fitted = replace(setting, knobs=setting.fitted(stats, dim), free="")
+            except ValueError as error:
+                print(f"{setting.method} {setting.budget}: {error}", flush=True)
+                continue
             for result in _in_own_process(options, fitted, seed):
                 row = {**key(fitted, recipe, seed), **result}
                 append(options.out, row)

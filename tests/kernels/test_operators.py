@@ -19,7 +19,7 @@ from autoembed_kernels.low_row_update import low_row_update, low_row_values
 from autoembed_kernels.lsq import Grid, fake_quantize, grid_table, mix_quantized
 from autoembed_kernels.ops.packed import rows_as_arguments, segments_as_arguments
 from autoembed_kernels.pair_products import pair_places, pair_products
-from autoembed_kernels.philox import row_words
+from autoembed_kernels.philox import row_chances
 from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, row_update, state_tensors
 from autoembed_kernels.stochastic_round import stochastic_codes, stochastic_round
 
@@ -84,7 +84,7 @@ def low_updated(dtype: torch.dtype) -> tuple[object, ...]:
 def arguments() -> dict[str, list[tuple[object, ...]]]:
     """Operator -> calls of it."""
     values = drawn(4, 3)
-    words = row_words(1, 2, torch.arange(4), 3)
+    chances = row_chances(1, 2, torch.arange(4), 3)
     _, inverse, order, starts = repeats()
     packed = table()
     held = segments_as_arguments(packed._layout)
@@ -105,9 +105,9 @@ def arguments() -> dict[str, list[tuple[object, ...]]]:
         "look_up_packed": [(packed.words, *held, *served, torch.arange(51), 1)],
         "pack_bits": [(torch.arange(12, dtype=torch.uint8).view(2, 6) % 8, bits) for bits in (3, 8)],
         "unpack_bits": [(torch.arange(12, dtype=torch.uint8).view(2, 6), 5, bits) for bits in (3, 8)],
-        "row_words": [(-5, 3, ROWS, 6)],
-        "stochastic_round": [(values, words, torch.float16), (values, words, torch.bfloat16)],
-        "stochastic_codes": [(values, torch.full((4, 1), 0.1), words, -127, 127)],
+        "row_chances": [(-5, 3, ROWS, 6)],
+        "stochastic_round": [(values, chances, torch.float16), (values, chances, torch.bfloat16)],
+        "stochastic_codes": [(values, torch.full((4, 1), 0.1), chances, -127, 127)],
         "fake_quantize": [quantized(offset, which) for offset, which in ((True, True), (False, False))],
         "fake_quantize_gradients": [(drawn(4, 3, seed=9), *detached(quantized(True, True)))],
         "mix_quantized": [(*mixed, *grids, mixture)],
@@ -208,11 +208,11 @@ def test_compiled_quantization_equals_eager_quantization() -> None:
 @pytest.mark.parametrize("seed", [3, 2**64 - 3])
 def test_compiled_casts_by_chance_equal_eager_ones(seed: int) -> None:
     def cast(values: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        words = row_words(seed, 4, rows, values.shape[1])
-        codes = stochastic_codes(values, torch.full((len(values), 1), 0.1), words, -127, 127)
+        chances = row_chances(seed, 4, rows, values.shape[1])
+        codes = stochastic_codes(values, torch.full((len(values), 1), 0.1), chances, -127, 127)
         packed = pack_bits((codes & 7).to(torch.uint8), 3)
-        half = stochastic_round(values, words, torch.float16)
-        return words, half, packed, unpack_bits(packed, values.shape[1], 3)
+        half = stochastic_round(values, chances, torch.float16)
+        return chances, half, packed, unpack_bits(packed, values.shape[1], 3)
 
     compare(cast, drawn(7, 5), ROWS)
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoembed_kernels.philox import philox, reference, row_words
+from autoembed_kernels.philox import philox, reference, row_chances
 
 WORD = st.integers(0, 2**32 - 1)
 
@@ -38,23 +38,29 @@ def test_words_equal_the_reference(counter: tuple[int, int, int, int], key: tupl
     assert words(counter, key) == reference(counter, key)
 
 
-def test_words_of_a_row_depend_on_seed_step_row_and_column_alone() -> None:
+def test_chances_of_a_row_depend_on_seed_step_row_and_column_alone() -> None:
     rows = torch.tensor([5, 2**32 + 5, 0])
-    block = row_words(2**40 + 9, 3, rows, 7)
-    assert block.shape == (3, 7)
-    assert torch.equal(row_words(2**40 + 9, 3, rows[1:2], 7)[0], block[1])
-    assert torch.equal(row_words(2**40 + 9, 3, rows, 3), block[:, :3])
+    block = row_chances(2**40 + 9, 3, rows, 13)
+    assert block.shape == (3, 13)
+    assert torch.equal(row_chances(2**40 + 9, 3, rows[1:2], 13)[0], block[1])
+    assert torch.equal(row_chances(2**40 + 9, 3, rows, 3), block[:, :3])
     for row, (low, high) in enumerate([(5, 0), (5, 1), (0, 0)]):
-        expected = [reference((b, low, high, 3), (9, 2**8)) for b in range(2)]
-        assert block[row].tolist() == [word for four in expected for word in four][:7]
-    others = [row_words(2**40 + 10, 3, rows, 7), row_words(2**40 + 9, 4, rows, 7), block.roll(1, 0)]
+        words = [word for b in range(2) for word in reference((b, low, high, 3), (9, 2**8))]
+        halves = [half for word in words for half in (word % 2**16, word // 2**16)]
+        assert block[row].tolist() == halves[:13]
+    others = [row_chances(2**40 + 10, 3, rows, 13), row_chances(2**40 + 9, 4, rows, 13), block.roll(1, 0)]
     for other in others:
-        assert not (other == block).any()
-    assert row_words(1, 0, rows[:0], 5).shape == (0, 5)
+        assert (other == block).sum() <= 1  # two numbers of 16 bits are equal once in 65,536
+    assert row_chances(1, 0, rows[:0], 5).shape == (0, 5)
 
 
-def test_words_are_spread_evenly() -> None:
-    drawn = row_words(1, 0, torch.arange(20_000), 4).flatten()
-    # 80 thousand in 16 cells: five standard deviations of a cell's count are 342
-    cells = torch.bincount(drawn >> 28, minlength=16)
+@pytest.mark.parametrize("shift", [0, 12])
+def test_chances_are_spread_evenly(shift: int) -> None:
+    drawn = row_chances(1, 0, torch.arange(20_000), 4)
+    # 80 thousand in 16 cells, by first or last bits: five standard deviations of a cell's count are 342
+    cells = torch.bincount(drawn.flatten() >> shift & 15, minlength=16)
     assert (cells - 5000).abs().max() < 342
+    # neither halves of a word nor words correlate: four standard deviations
+    centred = drawn.double() / 65536 - 0.5
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert abs((centred[:, a] * centred[:, b]).mean()) < 4 / 12 / 20_000**0.5

@@ -119,7 +119,7 @@ def stepped() -> list[Tensor]:
 
 
 def words() -> Tensor:
-    return philox.row_words(7, 1, torch.arange(4, device=DEVICE), 3)
+    return philox.row_chances(7, 1, torch.arange(4, device=DEVICE), 3)
 
 
 def gathered() -> Tensor:
@@ -150,7 +150,7 @@ CALLS: dict[tuple[str, str], Callable[[], Tensor | list[Tensor]]] = {
         drawn(4, 3), pointers(), None, torch.tensor([2, 0, 2, 1], device=DEVICE)
     ),
     ("chunk_step", "triton_chunk_step"): stepped,
-    ("philox", "triton_row_words"): words,
+    ("philox", "triton_row_chances"): words,
     ("stochastic_round", "triton_stochastic_round"): lambda: rounding.stochastic_round(
         drawn(4, 3), words(), torch.float16
     ),

@@ -1,4 +1,4 @@
-"""Random words, casts by chance and bit packing in Triton against torch, bit for bit.
+"""Random numbers, casts by chance and bit packing in Triton against torch, bit for bit.
 
 In Triton's interpreter, or on a GPU where there is one.
 """
@@ -12,7 +12,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from autoembed_kernels.bitpack import packed_row_bytes, torch_pack_bits, torch_unpack_bits
-from autoembed_kernels.philox import reference, torch_row_words
+from autoembed_kernels.philox import reference, torch_row_chances
 from autoembed_kernels.stochastic_round import torch_stochastic_codes, torch_stochastic_round
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -21,7 +21,7 @@ if DEVICE == "cpu":
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from autoembed_kernels.gpu.bitpack import triton_pack_bits, triton_unpack_bits  # noqa: E402
-from autoembed_kernels.gpu.philox import triton_row_words  # noqa: E402
+from autoembed_kernels.gpu.philox import triton_row_chances  # noqa: E402
 from autoembed_kernels.gpu.stochastic_round import (  # noqa: E402
     triton_stochastic_codes,
     triton_stochastic_round,
@@ -39,16 +39,17 @@ DTYPES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=s
     st.integers(1, 19),
 )
 @few
-def test_words_are_those_of_torch_and_of_the_exact_integers(
+def test_chances_are_those_of_torch_and_of_the_exact_integers(
     seed: int, step: int, rows: list[int], columns: int
 ) -> None:
     given_rows = torch.tensor(rows, dtype=torch.int64, device=DEVICE)
-    words = triton_row_words(seed, step, given_rows, columns)
-    assert torch.equal(words, torch_row_words(seed, step, given_rows, columns))
-    for row, drawn in zip(rows[:2], words.tolist(), strict=False):
+    chances = triton_row_chances(seed, step, given_rows, columns)
+    assert torch.equal(chances, torch_row_chances(seed, step, given_rows, columns))
+    for row, drawn in zip(rows[:2], chances.tolist(), strict=False):
         key = (seed & 0xFFFFFFFF, seed >> 32)
         block = reference((0, row & 0xFFFFFFFF, row >> 32, step), key)
-        assert drawn[:4] == list(block)[:columns]
+        halves = [half for word in block for half in (word % 2**16, word // 2**16)]
+        assert drawn[:8] == halves[:columns]
 
 
 def values_of_all_sizes(count: int, seed: int) -> torch.Tensor:
@@ -66,22 +67,24 @@ def values_of_all_sizes(count: int, seed: int) -> torch.Tensor:
 @few
 def test_sixteen_bits_are_those_of_torch(dtype: torch.dtype, count: int, seed: int) -> None:
     values = values_of_all_sizes(count, seed)
-    words = torch_row_words(seed, 1, torch.arange(count, device=DEVICE), 1).flatten()
-    found = triton_stochastic_round(values, words, dtype)
-    expected = torch_stochastic_round(values, words, dtype)
+    chances = torch_row_chances(seed, 1, torch.arange(count, device=DEVICE), 1).flatten()
+    found = triton_stochastic_round(values, chances, dtype)
+    expected = torch_stochastic_round(values, chances, dtype)
     assert torch.equal(found.view(torch.int16), expected.view(torch.int16))
 
 
 @DTYPES
 def test_what_is_not_finite_stays_so_and_what_fits_is_not_changed(dtype: torch.dtype) -> None:
-    words = torch.full((3,), 2**32 - 1, device=DEVICE)
-    odd = triton_stochastic_round(torch.tensor([math.nan, math.inf, -math.inf], device=DEVICE), words, dtype)
+    chances = torch.full((3,), 2**16 - 1, device=DEVICE)
+    odd = triton_stochastic_round(
+        torch.tensor([math.nan, math.inf, -math.inf], device=DEVICE), chances, dtype
+    )
     assert odd.isnan().tolist() == [True, False, False]
     assert odd[1:].tolist() == [math.inf, -math.inf]
     codes = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
     exact = codes[torch.isfinite(codes)].float().to(DEVICE)
-    for word in (0, 2**32 - 1):
-        kept = triton_stochastic_round(exact, torch.full(exact.shape, word, device=DEVICE), dtype)
+    for chance in (0, 2**16 - 1):
+        kept = triton_stochastic_round(exact, torch.full(exact.shape, chance, device=DEVICE), dtype)
         assert torch.equal(kept.float(), exact)
 
 
@@ -91,9 +94,9 @@ def test_codes_are_those_of_torch(count: int, width: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(count, width, generator=generator).to(DEVICE)
     steps = (torch.rand(count, 1, generator=generator) * 0.05 + 1e-3).to(DEVICE)
-    words = torch_row_words(seed, 2, torch.arange(count, device=DEVICE), width)
-    found = triton_stochastic_codes(values, steps, words, -127, 127)
-    assert torch.equal(found, torch_stochastic_codes(values, steps, words, -127, 127))
+    chances = torch_row_chances(seed, 2, torch.arange(count, device=DEVICE), width)
+    found = triton_stochastic_codes(values, steps, chances, -127, 127)
+    assert torch.equal(found, torch_stochastic_codes(values, steps, chances, -127, 127))
 
 
 @given(st.integers(0, 30), st.integers(1, 70), st.integers(1, 8), st.integers(0, 2**32))

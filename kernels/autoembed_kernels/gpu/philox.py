@@ -1,4 +1,4 @@
-"""Philox4x32-10 on a GPU: the words of `autoembed_kernels.philox`, bit for bit."""
+"""Philox4x32-10 on a GPU: the numbers of `autoembed_kernels.philox`, bit for bit."""
 
 import torch
 import triton
@@ -7,14 +7,14 @@ from torch import Tensor
 
 from autoembed_kernels.gpu.present import filled, launches
 
-VALUES = 1024  # words of a program
-LEAST_COLUMNS = 4  # a block of Philox
+VALUES = 1024  # numbers of a program
+LEAST_COLUMNS = 4  # that share a block of Philox
 
 
 @triton.jit
-def philox_block(c0, c1, c2, c3, k0, k1):
-    """Four counters and two keys of uint32 -> four words of uint32."""
-    for _ in tl.static_range(10):
+def half_block(c0, c1, c2, c3, k0, k1, is_first):
+    """Four counters and two keys of uint32 -> the first two of the four words, or the last two, uint32."""
+    for _ in tl.static_range(9):
         product0 = c0.to(tl.uint64) * 0xD2511F53
         product1 = c2.to(tl.uint64) * 0xCD9E8D57
         c0 = (product1 >> 32).to(tl.uint32) ^ c1 ^ k0
@@ -23,32 +23,38 @@ def philox_block(c0, c1, c2, c3, k0, k1):
         c3 = product0.to(tl.uint32)
         k0 = (k0.to(tl.uint64) + 0x9E3779B9).to(tl.uint32)
         k1 = (k1.to(tl.uint64) + 0xBB67AE85).to(tl.uint32)
-    return c0, c1, c2, c3
+    # the last round's halves are two products, of which one is asked for
+    multiplier = tl.where(is_first, 0xCD9E8D57, 0xD2511F53).to(tl.uint64)
+    product = tl.where(is_first, c2, c0).to(tl.uint64) * multiplier
+    high = (product >> 32).to(tl.uint32) ^ tl.where(is_first, c1 ^ k0, c3 ^ k1)
+    return high, product.to(tl.uint32)
 
 
 @triton.jit
-def words_of_rows(seed, step, row, COLUMNS: tl.constexpr):
-    """seed and step int64 scalars, row [R] int64 -> the words of `row_words` [R, COLUMNS] uint32.
+def chances_of_rows(seed, step, row, COLUMNS: tl.constexpr):
+    """seed and step int64 scalars, row [R] int64 -> `row_chances` [R, COLUMNS] uint32.
 
-    COLUMNS is a power of two from 4 on. A block makes the words of four columns, which are interleaved.
+    COLUMNS is a power of two from 4 on. The block of eight columns is made for either four of them: one that
+    is shared would have to pass between threads that hold four columns each.
     """
-    block = tl.arange(0, COLUMNS // 4)[None, :].to(tl.uint32)  # [1, COLUMNS / 4]
+    four = tl.arange(0, COLUMNS // 4)[None, :]  # [1, COLUMNS / 4]
     low, high = row.to(tl.uint32)[:, None], (row >> 32).to(tl.uint32)[:, None]
     # step and keys are numbers of the program, not of a thread
-    w0, w1, w2, w3 = philox_block(
-        block, low, high, step.to(tl.uint32), seed.to(tl.uint32), (seed >> 32).to(tl.uint32)
-    )
-    return tl.interleave(tl.interleave(w0, w2), tl.interleave(w1, w3))
+    k0, k1 = seed.to(tl.uint32), (seed >> 32).to(tl.uint32)
+    block = (four // 2).to(tl.uint32)
+    first, second = half_block(block, low, high, step.to(tl.uint32), k0, k1, four % 2 == 0)
+    words = tl.interleave(first, second)
+    return tl.interleave(words & 0xFFFF, words >> 16)
 
 
 @triton.jit
-def row_words_kernel(seed_and_step, rows, out, count, width, BLOCK: tl.constexpr, COLUMNS: tl.constexpr):
+def row_chances_kernel(seed_and_step, rows, out, count, width, BLOCK: tl.constexpr, COLUMNS: tl.constexpr):
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     here = place < count
     row = tl.load(rows + place, mask=here, other=0).to(tl.int64)
-    words = words_of_rows(tl.load(seed_and_step), tl.load(seed_and_step + 1), row, COLUMNS)
+    chances = chances_of_rows(tl.load(seed_and_step), tl.load(seed_and_step + 1), row, COLUMNS)
     column = tl.arange(0, COLUMNS)
-    tl.store(out + place[:, None] * width + column[None, :], words.to(tl.int64),
+    tl.store(out + place[:, None] * width + column[None, :], chances.to(tl.int64),
              mask=here[:, None] & (column[None, :] < width))  # fmt: skip
 
 
@@ -58,18 +64,18 @@ def seed_and_step(seed: int, step: int, device: torch.device) -> Tensor:
 
 
 def padded_columns(width: int) -> int:
-    """The power of two that holds `width` columns and whole blocks of Philox."""
+    """The power of two that holds `width` columns, whole fours of them."""
     return max(LEAST_COLUMNS, int(triton.next_power_of_2(width)))
 
 
 @launches
-def triton_row_words(seed: int, step: int, rows: Tensor, columns: int) -> Tensor:
-    """`row_words`: rows (N,) -> (N, columns) int64."""
+def triton_row_chances(seed: int, step: int, rows: Tensor, columns: int) -> Tensor:
+    """`row_chances`: rows (N,) -> (N, columns) int64."""
     out = torch.empty(len(rows), columns, dtype=torch.int64, device=rows.device)
     padded = padded_columns(columns)
     block = max(1, VALUES // padded)
     if out.numel():
-        row_words_kernel[(triton.cdiv(len(rows), block),)](
+        row_chances_kernel[(triton.cdiv(len(rows), block),)](
             *(seed_and_step(seed, step, rows.device), rows.contiguous(), out, len(rows), columns),
             BLOCK=block,
             COLUMNS=padded,

@@ -3,7 +3,7 @@
 A program serves BLOCK distinct rows and all columns, or one row that very many look-ups read
 (`gpu/dedupe.py`); their gradients, moments and new values stay in registers between being read and written
 once. Rows may be stored as float32, float16, bfloat16 or int8 codes with a step each (`low_row_update`), cast
-by chance with the words of `row_words` or to the nearest.
+by chance with the numbers of `row_chances` or to the nearest.
 
 Numbers that change from step to step (rate, seed, number of the update) lie in memory, where they can change
 between plays of a CUDA graph.
@@ -31,7 +31,7 @@ from autoembed_kernels.gpu.dedupe import (
     light_tile,
     span_of,
 )
-from autoembed_kernels.gpu.philox import LEAST_COLUMNS, seed_and_step, words_of_rows
+from autoembed_kernels.gpu.philox import LEAST_COLUMNS, chances_of_rows, seed_and_step
 from autoembed_kernels.gpu.present import capturing, filled, launches
 from autoembed_kernels.gpu.stochastic_round import to_codes, to_nearest_bfloat16, to_sixteen_bits
 from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, state_tensors
@@ -110,15 +110,16 @@ def _update_rows(
     change = row_change(g, row, at, here, live, dim, moment, square, touches, numbers, OPTIMIZER)
     new = tl.where(live, old - tl.load(numbers).to(tl.float32) * change, 0.0)
 
+    if CHANCE:
+        chances = chances_of_rows(tl.load(chance), tl.load(chance + 1), row, COLUMNS)
     if STORED == _INT8:
         step = _row_steps(new)
         tl.store(steps + row, step.to(tl.float16), mask=here)
     if CHANCE:
-        words = words_of_rows(tl.load(chance), tl.load(chance + 1), row, COLUMNS)
         if STORED == _INT8:
-            stored = to_codes(new, step[:, None], words, -127.0, 127.0).to(tl.int8)
+            stored = to_codes(new, step[:, None], chances, -127.0, 127.0).to(tl.int8)
         else:
-            stored = to_sixteen_bits(new, words, STORED == _FP16)
+            stored = to_sixteen_bits(new, chances, STORED == _FP16)
     elif STORED == _INT8:
         # adding 1.5 2^23 leaves no bits for a fraction
         codes = (tl.div_rn(new, tl.broadcast_to(step[:, None], new.shape)) + 12582912.0) - 12582912.0

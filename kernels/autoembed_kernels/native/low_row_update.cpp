@@ -12,48 +12,48 @@
 namespace {
 
 
-// The words of up to TOGETHER rows below 2^32, of a width that the compiler knows: few rows at a time, so that
-// the processor makes them while it waits for memory
+// 16 random bits for every number of up to TOGETHER rows below 2^32, of a width that the compiler knows: few rows
+// at a time, so that the processor makes them while it waits for memory
 template <typename Dim>
-class RowWords {
-    static_assert(Dim::value % 4 == 0);
-    using Small = SmallRowWords<Dim::value / 4>;
+class RowChances {
+    static_assert(Dim::value % 8 == 0);
+    using Small = SmallRowWords<Dim::value / 8>;
 
   public:
     static constexpr int64_t TOGETHER = 2 * Small::ROWS;
 
-    RowWords(uint64_t seed, uint64_t update, Dim) : made_(seed, update) {}
+    RowChances(uint64_t seed, uint64_t update, Dim) : made_(seed, update) {}
 
-    // rows (count,), with room for TOGETHER -> words (count, stride())
-    INLINE const uint32_t* of(const int64_t* rows, int64_t count) {
+    // rows (count,), with room for TOGETHER -> (count, stride())
+    INLINE const uint16_t* of(const int64_t* rows, int64_t count) {
         made_.make(rows, count, words_);
-        return words_;
+        return reinterpret_cast<const uint16_t*>(words_);
     }
 
     static constexpr int64_t stride() { return Dim::value; }
 
   private:
     Small made_;
-    uint32_t words_[TOGETHER * Dim::value];
+    uint32_t words_[TOGETHER * Dim::value / 2];
 };
 
 // The same for any rows and width
 template <>
-class RowWords<int64_t> {
+class RowChances<int64_t> {
   public:
     static constexpr int64_t TOGETHER = 16;
 
-    RowWords(uint64_t seed, uint64_t update, int64_t dim)
-        : seed_(seed), update_(update), blocks_((dim + 3) / 4),
+    RowChances(uint64_t seed, uint64_t update, int64_t dim)
+        : seed_(seed), update_(update), blocks_((dim + 7) / 8),
           counters_(static_cast<size_t>(3 * (TOGETHER * blocks_ + 2 * COUNTERS))),
           words_(static_cast<size_t>(4 * (TOGETHER * blocks_ + 2 * COUNTERS) + STEP)) {}
 
-    const uint32_t* of(const int64_t* rows, int64_t count) {
+    const uint16_t* of(const int64_t* rows, int64_t count) {
         row_words(seed_, update_, rows, count, blocks_, counters_.data(), words_.data());
-        return words_.data();
+        return reinterpret_cast<const uint16_t*>(words_.data());
     }
 
-    int64_t stride() const { return 4 * blocks_; }
+    int64_t stride() const { return 8 * blocks_; }
 
   private:
     uint64_t seed_, update_;
@@ -62,7 +62,7 @@ class RowWords<int64_t> {
     std::vector<uint32_t> words_;
 };
 
-// Settings of one update: of the optimizer, and of the words for a cast by chance
+// Settings of one update: of the optimizer, and of the random bits for a cast by chance
 struct Update {
     Optimizer optimizer;
     Settings settings;
@@ -76,9 +76,9 @@ struct Update {
 template <Format FORMAT, typename Dim>
 __attribute__((noinline)) void update_range(const Stored& stored, const Update& update, const Source& source,
                                             int64_t start, int64_t stop, Dim dim) {
-    constexpr int64_t TOGETHER = RowWords<Dim>::TOGETHER;
+    constexpr int64_t TOGETHER = RowChances<Dim>::TOGETHER;
     const int64_t row_bytes = dim * (FORMAT == INT8 ? 1 : 2), count = source.distinct();
-    RowWords<Dim> row_words(update.seed, update.number, dim);
+    RowChances<Dim> row_chances(update.seed, update.number, dim);
     RowRoom<Dim, TOGETHER> values(dim), sums(dim);
     Corrections corrections(update.settings);
     int64_t rows[TOGETHER] = {};
@@ -98,7 +98,7 @@ __attribute__((noinline)) void update_range(const Stored& stored, const Update& 
             }
             gradients[i] = source.of(first + i, sums.row(i), dim);
         }
-        const uint32_t* words = update.by_chance ? row_words.of(rows, held) : nullptr;
+        const uint16_t* chances = update.by_chance ? row_chances.of(rows, held) : nullptr;
         for (int64_t i = 0; i < held; ++i) {
             float* w = values.row(i);
             decode<FORMAT, true>(stored, rows[i], w, dim);
@@ -107,8 +107,8 @@ __attribute__((noinline)) void update_range(const Stored& stored, const Update& 
         if (FORMAT == INT8)
             for (int64_t i = 0; i < held; ++i) steps[i] = steps_of(values.row(i), dim);
         for (int64_t i = 0; i < held; ++i) {
-            encode<FORMAT>(stored, rows[i], values.row(i), steps[i], words, dim);
-            if (words) words += row_words.stride();
+            encode<FORMAT>(stored, rows[i], values.row(i), steps[i], chances, dim);
+            if (chances) chances += row_chances.stride();
         }
     }
 }
@@ -124,7 +124,7 @@ int64_t update_all(Format format, const Stored& stored, const Update& update, co
             };
             result = for_sources(rows, gradient, count, height, repeated, threads, range);
         };
-        // of a width that the compiler knows, words are made of rows below 2^32
+        // of a width that the compiler knows, bits are made of rows below 2^32
         if (height <= int64_t{1} << 32) with_dim(dim, updates);
         else updates(dim);
     });
@@ -135,7 +135,7 @@ int64_t update_all(Format format, const Stored& stored, const Update& update, co
 
 // Rows of weight (height, dim), of format float16, bfloat16 or int8 with steps (height,), and their state at
 // the distinct rows (count,) from gradient (count, dim), in place; state as `State` says. by_chance: cast by
-// the words of seed and update. Returns 0, or -1 - place where a row is out of range; then nothing is written.
+// `row_chances` of seed and update. Returns 0, or -1 - place where a row is out of range; then nothing is written.
 EXPORT int64_t autoembed_low_row_update(int64_t optimizer, int64_t format, uint8_t* weight, uint16_t* row_steps,
                                         const int64_t* rows, const float* gradient, float* moment,
                                         float* square, int32_t* touches, int64_t count, int64_t height,

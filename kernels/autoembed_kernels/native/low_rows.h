@@ -25,10 +25,9 @@ INLINE int64_t rounded_up(int64_t n, int64_t multiple) { return (n + multiple - 
 
 INLINE u32x8 chosen(u32x8 mask, u32x8 yes, u32x8 no) { return (yes & mask) | (no & ~mask); }
 
-// Words as numbers even in [0, 1). Through signed numbers, which every processor converts.
-INLINE f64x8 fractions(u32x8 words) {
-    const f64x8 centred = __builtin_convertvector(reinterpret_cast<i32x8>(words ^ 0x80000000u), f64x8);
-    return (centred + 0x1p31) * 0x1p-32;
+// Chances of 16 bits as numbers even in (0, 1). Through signed numbers, which every processor converts.
+INLINE f64x8 fractions(u32x8 chances) {
+    return (__builtin_convertvector(reinterpret_cast<i32x8>(chances), f64x8) + 0.5) * 0x1p-16;
 }
 
 // floor of numbers between -2^31 and 2^31
@@ -50,13 +49,13 @@ INLINE bool any(u32x8 mask) {
 }
 
 // Up or down by chance to a multiple of what `dropped` bits leave of the mantissa
-INLINE u32x8 cut_by_chance(f32x8 values, u32x8 words, uint32_t dropped) {
+INLINE u32x8 cut_by_chance(f32x8 values, u32x8 chances, uint32_t dropped) {
     const auto bits = reinterpret_cast<u32x8>(values);
     const auto finite = reinterpret_cast<u32x8>((bits & 0x7f800000u) != 0x7f800000u);
-    return chosen(finite, (bits + (words & dropped)) & ~dropped, bits);
+    return chosen(finite, (bits + (chances & dropped)) & ~dropped, bits);
 }
 
-INLINE u16x8 halves_by_chance(f32x8 values, u32x8 words) {
+INLINE u16x8 halves_by_chance(f32x8 values, u32x8 chances) {
     const auto bits = reinterpret_cast<u32x8>(values);
     const u32x8 size = bits & 0x7fffffffu;
     // below 2^-14, but not zero: multiples of 2^-24
@@ -64,16 +63,16 @@ INLINE u16x8 halves_by_chance(f32x8 values, u32x8 words) {
     const auto endless = reinterpret_cast<u32x8>(size >= 0x7f800000u);
     // few rows have such numbers
     if (__builtin_expect(!any(small | endless), 1))
-        return to_halves(reinterpret_cast<f32x8>((bits + (words & 0x1fffu)) & ~0x1fffu));
-    const u32x8 cut = cut_by_chance(values, words, 0x1fffu);
+        return to_halves(reinterpret_cast<f32x8>((bits + (chances & 0x1fffu)) & ~0x1fffu));
+    const u32x8 cut = cut_by_chance(values, chances, 0x1fffu);
     const auto kept = reinterpret_cast<f32x8>(bits & small);
-    const i32x8 multiples = floors(__builtin_convertvector(kept, f64x8) * 0x1p24 + fractions(words));
+    const i32x8 multiples = floors(__builtin_convertvector(kept, f64x8) * 0x1p24 + fractions(chances));
     const auto scaled = reinterpret_cast<u32x8>(__builtin_convertvector(multiples, f32x8) * 0x1p-24f);
     return to_halves(reinterpret_cast<f32x8>(chosen(small, scaled, cut)));
 }
 
-INLINE u16x8 bfloats_by_chance(f32x8 values, u32x8 words) {
-    return to_bfloats(reinterpret_cast<f32x8>(cut_by_chance(values, words, 0xffffu)));
+INLINE u16x8 bfloats_by_chance(f32x8 values, u32x8 chances) {
+    return to_bfloats(reinterpret_cast<f32x8>(cut_by_chance(values, chances, 0xffffu)));
 }
 
 // The step of a row whose largest number has these bits without the sign; NaN, the largest, comes through.
@@ -86,24 +85,25 @@ INLINE float row_step(uint32_t largest) {
     return load<float>(&up);
 }
 
-INLINE i32x8 exact_codes_by_chance(f32x8 values, double step, u32x8 words) {
-    const i32x8 codes = floors(__builtin_convertvector(values, f64x8) / step + fractions(words));
+INLINE i32x8 exact_codes_by_chance(f32x8 values, double step, u32x8 chances) {
+    const i32x8 codes = floors(__builtin_convertvector(values, f64x8) / step + fractions(chances));
     const i32x8 most = i32x8{} + 127, least = i32x8{} - 127;
     const i32x8 capped = codes > most ? most : codes;
     return capped < least ? least : capped;
 }
 
-// floor(value / step + fraction of the word). In float32 with the step's inverse the sum is off by at most 2^-15;
+// floor(value / step + fraction of the chance). In float32 with the step's inverse the sum is off by at most 2^-15;
 // only where it comes so near to a whole number, once in thousands, it takes the quotient in float64.
-INLINE i8x8 codes_by_chance(f32x8 values, float step, float inverse, u32x8 words) {
-    const f32x8 fraction = __builtin_convertvector(reinterpret_cast<i32x8>(words >> 8), f32x8) * 0x1p-24f;
+INLINE i8x8 codes_by_chance(f32x8 values, float step, float inverse, u32x8 chances) {
+    // 1 + chance 2^-16, less 1 - 2^-17
+    const f32x8 fraction = reinterpret_cast<f32x8>(0x3f800000u | chances << 7) - (1.0f - 0x1p-17f);
     const f32x8 sum = values * inverse + fraction;  // above -128 and below 129, or NaN
     const i32x8 nearest = __builtin_convertvector((sum + 0x1.8p23f) - 0x1.8p23f, i32x8);
     const f32x8 past = sum - __builtin_convertvector(nearest, f32x8);
     const auto sure = reinterpret_cast<u32x8>((reinterpret_cast<u32x8>(past) & 0x7fffffffu) - 0x39000000u <
                                               0x7f800000u - 0x39000000u);  // 2^-13 <= |past| < infinity
     if (__builtin_expect(any(~sure), 0))
-        return __builtin_convertvector(exact_codes_by_chance(values, step, words), i8x8);
+        return __builtin_convertvector(exact_codes_by_chance(values, step, chances), i8x8);
     i32x8 codes = nearest + reinterpret_cast<i32x8>(past < 0.0f);
     codes = codes > 127 ? i32x8{} + 127 : codes;
     return __builtin_convertvector(codes, i8x8);
@@ -173,24 +173,25 @@ INLINE Steps steps_of(const float* w, Dim dim) {
     return {step, 1.0f / step};
 }
 
-// w (dim,) -> row `row`, by chance with a word for each number, to the nearest without words. steps: of w, for INT8.
+// w (dim,) -> row `row`, by chance with 16 random bits for each number, to the nearest without. steps: of w, for INT8.
 template <Format FORMAT, typename Dim>
-INLINE void encode(const Stored& stored, int64_t row, const float* w, const Steps& steps, const uint32_t* words,
+INLINE void encode(const Stored& stored, int64_t row, const float* w, const Steps& steps, const uint16_t* random,
                    Dim dim) {
     if constexpr (FORMAT == INT8) stored.steps[row] = to_halves(f32x8{} + steps.step)[0];
     for (int64_t j = 0; j < dim; j += STEP) {
         const auto values = load<f32x8>(w + j);
-        const u32x8 chances = words ? load<u32x8>(words + j) : u32x8{};
+        const u32x8 chances =
+            random ? __builtin_convertvector(load<u16x8>(random + j), u32x8) : u32x8{};
         if constexpr (FORMAT == INT8) {
             auto* codes = reinterpret_cast<int8_t*>(stored.weight) + row * dim;
             put(codes + j,
-                words ? codes_by_chance(values, steps.step, steps.inverse, chances) : nearest_codes(values, steps.step),
+                random ? codes_by_chance(values, steps.step, steps.inverse, chances) : nearest_codes(values, steps.step),
                 dim - j);
         } else {
             auto* held = reinterpret_cast<uint16_t*>(stored.weight) + row * dim;
             u16x8 bits;
-            if constexpr (FORMAT == FLOAT16) bits = words ? halves_by_chance(values, chances) : to_halves(values);
-            else bits = words ? bfloats_by_chance(values, chances) : to_bfloats(values);
+            if constexpr (FORMAT == FLOAT16) bits = random ? halves_by_chance(values, chances) : to_halves(values);
+            else bits = random ? bfloats_by_chance(values, chances) : to_bfloats(values);
             put(held + j, bits, dim - j);
         }
     }

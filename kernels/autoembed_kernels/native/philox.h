@@ -63,7 +63,7 @@ INLINE void store_words(uint32_t* out, u64s c0, u64s c1, u64s c2, u64s c3) {
 #endif
 }
 
-// Words of every column of `count` rows into out (count, 4 blocks), which has room for 8 COUNTERS more.
+// Words of `count` rows into out (count, 4 blocks), which has room for 8 COUNTERS more.
 // counters has room for 3 (count blocks + 2 COUNTERS) numbers.
 INLINE void row_words(uint64_t seed, uint64_t step, const int64_t* rows, int64_t count, int64_t blocks,
                       uint64_t* counters, uint32_t* out) {
