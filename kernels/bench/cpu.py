@@ -44,6 +44,7 @@ from autoembed.segment_index import pack_codes
 from autoembed_kernels.dedupe import dedupe, repeat, torch_dedupe
 from autoembed_kernels.large_pages import in_large_pages
 from autoembed_kernels.look_up_packed import torch_look_up_packed
+from autoembed_kernels.look_up_parts import torch_look_up_parts
 from autoembed_kernels.native.build import compiler
 from autoembed_kernels.native.loader import library
 from autoembed_kernels.pool_packed import pool_packed
@@ -209,6 +210,52 @@ def coded_table(dim: int) -> PackedTable:
     return PackedTable(pack(Plan(PROFILES["packed"], tuple(fields)), rows_of, torch.tensor([0.05])))
 
 
+def parted() -> Piece:
+    """The same look-ups of rows in parts: columns of falling bits, each part in a segment of its own."""
+    rows = [(ids + FIRST).flatten() for ids in batches()]
+    plain, table = packed_table({"int4": 1.0}, 16), parted_table()
+    weight = in_large_pages(torch.randn(TOTAL, 16))
+    held = (table.words, table._layout, table._addresses, table.tails.count, table.tails.most)
+    candidates: dict[str, Candidate] = {
+        "F.embedding float32": lambda i: embedding(rows[i], weight),
+        "ours int4": lambda i: plain.stored(rows[i], FIELDS),
+        "ours parts": lambda i: table.stored(rows[i], FIELDS),
+        "torch parts": lambda i: torch_look_up_parts(*held, rows[i]),
+    }
+    names = {"int4": "ours int4", "float32_embedding": "F.embedding float32", "torch_path": "torch parts"}
+    ratios = {f"parts_gather_vs_{name}": (peer, "ours parts") for name, peer in names.items()}
+    return Piece("ns per look-up", LOOKUPS, candidates, ratios)
+
+
+def parted_table() -> PackedTable:
+    """Rows of 16 dimensions: the first 1/64 of a field's in three parts, all others in two."""
+    in_front = (
+        ((4, "int6"), (4, "int4"), (8, "int2")),
+        ((8, "int4"), (8, "int2")),
+        ((4, "int2"), (12, "int1")),
+    )
+    fields = []
+    for number, rows in enumerate(ROWS):
+        stops = [max(1, rows // 64), max(2, rows // 8), rows]
+        segments = []
+        for start, stop, parts in zip([0, *stops[:-1]], stops, in_front, strict=True):
+            if start >= stop or stop > rows:
+                continue
+            (dim, precision), *behind = parts
+            segments.append(own(start, stop, dim, precision, scale=0))
+            segments += [
+                Segment(stop, stop, Sharing.TAIL, stop - start, dim, precision, scale=0)
+                for dim, precision in behind
+            ]
+        fields.append(FieldPlan(f"C{number}", rows, 16, tuple(segments)))
+    generator = torch.Generator().manual_seed(0)
+
+    def rows_of(_: int, segment: Segment) -> SegmentRows:
+        return SegmentRows(torch.randn(segment.stored_rows, segment.dim, generator=generator))
+
+    return PackedTable(pack(Plan(PROFILES["packed"], tuple(fields)), rows_of, torch.tensor([0.05])))
+
+
 def as_name(pages: str) -> str:
     return pages.replace(", ", "_").replace(" ", "_")
 
@@ -369,6 +416,7 @@ PIECES: dict[str, Callable[[], Piece]] = {
     "gather": lambda: gather(16),
     "gather_dim64": lambda: gather(64),
     "codebook": coded,
+    "parts": parted,
     "pooled": lambda: pooled(16),
     "pooled_dim64": lambda: pooled(64),
     "threads": lambda: with_threads(time.perf_counter_ns),

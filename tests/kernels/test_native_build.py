@@ -15,11 +15,12 @@ from native_library import native, poisoned
 from random_plans import packed_with_rows
 
 from autoembed.packed import PackedTable
-from autoembed.plan import PROFILES, FieldPlan, Plan, Segment, Sharing
+from autoembed.plan import PROFILES, FieldPlan, Plan, Segment, Sharing, own
 from autoembed_kernels.bitpack import native_pack_bits, native_unpack_bits
 from autoembed_kernels.dedupe import native_dedupe, native_sum_repeats, native_take_rows
 from autoembed_kernels.linear_relu import native_bias_relu, native_bias_relu_gradient
 from autoembed_kernels.look_up_packed import native_look_up_packed
+from autoembed_kernels.look_up_parts import native_look_up_parts
 from autoembed_kernels.low_row_update import FORMATS, native_low_row_update, native_low_row_values
 from autoembed_kernels.lsq import Grid, grid_table, native_quantized, native_quantized_gradients
 from autoembed_kernels.native import build
@@ -130,6 +131,11 @@ def results(library: ctypes.CDLL) -> list[torch.Tensor]:
         reads = torch.arange(sum(field.rows for field in plan.fields)).repeat(3)
         held = (table.words, table._layout, table._addresses, reads, 1)
         made.append(native_look_up_packed(library, *held, poisoned(len(reads), table.width)))
+    for width in (16, 20):  # rows that fit a register of the highest level, and others
+        table = PackedTable(packed_with_rows(plan_in_parts(width), width)[0])
+        reads = torch.arange(40).repeat(3)
+        held = (table.words, table._layout, table._addresses, table.tails.count, reads, 1)
+        made.append(native_look_up_parts(library, *held, poisoned(len(reads), width)))
     vectors = torch.randn(5, 27, 19, generator=generator)
     products = native_products(library, vectors, poisoned(5, 351))
     return [*made, products, native_gradient(library, products, vectors, poisoned(5, 27, 19))]
@@ -183,6 +189,20 @@ def random_plan(seed: int) -> Plan:
         segment = Segment(0, 3, Sharing.OWN, 3, seed + 1, precision, False, scale, offset)
         fields.append(FieldPlan(f"field {number}", 3, seed + 1, (segment,)))
     return Plan(profile, tuple(fields))
+
+
+def plan_in_parts(width: int) -> Plan:
+    """Rows in one, two and three parts, rows of floats, and rows that read row 0."""
+    tails = [
+        Segment(8, 8, Sharing.TAIL, 8, width - 5, "int2", False, 1),
+        Segment(20, 20, Sharing.TAIL, 12, 3, "int3", True, 2),
+        Segment(20, 20, Sharing.TAIL, 12, width - 9, "int1", False, 3),
+    ]
+    segments = (
+        *(own(0, 8, 5, "int6", scale=0), tails[0], own(8, 20, 6, "int4", scale=4), *tails[1:]),
+        *(own(20, 24, width, "fp32"), own(24, 30, width - 1, "int8", scale=0), Segment(30, 40, Sharing.OOV)),
+    )
+    return Plan(PROFILES["packed"], (FieldPlan("field", 40, width, segments),))
 
 
 @pytest.mark.parametrize("level", ["x86-64", "x86-64-v2", "x86-64-v3"])

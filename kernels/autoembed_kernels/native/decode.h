@@ -134,6 +134,16 @@ INLINE Vector some(const uint8_t* row, int64_t j, Dim dim) {
 template <typename Dim, typename ValuesAt>
 INLINE void write_row(float* out, Dim dim, int64_t width, const ValuesAt& values_at) {
     int64_t j = 0;
+#ifdef __AVX512BW__
+    // rows of any dimension up to STEP without a branch that depends on it
+    if constexpr (std::is_same_v<Dim, int64_t>)
+        if (width <= STEP) {
+            const auto kept = static_cast<__mmask16>((1u << dim) - 1);
+            const __m512 row = _mm512_maskz_mov_ps(kept, reinterpret_cast<__m512>(values_at(0)));
+            _mm512_mask_storeu_ps(out, static_cast<__mmask16>((1u << width) - 1), row);
+            return;
+        }
+#endif
     for (; j + STEP <= dim; j += STEP) store(out + j, values_at(j));
 #ifdef __AVX512BW__
     // the zeros behind the last values are written with them
