@@ -42,3 +42,18 @@ def test_a_pick_is_taken_over_where_it_validates_better(
     assert kept[:3] == [("joint", 20, 1, 0.8), ("joint", 10, 1, 0.8), ("robe", 10, 1, 0.71)]
     assert sorted(kept[3:-1]) == [("lma", 10, 1, 0.6), ("robe", 20, 1, 0.72), ("robe", 20, 2, 0.74)]
     assert found[-1]["data"] == "frappe"
+
+
+def test_a_budget_that_singles_were_not_asked_for_takes_the_best_pick_that_fits() -> None:
+    study = runpy.run_path(str(STUDY.with_name("compare.py")))
+    pick, within = study["Pick"], study["pick_within"]
+    budgets = {
+        100: {1: pick(90, 0.7, 0.0), 2: pick(101, 0.9, 0.0)},
+        80: {1: pick(70, 0.6, 0.0)},
+        60: {1: pick(50, 0.65, 0.0)},
+    }
+    assert within(budgets, 80) is budgets[80]
+    assert within(budgets, 100) is budgets[100]
+    assert within(budgets, 90) is budgets[60]
+    assert within(budgets, 101) is budgets[100]
+    assert within(budgets, 49) == {}

@@ -75,7 +75,8 @@ def print_budgets(full: int, picks: Picks) -> None:
     print("| --- | --- | --- | --- | --- |")
     for budget in sorted(picks["joint"], reverse=True):
         joint = picks["joint"][budget]
-        singles = {m: p[budget] for m, p in picks.items() if m != "joint" and budget in p}
+        within = {m: pick_within(p, budget) for m, p in picks.items() if m != "joint"}
+        singles = {method: found for method, found in within.items() if found}
         line = f"| 1/{full / budget:.3g} | {text(mean_interval([p.loss for p in joint.values()]))} |"
         if singles:
             best = max(singles, key=lambda m: mean([p.valid for p in singles[m].values()]))
@@ -86,6 +87,14 @@ def print_budgets(full: int, picks: Picks) -> None:
         else:
             print(f"{line} none fits | | |")
     print()
+
+
+def pick_within(budgets: Mapping[int, Mapping[int, Pick]], budget: int) -> Mapping[int, Pick]:
+    """A method's pick for a budget by seed; where none was recorded the best one of others that fits."""
+    if budget in budgets:
+        return budgets[budget]
+    fitting = [p for p in budgets.values() if max(pick.bytes for pick in p.values()) <= budget]
+    return max(fitting, key=lambda p: mean([pick.valid for pick in p.values()]), default={})
 
 
 def print_hypervolumes(full: int, picks: Picks) -> None:
