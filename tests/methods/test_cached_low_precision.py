@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from methods.settings import all_rows, batch, spec, stats
 
+from autoembed.data.batch import Batch
 from autoembed.methods import make_method
 from autoembed.methods.base import TableSpec
 from autoembed.methods.cached_low_precision import CachedTable
@@ -83,6 +84,75 @@ def test_a_row_in_the_cache_trains_in_float32_until_it_leaves(placement: str) ->
     for row, value in list(values.items())[:20]:
         read = made.codes.read(torch.tensor([row]))[0]
         assert ((read - value).abs() <= float(steps[row]) * (1 + 1e-3)).all()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("placement", ["lru", "lfu"])
+def test_what_was_trained_in_the_cache_is_written_back_by_flush(placement: str, bits: int) -> None:
+    made = table(bits=bits, cache=1.0, placement=placement)
+    assert made.cache is not None
+    every = torch.arange(stats().rows)
+    before = made.codes.read(every)
+    example = batch(64, seed=1)
+    (made(example) * torch.randn(8, generator=torch.Generator().manual_seed(3))).sum().backward()
+    made.update(0.5)  # many steps of the codes
+    rows, slots = made.cache.rows()
+    trained = made.cached[slots].clone()
+    assert torch.equal(made.codes.read(every), before), "the codes wait until the rows leave"
+    made.flush()
+    steps = made.codes.steps[rows].float().unsqueeze(1)
+    read = made.codes.read(rows)
+    assert ((read - trained).abs() <= steps * (1 + 1e-3)).all()
+    moved = (trained - before[rows]).abs() > 2 * steps  # 4 bits have seven steps to either side
+    assert moved.float().mean() > 0.3 and (read != before[rows])[moved].all()
+    others = torch.ones(len(every), dtype=torch.bool).index_fill(0, rows, False)
+    assert torch.equal(made.codes.read(every)[others], before[others])
+
+
+@pytest.mark.parametrize("placement", ["lru", "lfu"])
+def test_rows_that_are_evicted_keep_what_they_learned(placement: str) -> None:
+    counts = np.ones(400, dtype=np.int64)
+    at = TableSpec(Stats((FieldStats("field", counts),)), 8, PROFILES[PROFILE])
+    method = make_method("cached_low_precision", {"bits": 8, "cache": 0.08, "placement": placement})
+    made = method.table(at, torch.Generator().manual_seed(1), RowOptimizer("sgd"))
+    assert isinstance(made, CachedTable) and made.cache is not None
+    slots = len(made.cache.tags)
+    assert slots < 40
+    trained: dict[int, torch.Tensor] = {}
+    evicted = 0
+    # other rows in every step, more than there are slots: the first ones have to leave
+    for start in range(0, 200, 20):
+        rows = torch.arange(start, start + 20)
+        made(Batch(torch.zeros(20), torch.zeros(20, 0), rows.unsqueeze(1), {})).sum().backward()
+        made.update(0.5)
+        held = dict(zip(*(x.tolist() for x in made.cache.rows()), strict=True))
+        for row in rows.tolist():
+            if row in held:
+                trained[row] = made.cached[held[row]].clone()
+        gone = [row for row in trained if row not in held]
+        evicted = len(gone)
+        read = made.codes.read(torch.tensor(gone, dtype=torch.int64))
+        steps = made.codes.steps[gone].float().unsqueeze(1)
+        expected = torch.stack([trained[row] for row in gone]) if gone else read
+        assert ((read - expected).abs() <= steps * (1 + 1e-3)).all()
+        assert (expected < -0.3).all(), "a step of .5 leaves no row near where it began"
+    assert evicted > 100
+
+
+def test_flushing_has_the_trained_rows_as_its_mean() -> None:
+    made = table(bits=4, cache=1.0)
+    assert made.cache is not None
+    made(batch(64, seed=1)).square().sum().backward()
+    made.update(0.5)
+    rows, slots = made.cache.rows()
+    value, tags = made.cached[slots].clone(), made.cache.tags.clone()
+    reads = torch.zeros_like(value)
+    for _ in range(400):
+        made.cache.tags.copy_(tags)
+        made.flush()
+        reads += made.codes.read(rows)
+    error = made.codes.steps[rows].float().unsqueeze(1) / 2 / 400**0.5
+    assert ((reads / 400 - value).abs() < 5.5 * error).all()
 
 
 def test_evaluation_changes_nothing() -> None:

@@ -241,3 +241,33 @@ def test_fields_without_a_vocabulary_are_refused_by_field_with_the_knob_and_the_
     two_fields(0, ranked=False)
     with pytest.raises(ValueError, match=r"by_field=1.*'item' is hashed.*leave `by_field` at 0"):
         two_fields(1, ranked=False)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
+def test_utilities_keep_the_share_that_decay_says_after_every_round(decay: float) -> None:
+    stats = Stats((FieldStats("user", COUNTS, ranked=False),))
+    spec = TableSpec(stats, 4, PROFILES["packed"], initial_std=0.1)
+    method = make_method("fiited", {"keep": 0.5, "chunks": 2, "decay": decay, "interval": 3})
+    table = method.table(spec, torch.Generator().manual_seed(1), RowOptimizer("adagrad"))
+    assert isinstance(table, FiitedTable)
+    step(table, 6, 2, 6)
+    before = table.store.utility.clone()
+    assert before.any()
+    table.after_step(1)
+    assert torch.equal(table.store.utility, before * decay)
+    table.after_step(2)
+    assert torch.equal(table.store.utility, before * decay), "no round is due"
+    table.after_step(3)
+    assert torch.equal(table.store.utility, before * decay * decay)
+
+
+def test_chunks_near_the_threshold_stay_where_they_are_by_the_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    stats = Stats((FieldStats("user", COUNTS, ranked=False),))
+    spec = TableSpec(stats, 4, PROFILES["packed"], initial_std=0.1)
+    method = make_method("fiited", {"keep": 0.5, "chunks": 2, "margin": 0.25})
+    table = method.table(spec, torch.Generator().manual_seed(1), RowOptimizer("adagrad"))
+    assert isinstance(table, FiitedTable)
+    asked: list[Any] = []
+    monkeypatch.setattr(table.store, "rebalance", lambda *given: asked.append(given))
+    table.after_step(1)
+    assert asked == [(0.98, 0.25, None)]
