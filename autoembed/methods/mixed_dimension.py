@@ -37,6 +37,8 @@ from autoembed.plan import FieldPlan, Plan, Profile
 from autoembed.stats import Stats, frequency_groups
 from autoembed_kernels.row_update import RowOptimizer
 
+LAST = 500  # alphas that are tried one by one; what falls and rises again does so within fewer
+
 
 @dataclass(frozen=True)
 class MixedDimension(Method):
@@ -62,7 +64,12 @@ class MixedDimension(Method):
         return MixedDimensionTable(spec, self._fields(spec), generator, optimizer)
 
     def _fields(self, spec: TableSpec) -> Fields:
-        """The plan at the smallest alpha from `alpha` on that meets `keep`; at 1 where none does."""
+        """The plan at the smallest alpha from `alpha` on that bisection finds to meet `keep`.
+
+        Bytes fall as alpha grows, but for the padding of narrow rows and matrices that come and go. Where
+        bisection ends above the bound, it is the first of the last alphas that meets it, or else the one
+        of fewest bytes.
+        """
         blocks = blocks_of(spec.stats, self.blocks)
         popularity = [p for field in blocks for *_, p in field]
         powers = self.rounding == "power_of_two"
@@ -83,7 +90,16 @@ class MixedDimension(Method):
                 high = middle
             else:
                 low = middle + 1
-        return plan_at(alphas[high] if high < len(alphas) else 1.0)
+        if high < len(alphas):
+            return plan_at(alphas[high])
+        smallest = fields
+        for alpha in (*alphas, 1.0)[-LAST:]:
+            fields = plan_at(alpha)
+            size = fields_bytes(spec, fields)
+            if size <= allowed:
+                return fields
+            smallest = fields if size < fields_bytes(spec, smallest) else smallest
+        return smallest
 
     def _plan(self, spec: TableSpec, blocks: "Blocks", dims: list[int]) -> Fields:
         """The plan with block i of `dims[i]` columns; neighbours that agree become one segment."""

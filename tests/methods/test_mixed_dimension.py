@@ -108,8 +108,24 @@ def test_groups_inside_a_field_fill_a_budget_that_whole_fields_overshoot() -> No
 
 def test_a_bound_that_the_rule_cannot_reach_gives_its_smallest_plan() -> None:
     at = zipf_spec()
-    smallest = MixedDimension(alpha=1.0).footprint(at)
-    assert MixedDimension(alpha=0.0, keep=1e-3).footprint(at) == smallest
+    sizes = [MixedDimension(alpha=alpha).footprint(at).high_bytes for alpha in np.linspace(0, 1, 400)]
+    assert MixedDimension(alpha=0.0, keep=1e-3).footprint(at).high_bytes == min(sizes)
+
+
+def test_a_bound_is_met_where_bytes_do_not_fall_with_every_step_of_alpha() -> None:
+    a = [1, 30, 30, 17, 11, 9, 9, 8, 8, 7, 6, 6, 5, 4, 4, 3, 3, 3, 3, 2, 2, 2, 2, *[1] * 12]
+    stats = Stats(tuple(FieldStats(name, np.array(counts)) for name, counts in (("a", a), ("b", [0, 9, 4]))))
+    at = TableSpec(stats, 16, PROFILES["fbgemm-cpu"])
+
+    def size(**knobs: float) -> int:
+        return (
+            MixedDimension(**{"blocks": "group", "bits": 8, "alpha": 0.0, **knobs}).footprint(at).high_bytes
+        )
+
+    # padded to 16 bytes a row: of all alphas the one with 1232 bytes is followed by larger ones
+    sizes = [size(alpha=alpha) for alpha in np.linspace(0, 1, 2001).tolist()]
+    assert sizes != sorted(sizes, reverse=True) and min(sizes) <= 1232
+    assert size(keep=0.50678454) <= 1232
 
 
 def test_no_field_is_narrowed_where_its_matrix_costs_more_than_it_saves() -> None:
