@@ -472,8 +472,12 @@ def measured(piece: Piece, rounds: int) -> dict[str, list[float]]:
     return times
 
 
-def quotients(times: dict[str, list[float]], of: dict[str, tuple[str, str]]) -> dict[str, float]:
-    """Medians over the turns of the first's time over the second's."""
+def quotients(
+    times: dict[str, list[float]], of: dict[str, tuple[str, str]], together: bool
+) -> dict[str, float]:
+    """Medians over the turns of the first's time over the second's; of their sums `together`."""
+    if together:
+        return {name: round(sum(times[over]) / sum(times[under]), 3) for name, (over, under) in of.items()}
     return {
         name: round(statistics.median(a / b for a, b in zip(times[over], times[under], strict=True)), 3)
         for name, (over, under) in of.items()
@@ -491,7 +495,8 @@ def keep_memory() -> None:
 
 def summary(times: Sequence[float]) -> dict[str, float]:
     low, median, high = statistics.quantiles(times, n=4)
-    return {"median": round(median, 2), "p25": round(low, 2), "p75": round(high, 2)}
+    mean = statistics.mean(times)
+    return {"median": round(median, 2), "p25": round(low, 2), "p75": round(high, 2), "mean": round(mean, 2)}
 
 
 def main() -> None:
@@ -524,9 +529,11 @@ def main() -> None:
                 candidate: {part: round(statistics.median(spent) / 1e6, 2) for part, spent in held.items()}
                 for candidate, held in piece.parts.items()
             }
-        ratios = quotients(times, piece.ratios)
+        # what other threads took arrives a clock tick later, in another call than it was spent in
+        together = piece.clock is time.process_time_ns
+        ratios = quotients(times, piece.ratios, together)
         if piece.costs:
-            record["time_over"] = quotients(times, piece.costs)
+            record["time_over"] = quotients(times, piece.costs, together)
         print(name, json.dumps({**record, "ratios": ratios}, indent=1), flush=True)
         found = json.loads(arguments.out.read_text(encoding="utf-8"))
         found["pieces"][name] = record
