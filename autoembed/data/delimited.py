@@ -1,7 +1,8 @@
 """Click logs as delimited text: CSV with or without header, and Criteo's tab-separated files.
 
 A file is cut into blocks of whole lines, so the place of every bad row is known and blocks can be parsed
-side by side. A block is parsed straight into numbers; only where that fails, the bad rows are looked for.
+side by side: every line must be a row. A block is parsed straight into numbers; only where that fails, the
+bad rows are looked for.
 """
 
 import csv
@@ -25,6 +26,10 @@ BLOCK_BYTES = 32 << 20
 _PARSE_BYTES = 1 << 19  # pyarrow parses pieces that stay in the cache 1.5 times as fast (2 cores, x86)
 _LONGEST_LINE_BYTES = 1 << 30
 _TIMES = (pa.timestamp("us"), pa.timestamp("us", "UTC"))
+_BREAK_IN_QUOTES = (
+    "a quoted value holds a line break, or its quote is never closed; write every row on one line, "
+    "or the log as Parquet"
+)
 Lines = npt.NDArray[np.int64]
 
 
@@ -109,6 +114,8 @@ def _blocks(path: Path, block_bytes: int) -> Iterator[_Block]:
 
 def _take_header(block: _Block, path: Path, dialect: Dialect) -> tuple[_Block, tuple[str, ...]]:
     end = block.text.find(b"\n") + 1 or len(block.text)
+    if _ends_inside_quotes(block.text[:end], dialect):
+        raise ConfigError(f"{path}:1: {_BREAK_IN_QUOTES}")
     try:
         header = block.text[:end].decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -173,7 +180,8 @@ def _table(
     numeric: dict[str, pa.DataType],
     lines: Lines,
 ) -> tuple[pa.Table, Lines, list[BadRow]]:
-    """Parse lines; what is not `numeric` stays text with empty = null."""
+    """Parse lines; what is not `numeric` stays text with empty = null. Raises ConfigError where a line is no
+    row of its own."""
     if not text:
         nothing = {name: pa.array([], numeric.get(name, pa.string())) for name in layout.columns}
         return pa.table(nothing), lines, []
@@ -192,6 +200,8 @@ def _table(
             delimiter=dialect.delimiter,
             quote_char='"' if dialect.quoted else False,
             ignore_empty_lines=False,
+            # pieces, too, end where rows do: cut inside quotes, halves of a value would pass for rows
+            newlines_in_values=dialect.quoted,
             invalid_row_handler=skip,
         ),
         pacsv.ConvertOptions(
@@ -201,12 +211,61 @@ def _table(
             strings_can_be_null=True,
         ),
     )
+    last = text.rfind(b"\n", 0, len(text) - 1) + 1
+    if table.num_rows + len(wrong) != len(lines) or _ends_inside_quotes(text[last:], dialect):
+        raise _broken_line(text, path, dialect, lines)
     bad = [
         BadRow(path.name, int(lines[row]), f"expected {len(columns)} columns, found {found}")
         for row, found in wrong
     ]
     kept = np.delete(lines, [row for row, _ in wrong]) if wrong else lines
     return table, kept, bad
+
+
+def _ends_inside_quotes(line: bytes, dialect: Dialect) -> bool:
+    """Whether a line that starts a row leaves a quote open."""
+    return dialect.quoted and b'"' in line and _count_rows(line.rstrip(b"\r\n") + b"\n0\n", dialect) == 1
+
+
+def _count_rows(text: bytes, dialect: Dialect) -> int:
+    """Rows of lines, however many columns they have."""
+    skipped: list[int] = []
+
+    def skip(row: pacsv.InvalidRow) -> str:
+        skipped.append(row.actual_columns)
+        return "skip"
+
+    table = pacsv.read_csv(
+        pa.py_buffer(text),
+        pacsv.ReadOptions(column_names=["all"], use_threads=False, block_size=min(len(text) + 1, 2**31 - 1)),
+        pacsv.ParseOptions(
+            delimiter=dialect.delimiter,
+            quote_char='"' if dialect.quoted else False,
+            ignore_empty_lines=False,
+            invalid_row_handler=skip,
+        ),
+        pacsv.ConvertOptions(column_types={"all": pa.binary()}),
+    )
+    return int(table.num_rows) + len(skipped)
+
+
+def _broken_line(text: bytes, path: Path, dialect: Dialect, lines: Lines) -> ConfigError:
+    """Names the first line that is no row of its own, found by halving."""
+    ends = np.append(np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")) + 1, len(text))
+    low, high = 0, len(lines)  # the first `low` lines are rows
+    while low < high:
+        middle = (low + high + 1) // 2
+        first = text[: ends[middle - 1]]
+        last = first[ends[middle - 2] if middle > 1 else 0 :]
+        if _count_rows(first, dialect) == middle and not _ends_inside_quotes(last, dialect):
+            low = middle
+        else:
+            high = middle - 1
+    line = int(lines[low])
+    start = int(ends[low - 1]) if low else 0
+    if _ends_inside_quotes(text[start : ends[low]], dialect):
+        return ConfigError(f"{path}:{line}: {_BREAK_IN_QUOTES}")
+    return ConfigError(f"{path}:{line}: a carriage return stands inside the line; remove it")
 
 
 def _decodable(text: bytes, lines: Lines, path: Path) -> tuple[bytes, Lines, list[BadRow]]:

@@ -181,3 +181,46 @@ def test_rows_are_ordered_by_numbers_and_by_iso_times(tmp_path: Path, times: lis
     (row,) = [row for chunk in chunks for row in chunk.bad]
     assert row.line == 5
     assert bad in row.reason
+
+
+BREAK = '1,1,"a\nb",train'
+
+
+@pytest.mark.parametrize("block_bytes", BLOCKS)
+@pytest.mark.parametrize("bad", ["", "x,1,a,train", "1,1,\xff,train"])
+@pytest.mark.parametrize(
+    "broken", [BREAK, '1,1,"u\n1,5,7",train', '1,1,"a\n\nb\n",train', '1,1,"a\r\nb",train', '1,1,"a']
+)
+def test_a_line_break_inside_quotes_is_told_with_its_line(
+    tmp_path: Path, block_bytes: int, bad: str, broken: str
+) -> None:
+    lines = [HEADER, '0,1,"c",train', bad or "0,1,d,train", '0,1,e"f,train', broken, "1,1,a,train", broken]
+    path = tmp_path / "log.csv"
+    path.write_bytes("\n".join(lines).encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"log\.csv:5: a quoted value holds a line break"):
+        read(path, block_bytes)
+
+
+def test_a_line_break_where_pieces_of_parsing_meet_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log.csv"
+    for piece in range(30, 60):
+        monkeypatch.setattr(delimited, "_PARSE_BYTES", piece)
+        path.write_text(f"{HEADER}\n0,1,c,train\n0,1,d,train\n{BREAK}\n1,1,e,train\n")
+        with pytest.raises(ConfigError, match=r"log\.csv:4: a quoted value holds a line break"):
+            read(path, 1 << 20)
+
+
+def test_a_line_break_inside_the_header_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(f'{HEADER},"a\nb"\n1,1,a,train,1\n')
+    with pytest.raises(ConfigError, match=r"log\.csv:1: a quoted value holds a line break"):
+        read(path, 1 << 20)
+
+
+def test_a_carriage_return_inside_a_line_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(f"{HEADER}\n1,1,a,train\n1,1,b\r,train\n".encode())
+    with pytest.raises(ConfigError, match=r"log\.csv:3: a carriage return stands inside the line"):
+        read(path, 1 << 20)
