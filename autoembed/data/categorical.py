@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from autoembed.config import ConfigError
 from autoembed.data.bag_weights import lengths_of, split_text, weights_of
@@ -121,9 +120,7 @@ def _as_ids(column: pa.Array, kind: pa.DataType, name: str, file: Path) -> tuple
         return column.cast(pa.int64()), "integers"
     try:
         if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_floating(kind):
-            if pa.types.is_floating(kind):
-                column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
-            return column.cast(pa.int64()), "integers"
+            return as_int64(column), "integers"
         if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             return column.cast(pa.large_string()), "strings"
     except pa.ArrowInvalid as error:

@@ -146,15 +146,23 @@ def ids_of_kind(array: pa.Array, kind: Kind, holder: str) -> pa.Array:
 
 
 def as_int64(array: pa.Array) -> pa.Array:
-    """Whole numbers as int64. Unsigned 64-bit hashes keep their bits, so that all of them have a value.
+    """Whole numbers as int64, NaN as missing. Unsigned 64-bit hashes keep their bits, so that all of them
+    have a value. Raises ArrowInvalid for fractions."""
+    if pa.types.is_uint64(array.type):
+        return array.view(pa.int64())
+    return without_nan(array).cast(pa.int64())
 
-    Raises ArrowInvalid for fractions."""
-    return array.view(pa.int64()) if pa.types.is_uint64(array.type) else array.cast(pa.int64())
+
+def without_nan(array: pa.Array) -> pa.Array:
+    """NaN -> null, in an array of any type."""
+    if not pa.types.is_floating(array.type):
+        return array
+    return pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
 
 
 def plain_array(values: Any) -> pa.Array:
-    """Lists, chunked and dictionary-encoded arrays -> one plain pyarrow array."""
-    array = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
+    """Lists, chunked and dictionary-encoded arrays -> one plain pyarrow array; NaN in a list is null."""
+    array = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, from_pandas=True)
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # several chunks of nothing

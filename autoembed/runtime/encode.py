@@ -1,11 +1,11 @@
 """Raw columns -> a Batch, as preparing the training log would have made it.
 
-A missing value reads row 0, in a bag it is left out; an id that is not in the vocabulary reads row 0. Of a
-field without a vocabulary every id reads the row that it is hashed to.
+A missing value, None or NaN, reads row 0, in a bag it is left out; an id that is not in the vocabulary reads
+row 0. Of a field without a vocabulary every id reads the row that it is hashed to.
 Dense columns are transformed with the train split's numbers, in float64, then cast to float32.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from autoembed.data.bag_weights import weights_of, wrong_weights
 from autoembed.data.batch import Bag, Batch
 from autoembed.data.hashed_ids import FieldIds
-from autoembed.data.vocabulary import plain_array
+from autoembed.data.vocabulary import plain_array, without_nan
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,21 @@ def encode_columns(
 
 
 def _array(name: str, values: Any) -> pa.Array:
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise ValueError(
+            f"column {name!r} is {values!r}, expected a value for every row; pass a list or an array"
+        )
     try:
         return plain_array(values)
+    except OverflowError:
+        raise ValueError(
+            f"column {name!r} holds a whole number of more than 64 bits; "
+            "pass None in place of such an id, a float in place of such a dense value"
+        ) from None
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"column {name!r} holds text that is no Unicode ({error}); pass None for it"
+        ) from None
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise ValueError(f"column {name!r} mixes types or holds no plain values: {error}") from None
 
@@ -105,7 +118,7 @@ def _bag(field: RawField, values: pa.Array, weights: pa.Array | None = None) -> 
         pieces, lengths = values.flatten(), pc.list_value_length(values)
         kept = pc.fill_null(pc.not_equal(pieces, ""), False)
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        pieces, lengths = values.flatten(), pc.list_value_length(values)
+        pieces, lengths = without_nan(values.flatten()), pc.list_value_length(values)
         kept = pieces.is_valid()
     elif pa.types.is_null(kind):
         pieces, kept = pa.nulls(0), pa.array([], pa.bool_())

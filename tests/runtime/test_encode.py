@@ -1,3 +1,5 @@
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -5,8 +7,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
+from click_logs import ANCHORS, write_parquet
 from exported_model import exported
 
+from autoembed.data.config import DataConfig, Split
+from autoembed.data.hashed_ids import HashedIds
+from autoembed.data.prepare import prepare
 from autoembed.data.vocabulary import Vocabulary
 from autoembed.runtime import load
 from autoembed.runtime.encode import RawDense, RawField, encode_columns
@@ -53,6 +59,36 @@ def test_lists_arrays_and_arrow_columns_encode_alike() -> None:
         assert batch.labels.tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("kind", [list, np.array, pa.array])
+@pytest.mark.parametrize("vocabulary", [ITEM.vocabulary, HashedIds("integers", 5)])
+def test_nan_is_missing_as_in_training(kind: Any, vocabulary: Any, tmp_path: Path) -> None:
+    nan = float("nan")
+    items = replace(ITEM, name="items", vocabulary=vocabulary, bag=True)
+    fields = [replace(ITEM, vocabulary=vocabulary), items]
+    elements = list if kind is pa.array else kind
+    columns = {"item": kind([5.0, nan]), "items": [elements([nan, 7.0]), elements([nan])]}
+    batch = encode_columns(columns, fields, [], "click")
+    five, seven = vocabulary.lookup([5, 7])
+    assert batch.ids[:, 0].tolist() == [five, 0]
+    assert batch.bags[1].values.tolist() == [seven] and batch.bags[1].offsets.tolist() == [0, 1, 1]
+    arrow = pa.array([[nan, 7.0], [nan]])
+    batch = encode_columns({"item": columns["item"], "items": arrow}, fields, [], "click")
+    assert batch.bags[1].values.tolist() == [seven] and batch.bags[1].offsets.tolist() == [0, 1, 1]
+    rows = [row | {"item": value} for row, value in zip(ANCHORS * 5, [5.0, nan, 7.0] * 10, strict=True)]
+    config = DataConfig(
+        path=str(write_parquet(tmp_path / "log.parquet", rows)),
+        categorical=("item",),
+        split=Split(column="split"),
+    )
+    (field,) = prepare(config, tmp_path / "out").manifest["fields"]
+    assert sum(field["missing"].values()) == 10
+
+
+def test_missing_text_may_be_nan() -> None:
+    batch = encode(words=["a", float("nan")], item=[7, 7], age=[40, 40])
+    assert batch.bags[0].offsets.tolist() == [0, 1, 1]
+
+
 def test_unseen_ids_in_a_bag_read_row_0_and_missing_ones_are_left_out() -> None:
     batch = encode(words=[["a", None, "zebra"]], item=[7], age=[40])
     assert batch.bags[0].values.tolist() == [1, 0]
@@ -78,6 +114,12 @@ def test_no_rows_and_columns_of_nothing_encode() -> None:
             "column 'age' holds a number that is infinite",
         ),
         ({"words": ["a"], "item": [1, "x"], "age": [1]}, "column 'item' mixes types"),
+        ({"words": ["a"], "item": 1, "age": [1]}, "column 'item' is 1, expected a value for every row"),
+        ({"words": "a", "item": [1], "age": [1]}, "column 'words' is 'a', expected a value for every row"),
+        ({"words": ["a"], "item": [2**70], "age": [1]}, "column 'item' holds a whole number of more than 64"),
+        ({"words": ["\ud800"], "item": [1], "age": [1]}, "column 'words' holds text that is no Unicode"),
+        ({"words": [["\ud800"]], "item": [1], "age": [1]}, "column 'words' holds text that is no Unicode"),
+        ({"words": ["a"], "item": [1.5], "age": [1]}, "column 'item': Float value 1.50* was truncated"),
         ({"words": ["a"], "item": [1], "age": [1], "click": [2]}, "label 'click' must be 0 or 1"),
     ],
 )
