@@ -37,10 +37,11 @@ def main() -> None:
     except KeyboardInterrupt:
         errors.print("interrupted; the same command goes on where it stopped")
         sys.exit(130)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         if os.environ.get("AUTOEMBED_TRACEBACK"):
             raise
-        errors.print(f"error: {error}", style="bold red", markup=False, highlight=False)
+        what = "error: not enough memory:" if isinstance(error, MemoryError) else "error:"
+        errors.print(f"{what} {error}".rstrip(" :"), style="bold red", markup=False, highlight=False)
         sys.exit(2)
 
 

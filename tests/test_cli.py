@@ -57,6 +57,17 @@ def test_methods_says_what_a_method_holds_and_needs(
     assert f"needs rows in order of frequency: {ranks}" in printed
 
 
+def test_a_lack_of_memory_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("autoembed.methods.describe", full)
+    assert run_command(monkeypatch, "methods") == 2
+    assert capsys.readouterr().err == "error: not enough memory\n"
+
+
 def test_an_unknown_method_is_refused_with_the_known_ones(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from autoembed.budget import format_bytes
 from autoembed.config import ConfigError
 from autoembed.data.chunk import SPLITS, Layout
 from autoembed.data.collect import RawField, RawLog
@@ -14,11 +15,13 @@ from autoembed.data.columns import READ_ROWS, NpyWriter, RawColumn, write_npy
 from autoembed.data.config import Categorical, DataConfig, LastSplit, RandomSplit
 from autoembed.data.hashed_ids import FieldIds, HashedIds, distinct_ids
 from autoembed.data.id_table import IdTable
+from autoembed.data.memory import free_bytes
 from autoembed.data.split import OrderSplit, last_starts, random_codes
 
 Array = npt.NDArray[Any]
 Written = dict[str, dict[str, Any]]  # path inside the folder -> size and checksum
 _SPARSE = 8
+_COUNT_BYTES = 8  # of a hashed row: its look-ups in train
 
 
 def assign_splits(log: RawLog, config: DataConfig) -> None:
@@ -127,6 +130,22 @@ def _train_moments(log: RawLog, column: RawColumn) -> tuple[float, float]:
     return mean, std if std > max(1e-12 * abs(mean), 1e-30) else 1.0
 
 
+def refuse_too_large(layout: Layout) -> None:
+    """Raise ConfigError where a field is hashed to more rows than there is memory to count them in."""
+    free = free_bytes()
+    for name, settings in layout.categorical.items():
+        rows = settings.hash_rows or 0
+        if free is not None and rows * _COUNT_BYTES > free:
+            raise _too_large(name, rows, f", {format_bytes(free)} are free")
+
+
+def _too_large(name: str, hash_rows: int, free: str = "") -> ConfigError:
+    return ConfigError(
+        f"column {name!r}: hash_rows {hash_rows} takes {format_bytes(hash_rows * _COUNT_BYTES)} while "
+        f"preparing ({_COUNT_BYTES} bytes a row){free}; make it smaller"
+    )
+
+
 def write_field(
     log: RawLog,
     raw: RawField,
@@ -137,8 +156,25 @@ def write_field(
 ) -> tuple[dict[str, Any], Written]:
     """A field's columns, vocabulary and counts; -> its entry in the manifest, and the files.
 
-    Of a field without a vocabulary `train_singletons` and `unseen` tell of hashed rows, not of ids.
+    Of a field without a vocabulary `train_singletons` and `unseen` tell of hashed rows, not of ids. Raises
+    ConfigError where memory does not hold the counts of such a field.
     """
+    try:
+        return _write_field(log, raw, position, settings, min_count, folder)
+    except MemoryError:
+        if raw.hash_rows is None:
+            raise
+        raise _too_large(raw.name, raw.hash_rows) from None
+
+
+def _write_field(
+    log: RawLog,
+    raw: RawField,
+    position: int,
+    settings: Categorical,
+    min_count: int,
+    folder: Path,
+) -> tuple[dict[str, Any], Written]:
     written: Written = {}
     kind = raw.kind or "integers"
     vocabulary: FieldIds
@@ -150,7 +186,6 @@ def write_field(
     else:
         seen, missing, lookups = _count(log, raw, raw.hash_rows)
         vocabulary, row_of, counts = HashedIds(kind, raw.hash_rows), None, seen
-    never = np.append(seen == 0, False)  # by number; the last is number -1, a missing value
     stem = f"field_{position:03d}"
     for name, tensor in vocabulary.tensors().items():
         path = f"vocabulary/{stem}.{name}.npy"
@@ -167,7 +202,7 @@ def write_field(
         rows = numbers + 1 if row_of is None else row_of[numbers + 1]
         values[split].append(rows)
         oov[split] += int((rows == 0).sum())
-        unseen[split] += int(never[numbers].sum())
+        unseen[split] += int((seen[numbers[numbers >= 0]] == 0).sum())
     for split, writer in enumerate(values):
         written[f"{stem_of[split]}{suffix}"] = writer.close()
     if raw.lengths and raw.weights:
@@ -184,8 +219,10 @@ def write_field(
         _write_offsets(log, raw.lengths, folder, stem_of, written)
         raw.lengths.remove()
     raw.numbers.remove()
-    all_counts = np.concatenate([[oov[0]], counts]).astype(np.int64)
-    written[f"counts/{stem}.npy"] = write_npy(folder / f"counts/{stem}.npy", all_counts)
+    writer = NpyWriter(folder / f"counts/{stem}.npy", np.int64, (vocabulary.rows,))
+    writer.append(oov[:1])
+    writer.append(counts)
+    written[f"counts/{stem}.npy"] = writer.close()
     entry = {
         "name": raw.name,
         "rows": vocabulary.rows,
@@ -210,7 +247,7 @@ def write_field(
 
 def _train_ids(seen: Array, hash_rows: int | None) -> int:
     """Distinct ids in train by their look-ups, by number; estimated where numbers are hashed rows."""
-    used = int((seen > 0).sum())
+    used = int(np.count_nonzero(seen))
     return used if hash_rows is None else round(distinct_ids(used, hash_rows))
 
 

@@ -15,7 +15,7 @@ from autoembed.data.chunk import SPLITS, Chunk, Layout, layout_of
 from autoembed.data.collect import collect
 from autoembed.data.config import DataConfig, Format, check
 from autoembed.data.delimited import delimited_jobs, dialect_of
-from autoembed.data.encode import assign_splits, write_dense, write_field, write_labels
+from autoembed.data.encode import assign_splits, refuse_too_large, write_dense, write_field, write_labels
 from autoembed.data.keys import KeyCollision
 from autoembed.data.manifest import FORMAT_VERSION, fingerprint_of, read_manifest, write_manifest
 from autoembed.data.ordered import run_ordered
@@ -62,6 +62,7 @@ def prepare(
     if _is_prepared(out, origin, overwrite):
         return open_prepared(out)
     layout = layout_of(config, format)
+    refuse_too_large(layout)
     for seed in range(_SEEDS):
         try:
             with whole_folder(out) as folder:

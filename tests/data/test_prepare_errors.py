@@ -9,7 +9,9 @@ import pytest
 from click_logs import ANCHORS, write_csv, write_parquet
 
 from autoembed.config import ConfigError
+from autoembed.data import encode
 from autoembed.data.config import Categorical, DataConfig, LastSplit, RandomSplit, Split
+from autoembed.data.memory import free_bytes
 from autoembed.data.prepare import prepare
 
 ROWS = [{"label": row["label"], "split": row["split"], "word": "a", "x": 1.5} for row in ANCHORS * 3]
@@ -117,6 +119,51 @@ def test_a_damaged_parquet_file_is_told(tmp_path: Path) -> None:
 def test_a_header_that_repeats_a_name_is_told(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("label,word,word\n1,a,b\n")
     assert "names the column 'word' twice" in refusal(tmp_path, tmp_path / "log.csv")
+
+
+HUGE = {"word": Categorical(hash_rows=2_000_000_000)}
+
+
+def test_more_hashed_rows_than_memory_are_refused_before_the_log_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_csv(tmp_path / "log.csv", [*ROWS, dict(ROWS[0], label="x")])
+    monkeypatch.setattr(encode, "free_bytes", lambda: 8 << 30)
+    message = refusal(tmp_path, path, categorical=HUGE)
+    assert message == (
+        "column 'word': hash_rows 2000000000 takes 14.9 GiB while preparing (8 bytes a row), 8 GiB are free; "
+        "make it smaller"
+    )
+
+
+def test_hashed_rows_that_memory_does_not_hold_after_all_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise MemoryError
+
+    path = write_csv(tmp_path / "log.csv", ROWS)
+    monkeypatch.setattr(encode, "free_bytes", lambda: None)
+    monkeypatch.setattr(encode, "_count", full)
+    message = refusal(tmp_path, path, categorical=HUGE)
+    assert "hash_rows 2000000000 takes 14.9 GiB while preparing (8 bytes a row); make it" in message
+
+
+def test_free_memory_is_no_more_than_the_process_may_take() -> None:
+    resource = pytest.importorskip("resource")
+    before = free_bytes()
+    if before is None:
+        pytest.skip("the system does not tell")
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (64 << 20), hard))
+    try:
+        limited = free_bytes()
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert before > 0
+    assert limited is not None
+    assert limited <= 64 << 20
 
 
 def test_text_to_be_bucketized_is_a_bad_row(tmp_path: Path) -> None:
