@@ -108,7 +108,7 @@ def chunk_of(
             problems.append(BadRow(file.name, int(lines[row]), reason))
         good[wrong] = False
 
-    labels = numbers(table, layout.label, file)
+    labels = numbers(table, layout.label, file, "write the label's 0 and 1 as numbers or as booleans")
     refuse(~((labels == 0) | (labels == 1)), f"label {layout.label!r} is not 0 or 1")
     dense = np.empty((len(layout.dense), table.num_rows), dtype=np.float64)
     for position, name in enumerate(layout.dense):
@@ -116,7 +116,7 @@ def chunk_of(
         refuse(np.abs(dense[position]) > FLOAT32_MOST, f"dense column {name!r} is infinite or too large")
     order = None
     if layout.order:
-        order = numbers(table, layout.order, file)
+        order = numbers(table, layout.order, file, "write what orders the rows as numbers or times")
         refuse(np.isnan(order), f"column {layout.order!r}, which orders the rows, is missing")
     split = None
     if layout.split:
@@ -164,8 +164,11 @@ def _wrong_weights(
     return wrong_weights(lengths_of(lists), present, *weights, settings.pooling)
 
 
-def numbers(table: pa.Table, name: str, file: Path) -> npt.NDArray[np.float64]:
-    """A numeric, boolean or time column as float64 (B,), NaN where missing."""
+def numbers(
+    table: pa.Table, name: str, file: Path, fix: str = "is it categorical?"
+) -> npt.NDArray[np.float64]:
+    """A numeric, boolean or time column as float64 (B,), NaN where missing. Raises ConfigError, which ends
+    with the `fix`, for others."""
     column = table[name]
     kind = column.type
     if pa.types.is_temporal(kind):
@@ -177,7 +180,7 @@ def numbers(table: pa.Table, name: str, file: Path) -> npt.NDArray[np.float64]:
         or pa.types.is_decimal(kind)
         or pa.types.is_null(kind)
     ):
-        raise ConfigError(f"{file}: column {name!r} holds {kind}, expected numbers; is it categorical?")
+        raise ConfigError(f"{file}: column {name!r} holds {kind}, expected numbers; {fix}")
     if pa.types.is_boolean(kind):
         column = column.cast(pa.int8())
     values = column.cast(pa.float64(), safe=False).to_numpy()

@@ -46,9 +46,19 @@ def test_an_unclear_format_is_told(tmp_path: Path) -> None:
 
 def test_text_under_dense_is_told_in_parquet(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "log.parquet", ROWS)
-    assert "column 'word' holds string, expected numbers" in refusal(
+    assert "column 'word' holds string, expected numbers; is it categorical?" in refusal(
         tmp_path, path, dense=("word",), categorical=("x",)
     )
+
+
+@pytest.mark.parametrize("text", ["0", "true"])
+def test_text_that_labels_or_orders_rows_is_told_in_parquet(tmp_path: Path, text: str) -> None:
+    path = write_parquet(tmp_path / "log.parquet", [row | {"y": text} for row in ROWS])
+    expected = "column 'y' holds string, expected numbers; write"
+    message = refusal(tmp_path, path, label="y")
+    assert f"{expected} the label's 0 and 1 as numbers or as booleans" in message
+    message = refusal(tmp_path, path, split=Split(last=LastSplit(by="y")))
+    assert f"{expected} what orders the rows as numbers or times" in message
 
 
 def test_fractions_under_categorical_are_told(tmp_path: Path) -> None:
