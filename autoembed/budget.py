@@ -49,17 +49,23 @@ def parse_bytes(text: str | int) -> int:
 def parse_budget(text: str | int, full_bytes: int) -> int:
     """A budget as a size (`"64MiB"`) or as a ratio of full precision (`"1/16"`, `"16x"`) -> bytes.
 
-    `full_bytes` is the exported size of the full-precision tables. Raises ValueError as `parse_bytes`.
+    `full_bytes` is the exported size of the full-precision tables. Raises ValueError for anything else,
+    naming both ways to write it.
     """
     match = _RATIO.fullmatch(str(text)) if isinstance(text, str) else None
     if match is None:
-        return parse_bytes(text)
+        try:
+            return parse_bytes(text)
+        except ValueError as error:
+            raise ValueError(f"{error}; or write a share of full precision, 1/16 or 16x") from None
     ratio = Fraction(match[1] or match[2])
     if ratio <= 0:
         raise ValueError(f"a budget ratio must be positive, got {text!r}")
     size = int(full_bytes / ratio)
     if size <= 0:
-        raise ValueError(f"the budget {text!r} of {full_bytes} bytes is less than one byte")
+        raise ValueError(
+            f"the budget {text!r} of the {full_bytes} bytes of full precision is less than one byte; raise it"
+        )
     return size
 
 

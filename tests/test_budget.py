@@ -43,6 +43,17 @@ def test_a_budget_of_no_bytes_is_refused(text: str) -> None:
         parse_budget(text, 10_000)
 
 
+@pytest.mark.parametrize("text", ["50%", "1/4 KB", "-5KB", "2/3", 0.25, True])
+def test_what_is_no_budget_is_told_how_to_write_one(text: str | int) -> None:
+    with pytest.raises(ValueError, match=r"size.*; or write a share of full precision, 1/16 or 16x"):
+        parse_budget(text, 10_000)
+
+
+def test_a_budget_below_a_byte_is_told_with_the_bytes_that_it_shares() -> None:
+    with pytest.raises(ValueError, match="'1/20000' of the 10000 bytes of full precision is less than one"):
+        parse_budget("1/20000", 10_000)
+
+
 @given(st.integers(1, 2**50))
 def test_formatted_bytes_are_close_to_the_size(size: int) -> None:
     assert parse_bytes(format_bytes(size)) == pytest.approx(size, rel=1e-3)
