@@ -300,7 +300,7 @@ def verify(
 def evaluate(
     artifact: Annotated[Path, typer.Argument(help="Folder of an exported model.")],
     data: Annotated[Path, typer.Argument(help="Folder of prepared data, or the YAML of a raw log.")],
-    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    split: Annotated[str, typer.Option(help="train, valid, test, or all rows of a raw log.")] = "test",
     as_json: AsJson = False,
 ) -> None:
     """AUC and logloss of an exported model, from its files alone."""
@@ -310,7 +310,7 @@ def evaluate(
 
     model = load(artifact)
     if data.is_file():
-        metrics = model.evaluate_log(load_data_config(data), split)
+        metrics = model.evaluate_log(load_data_config(data), None if split == "all" else split)
     else:
         metrics = model.evaluate(open_prepared(data), split)
     reported = model.manifest.get("metrics", {}).get(split)

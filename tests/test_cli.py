@@ -5,10 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from command_line import run_command
+from exported_model import config_for, exported
 from search_study import make_study, write_clicks
 
+from autoembed.data.config import LastSplit, Split
 from autoembed.methods import METHODS
+from autoembed.runtime import load
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,24 @@ def test_methods_says_what_a_method_holds_and_needs(
     assert "fields of several ids: yes" in printed
     assert f"training, too, takes fewer bytes: {small}" in printed
     assert f"needs rows in order of frequency: {ranks}" in printed
+
+
+def test_all_rows_of_a_raw_log_are_evaluated_where_its_split_is_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = exported().folder / "log.parquet"
+    described = config_for(log).model_copy(update={"split": Split(last=LastSplit())})
+    config = tmp_path / "log.yaml"
+    config.write_text(yaml.safe_dump(described.model_dump(mode="json", exclude_none=True), sort_keys=False))
+    assert run_command(monkeypatch, "evaluate", exported().artifact, config) == 2
+    assert "--split all" in capsys.readouterr().err
+    assert run_command(monkeypatch, "evaluate", exported().artifact, config, "--split", "all", "--json") == 0
+    metrics = load(exported().artifact).evaluate_log(described)
+    assert json.loads(capsys.readouterr().out)["auc"] == pytest.approx(metrics.auc, abs=1e-6)
+    assert (
+        run_command(monkeypatch, "evaluate", exported().artifact, exported().data.path, "--split", "all") == 2
+    )
+    assert "all" in capsys.readouterr().err
 
 
 def test_a_lack_of_memory_is_one_message(

@@ -55,7 +55,7 @@ def _split_code(config: DataConfig, split: str | None) -> int | None:
     if isinstance(config.split.chosen, LastSplit):
         raise ConfigError(
             f"the {split} rows of a split by last share are known only when the whole log is; "
-            "prepare the log first, or evaluate all of its rows"
+            "prepare the log first, or evaluate all of its rows (--split all, or no split in Python)"
         )
     return SPLITS.index(split)
 
