@@ -105,9 +105,10 @@ def print_stats(rows: Sequence[FieldRow], console: Console) -> None:
         )
     console.print(table)
     console.print(
-        f"{len(rows)} fields, {sum(row.rows for row in rows):,} rows. top 1 %: train look-ups of the most "
-        "frequent 1 % of the ids; seen once: share of the ids of train; unseen: look-ups in valid "
-        "and test of ids not in train; row 0: look-ups in test that read row 0; groups: of frequency",
+        f"{_counted(len(rows), 'field')}, {_counted(sum(row.rows for row in rows), 'row')}. "
+        "top 1 %: train look-ups of the most frequent 1 % of the ids; seen once: share of the ids of train; "
+        "unseen: look-ups in valid and test of ids not in train; row 0: look-ups in test that read row 0; "
+        "groups: of frequency",
         style="dim",
         markup=False,
         highlight=False,
@@ -118,6 +119,10 @@ def print_stats(rows: Sequence[FieldRow], console: Console) -> None:
     if hashed:
         text = "of hashed fields, seen once and unseen count used rows in place of ids"
         console.print(text, style="dim", markup=False, highlight=False)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _hashed(row: FieldRow) -> str:

@@ -18,7 +18,7 @@ def draw_long_tail(fields: Sequence[FieldStats]) -> Figure:
     """One line per field: x the share of its ids, most frequent first, y their share of train look-ups.
 
     The fields with most ids are named, the others are grey; row 0 is left out. A line that hugs the upper
-    left corner is a field whose few frequent ids carry nearly all look-ups.
+    left corner is a field whose few frequent ids carry nearly all look-ups. Without any ids it says so.
     """
     with matplotlib.rc_context({"font.size": FONT_SIZE, "axes.linewidth": 0.8, "svg.hashsalt": SALT}):
         figure = Figure(figsize=(8.0, 4.4), layout="constrained")
@@ -45,6 +45,9 @@ def draw_long_tail(fields: Sequence[FieldStats]) -> Figure:
         others = len(ordered) - NAMED_FIELDS
         if others > 0:
             axes.plot([], [], color=GREY, linewidth=0.8, label=f"{others} smaller fields")
+        if not ordered:
+            axes.text(0.5, 0.5, "no field has ids in train", ha="center", transform=axes.transAxes)
+            return figure
         figure.legend(loc="outside right upper", fontsize=FONT_SIZE - 1, frameon=False)
     return figure
 

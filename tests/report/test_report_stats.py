@@ -97,6 +97,26 @@ def test_many_fields_share_one_grey_entry_and_empty_fields_are_left_out() -> Non
     assert len(labels) == 9
 
 
+def test_a_field_of_missing_values_alone_is_told_and_drawn(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    rows = [row | {"gone": None} for row in ANCHORS]
+    config = DataConfig(
+        path=str(write_parquet(tmp_path / "log.parquet", rows)),
+        categorical=("gone",),
+        split=Split(column="split"),
+    )
+    data = prepare(config, tmp_path / "out")
+    console = Console(width=200, file=StringIO())
+    print_stats(stats_rows(data), console)
+    assert "1 field, 1 row. top 1 %" in console.file.getvalue()  # type: ignore[attr-defined]
+    plot_long_tail(data, tmp_path / "tail.png")
+    assert not recwarn.list
+    figure = draw_long_tail(stats_of(data).fields)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["no field has ids in train"]
+    assert not figure.legends
+
+
 def test_a_field_without_a_vocabulary_tells_how_many_ids_share_rows(tmp_path: Path) -> None:
     rows = [{"label": i % 2, "split": "train", "user": i % 90, "few": i % 9} for i in range(200)]
     rows += [{"label": 0, "split": "test", "user": 1, "few": 1}]
