@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from autoembed.damage import Checksums
 from autoembed.files import write_file
 
 Role = Literal["reference", "baseline", "search", "short", "repeat"]
@@ -21,6 +22,7 @@ class TrialRecord:
     where other programs stretch the clock, wall seconds on a GPU. `fte` is the cost in full-training
     equivalents: cost over the cost of the reference.
     `packing_difference`: the largest change of a validation probability by packing the trained table.
+    `checksums` are of the tables and network files beside the record, {} in records of earlier versions.
     A trial of role "short" was trained for few epochs, to see whether it deserves more; it is no point.
     A rejected trial was refused by the byte model before training; `reason` says why, as for a
     failed one.
@@ -46,6 +48,7 @@ class TrialRecord:
     fte: float | None = None
     peak_table_bytes: int = 0
     packing_difference: float | None = None
+    checksums: Checksums = field(default_factory=dict)
     reason: str = ""
 
     @property

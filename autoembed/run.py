@@ -88,7 +88,9 @@ def export_pick(run: Path, pick: Pick, out: Path, *, overwrite: bool = False) ->
             f"{run}: packing trial {record.number}, {record.candidate}, changed its predictions by up to "
             f"{record.packing_difference:g}, allowed are {LARGEST_DIFFERENCE:g}; export another trial"
         )
-    packed, network = load_candidate(RunFolder(run).trial(record.number), config.model, data)
+    packed, network = load_candidate(
+        RunFolder(run).trial(record.number), config.model, data, record.checksums
+    )
     write_artifact(
         out,
         packed=packed,

@@ -201,6 +201,29 @@ def test_a_trial_that_packing_changed_is_not_exported(
     assert not (tmp_path / "m").exists()
 
 
+def test_a_trial_whose_rows_were_altered_is_not_exported_with_its_old_metrics(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "run"
+    shutil.copytree(run, broken)
+    config = broken / "config.yaml"
+    config.write_text(config.read_text().replace("data: ../", f"data: {run.parent}/"))
+    tables = broken / "trials" / "0000" / "tables.safetensors"
+    content = bytearray(tables.read_bytes())
+    content[-100] ^= 0x55
+    tables.write_bytes(content)
+    assert run_command(monkeypatch, "export", broken, "--trial", "0", "-o", tmp_path / "m") == 2
+    message = capsys.readouterr().err
+    assert f"{tables}: altered" in message and f"remove the folder {tables.parent}" in message
+    assert not (tmp_path / "m").exists()
+    # a record of an earlier version holds no checksums: its files are taken as they are
+    path = tables.with_name("record.json")
+    record = json.loads(path.read_text())
+    del record["checksums"]
+    path.write_text(json.dumps(record))
+    assert run_command(monkeypatch, "export", broken, "--trial", "0", "-o", tmp_path / "m") == 0
+
+
 def test_export_wants_exactly_one_wish(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

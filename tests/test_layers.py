@@ -11,7 +11,7 @@ SOURCES = {"autoembed": ROOT / "autoembed", "autoembed_kernels": ROOT / "kernels
 
 # From the bottom up. A part may import its own layer and those before it, never a later one.
 LAYERS = (
-    ("files", "config", "budget", "statistics"),
+    ("files", "config", "budget", "statistics", "damage"),
     ("record", "data"),
     ("plan", "stats"),
     (

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from torch import nn
 
+from autoembed.damage import Checksums, check_checksums, checksums_of, readable
 from autoembed.models import ModelConfig
 from autoembed.network_file import read_network, write_network
 from autoembed.packed import Packed
@@ -30,18 +31,26 @@ class Columns(Protocol):
     def dense(self) -> tuple[str, ...]: ...
 
 
-def save_candidate(folder: Path, packed: Packed, network: nn.Module) -> None:
-    """Write both files, each whole or not at all. The folder is created."""
+def save_candidate(folder: Path, packed: Packed, network: nn.Module) -> Checksums:
+    """Write both files, each whole or not at all; returns their checksums. The folder is created."""
     folder.mkdir(parents=True, exist_ok=True)
     packed.save(folder / TABLES)
     write_network(folder / NETWORK, network)
+    return checksums_of(folder, (TABLES, NETWORK))
 
 
-def load_candidate(folder: Path, model: ModelConfig, data: Columns) -> tuple[Packed, nn.Module]:
+def load_candidate(
+    folder: Path, model: ModelConfig, data: Columns, checksums: Checksums
+) -> tuple[Packed, nn.Module]:
     """Read both files back; the network is in evaluation mode.
 
-    Raises ValueError naming the file where one is missing, cut off, or not made for this model and data.
+    `checksums`: what `save_candidate` returned, {} where an earlier version kept none. Raises DamagedError
+    naming the file and what to do where one is missing, altered, or not made for this model and data.
     """
-    packed = Packed.load(folder / TABLES, [field.name for field in data.fields])
-    network = read_network(folder / NETWORK, model, len(data.fields), len(data.dense))
+    remedy = f"copy it back, or remove the folder {folder} and run the search again to have it made again"
+    check_checksums(folder, checksums, remedy)
+    with readable(folder / TABLES, remedy):
+        packed = Packed.load(folder / TABLES, [field.name for field in data.fields])
+    with readable(folder / NETWORK, remedy):
+        network = read_network(folder / NETWORK, model, len(data.fields), len(data.dense))
     return packed, network

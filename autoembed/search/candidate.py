@@ -43,7 +43,7 @@ def train_candidate(
     if not (math.isfinite(valid.auc) and math.isfinite(valid.logloss)):
         raise ValueError(f"the validation metrics are {valid}; they must be numbers to compare candidates")
     folder = RunFolder(run).trial(assignment.number)
-    save_candidate(folder, trained.packed, trained.network)
+    checksums = save_candidate(folder, trained.packed, trained.network)
     write_json(folder / "history.json", [_finite(asdict(epoch)) for epoch in trained.history])
     kept = trained.packed.plan.kept_rows
     return {
@@ -61,6 +61,7 @@ def train_candidate(
         "steps": trained.ledger.steps,
         "peak_table_bytes": trained.ledger.peak_table_bytes,
         "packing_difference": trained.packing_difference,
+        "checksums": checksums,
     }
 
 

@@ -49,7 +49,7 @@ def keep_trial(
     path = folder.trial(assignment.number)
     if not (path / "assignment.json").exists():
         folder.assign(assignment)
-    save_candidate(path, packed, network)
+    checksums = save_candidate(path, packed, network)
     size = plan_bytes(packed.plan)
     record = TrialRecord(
         number=assignment.number,
@@ -68,6 +68,7 @@ def keep_trial(
         valid_logloss=valid.logloss,
         test_auc=test.auc,
         test_logloss=test.logloss,
+        checksums=checksums,
         **measured,
     )
     reference = next((r for r in records if r.role == "reference"), record)
@@ -97,9 +98,14 @@ def trunk_file(folder: RunFolder, seed: int) -> Path:
 
 
 def read_trunk(config: StudyConfig, folder: RunFolder, inputs: Inputs, seed: int, number: int) -> Trunk:
-    """The trunk of a seed, kept as trial `number`, without its history."""
+    """The trunk of a seed, kept as trial `number`, without its history.
+
+    Raises DamagedError naming the file and what to do where one is missing or altered.
+    """
+    record = folder.record(number)
+    checksums = {} if record is None else record.checksums
     facts = json.loads(trunk_file(folder, seed).read_text(encoding="utf-8"))
-    packed, network = load_candidate(folder.trial(number), config.model, inputs.data)
+    packed, network = load_candidate(folder.trial(number), config.model, inputs.data, checksums)
     table = PackedTable(packed)
     rows = torch.cat([table.decode(field) for field in range(len(packed.plan.fields))])
     return Trunk(

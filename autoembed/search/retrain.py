@@ -78,7 +78,7 @@ def retrain_trial(run: Path, trial: int, trainings: float = 1.0) -> Retrained:
         inputs = open_inputs(config, run)
         trunks = reference_trials(records)
         trunk = read_trunk(config, folder, inputs, walked.seed, trunks[walked.seed].number)
-        packed, _ = load_candidate(folder.trial(trial), config.model, inputs.data)
+        packed, _ = load_candidate(folder.trial(trial), config.model, inputs.data, walked.checksums)
         point = retrain(
             *(inputs.data, inputs.spec, trunk, numbered_fields(packed.plan), packed.codes()),
             walked.parameters["budget"],

@@ -48,7 +48,7 @@ def test_every_budget_gets_a_model_within_it_and_the_best_is_exported(
         budget = record.parameters.get("budget", record.total_bytes)
         assert record.total_bytes <= budget
         folder = RunFolder(run).trial(record.number)
-        packed, _ = load_candidate(folder, config.model, inputs.data)
+        packed, _ = load_candidate(folder, config.model, inputs.data, record.checksums)
         assert plan_bytes(packed.plan).total == record.total_bytes
         assert (folder / "tables.safetensors").stat().st_size == record.total_bytes
     for number in (1, 2, 4, 5):

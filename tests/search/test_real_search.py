@@ -32,7 +32,7 @@ def test_a_search_finds_and_keeps_models_and_repeats_itself(clicks: Path, tmp_pa
     data = open_prepared(data_folder(config, tmp_path / "first"))
     for record in complete:
         folder = RunFolder(tmp_path / "first").trial(record.number)
-        packed, _ = load_candidate(folder, config.model, data)
+        packed, _ = load_candidate(folder, config.model, data, record.checksums)
         assert plan_bytes(packed.plan).total == record.total_bytes
         assert (folder / "tables.safetensors").stat().st_size == record.total_bytes
         assert record.test_auc is not None and record.vocabulary_bytes > 0
