@@ -125,7 +125,7 @@ def _by_field(lookup: Lookup, values: Tensor) -> list[tuple[int, Tensor]]:
     """Look-ups' values (N, D), cut into fields."""
     singles = len(lookup.single)
     start = len(lookup.batch) * singles
-    columns = values[:start].view(len(lookup.batch), singles, -1)
+    columns = values[:start].view(len(lookup.batch), singles, values.shape[1])
     parts = [(field, columns[:, place]) for place, field in enumerate(lookup.single)]
     for field, bag in sorted(lookup.batch.bags.items()):
         parts.append((field, values[start : start + len(bag.values)]))

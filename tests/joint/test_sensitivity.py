@@ -65,6 +65,22 @@ def test_one_pass_equals_one_backward_pass_per_example(name, pooling):
     assert found.examples == len(whole)
 
 
+def test_bags_alone_are_summed_as_beside_a_field_of_single_ids():
+    """A field that all logits ignore changes nothing for the bag's."""
+    whole = batch("mean")
+    bags = Batch(whole.labels, whole.dense, whole.ids[:, 1:], {0: whole.bags[1]})
+
+    class LastField(torch.nn.Module):
+        def forward(self, dense, vectors):
+            return (vectors[:, -1] * torch.arange(1.0, DIM + 1)).sum(1).tanh()
+
+    weight = torch.randn(ROWS, DIM, generator=torch.Generator().manual_seed(3))
+    both = measure_sensitivity(LastField(), weight, FIRST_ROWS, [whole])
+    alone = measure_sensitivity(LastField(), weight[5:], (0,), [bags])
+    torch.testing.assert_close(alone.second, both.second[5:])
+    torch.testing.assert_close(alone.field_gram[0], both.field_gram[1])
+
+
 def test_sums_do_not_depend_on_the_cut_into_batches_and_stop_where_told():
     net, whole = network("dlrm"), batch(None)
     weight = torch.randn(ROWS, DIM, generator=torch.Generator().manual_seed(3))

@@ -4,7 +4,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 from rich.console import Console
 from search_study import make_study
 
@@ -67,6 +69,36 @@ def test_every_budget_gets_a_model_within_it_and_the_best_is_exported(
     verified = export_pick(run, pick_trial(run, budget="1/2"), tmp_path / "model")
     assert verified.largest_difference <= 1e-5
     assert run_study(config, run) == records  # finished: nothing runs again
+
+
+def test_data_of_nothing_but_bags_is_walked_explained_and_exported(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    data = {
+        "path": "bags.csv",
+        "label": "click",
+        "categorical": {"tags": {"bag": True, "pooling": "mean"}, "genres": {"bag": True}},
+        "split": {"random": {"valid": 0.2, "test": 0.2, "seed": 1}},
+    }
+    (tmp_path / "clicks.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    lines = ["click,tags,genres"]
+    for _ in range(600):
+        tags, genres = (random.integers(0, most, random.integers(0, 4)) for most in (30, 8))
+        click = int(random.random() < (0.8 if 3 in genres else 0.3))
+        lines.append(f"{click},{'|'.join(map(str, tags))},{'|'.join(map(str, genres))}")
+    (tmp_path / "bags.csv").write_text("\n".join(lines) + "\n")
+    config = joint_study(tmp_path, seeds=1)
+    run = tmp_path / "run"
+    records = run_study(config, run)
+    assert [(record.method, record.state) for record in records] == [
+        *(("full_precision", "complete"), ("joint", "complete"), ("joint", "complete")),
+    ]
+    for number in (1, 2):
+        content, full_bytes = explain_trial(run, number)
+        assert [field["name"] for field in content["fields"]] == ["tags", "genres"]
+        assert sum(field["lookups"] for field in content["fields"]) == pytest.approx(1.0)
+        explanation(content, full_bytes)
+    verified = export_pick(run, pick_trial(run, trial=2), tmp_path / "model")
+    assert verified.largest_difference is not None and verified.largest_difference <= 1e-5
 
 
 def test_a_walk_stopped_between_points_ends_as_if_never_stopped(clicks: Path, tmp_path: Path) -> None:
