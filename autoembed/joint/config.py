@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from autoembed.config import Section
 
@@ -42,3 +42,11 @@ class JointConfig(Section):
         float,
         Field(ge=0.0, le=0.1, description="valid AUC below the trunk's up to which no fine-tuning is spent"),
     ] = 0.0001
+
+    @field_validator("tune", mode="before")
+    @classmethod
+    def _off_is_no_truth_value(cls, value: object) -> object:
+        """YAML 1.1 reads `off` as false and `on` as true."""
+        if value is True:
+            raise ValueError("on is no number; write the trainings to spend, such as 2.0, or off")
+        return "off" if value is False else value

@@ -54,6 +54,19 @@ def test_overrides_replace_keys_and_make_sections(clicks: Path) -> None:
     assert config.budgets == ("1/4", "9KiB")
 
 
+def test_a_trunk_is_not_tuned_where_the_file_says_off(clicks: Path, tmp_path: Path) -> None:
+    """YAML 1.1 reads off, no and false as one value, on, yes and true as the other."""
+    make_study(clicks)
+    for written, meant in (("off", "off"), ("'off'", "off"), ("no", "off"), ("2", 2.0), ("0.5", 0.5)):
+        config = load_study(clicks / "study.yaml", [f"joint.tune={written}"])
+        assert config.joint.tune == meant
+        write_config(config, tmp_path / "config.yaml")
+        assert read_config(tmp_path).joint.tune == meant
+    for written in ("on", "true"):
+        with pytest.raises(ConfigError, match=r"joint\.tune.*on is no number; write the trainings to spend"):
+            load_study(clicks / "study.yaml", [f"joint.tune={written}"])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
