@@ -21,7 +21,7 @@ class Point:
     `steps` and the seconds are what this point took until it was validated; `fine_tuned` says whether
     the fine-tuned weights were kept, `untuned` is the validation before any step. `table_bytes` is the most
     that was held of tables at a time: the trunk's rows, those carried on, and the larger of: a table with
-    its optimizer's state, what pricing needs.
+    its optimizer's state, what pricing needs. `explained`: why the plan is what it is, as JSON (explain.py).
     """
 
     budget_bytes: int
@@ -36,6 +36,7 @@ class Point:
     seconds: float
     cpu_seconds: float
     table_bytes: int
+    explained: dict[str, Any] | None = None
 
 
 def write_point(folder: Path, point: Point) -> None:

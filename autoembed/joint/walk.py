@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -63,10 +63,12 @@ def walk(
     seed: int,
     device: torch.device | str | None = None,
     progress: Callable[[Point], None] | None = None,
+    explain: Callable[[], dict[str, Any]] | None = None,
     checkpoint: Path | None = None,
 ) -> list[Point]:
     """A model for every budget (bytes of the tables file), the largest first.
 
+    `explain`: asked after each plan; what it returns is kept with the point.
     The same seed on one CPU thread gives the same points, also where a walk was cut off and goes on from
     its `checkpoint` folder. Raises CheckpointError where the folder holds another walk, ValueError where
     a plan is above its budget, Diverged where fine-tuning diverges.
@@ -90,7 +92,9 @@ def walk(
             # a point's own seed: a walk that goes on needs no generator's state
             seeds = torch.Generator().manual_seed(seed * 1_000_003 + number)
             torch.manual_seed(draw_seed(seeds))
-            point, standing = walker.point(standing, budgets[number:], allowed[number], planner, seeds)
+            point, standing = walker.point(
+                standing, budgets[number:], allowed[number], planner, seeds, explain
+            )
             points.append(point)
             if checkpoint:
                 save_standing(checkpoint, standing, points, about)
@@ -179,6 +183,7 @@ class _Walker:
         allowed: int,
         planner: Planner,
         seeds: torch.Generator,
+        explain: Callable[[], dict[str, Any]] | None,
     ) -> tuple[Point, Standing]:
         """The model of the first of `budgets` after 0 or `allowed` steps, and where the walk stands then."""
         started = time.perf_counter(), time.process_time()
@@ -212,6 +217,7 @@ class _Walker:
         point = Point(
             *(budgets[0], size, packed, network, valid, test, untuned, kept, steps, seconds, cpu_seconds),
             self.held(weights, table),
+            None if explain is None else explain(),
         )
         return point, Standing(weights, network.state_dict())
 

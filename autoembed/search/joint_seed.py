@@ -108,6 +108,8 @@ class _SeedWalk:
             recipe = self._best_recipe(first_seed, cache(partial(self._trunk, 0, first_seed)))
         first = self.config.seed_list.index(self.seed) * self.per_seed
         trunk = cache(partial(self._trunk, first, self.seed))  # made or read when first needed
+        if self.folder.record(first) is None:  # also where all points are there and its folder was removed
+            trunk()
         self._walk(range(first + 1, first + self.per_seed), self.seed, trunk, recipe)
         if self.seed == first_seed:
             self._best_recipe(self.seed, trunk)
@@ -132,14 +134,13 @@ class _SeedWalk:
             for number, budget in zip(numbers, self.budgets, strict=True)
         }
 
+        def why() -> dict[str, Any]:
+            assert planner.last is not None, "a plan was made"
+            return explained(planner.last, self.inputs.spec)
+
         def saw(point: Point) -> None:
             number = numbers[self.budgets.index(point.budget_bytes)]
             if number not in {record.number for record in self.records}:
-                if planner.last is not None:
-                    self.folder.trial(number).mkdir(parents=True, exist_ok=True)
-                    write_json(
-                        self.folder.trial(number) / EXPLAINED, explained(planner.last, self.inputs.spec)
-                    )
                 self._point(assign[number], point)
             ended()
             if number != numbers[-1]:
@@ -153,9 +154,10 @@ class _SeedWalk:
             *(planner, self.config.joint.model_copy(update=recipe)),
             seed=seed,
             progress=saw,
+            explain=why,
             checkpoint=folder or self.folder.path / "walks" / str(seed),
         )
-        for point in points:  # those whose records a crash came before
+        for point in points:  # those whose records a crash came before, or whose folders were removed
             number = numbers[self.budgets.index(point.budget_bytes)]
             if number not in {record.number for record in self.records}:
                 self._point(assign[number], point)
@@ -277,6 +279,9 @@ class _SeedWalk:
     def _point(self, assignment: Assignment, point: Point) -> None:
         reason = "fine-tuned" if point.fine_tuned else "as packed from its larger neighbour"
         measured = measured_point(self.config, point)
+        if point.explained is not None:
+            self.folder.trial(assignment.number).mkdir(parents=True, exist_ok=True)
+            write_json(self.folder.trial(assignment.number) / EXPLAINED, point.explained)
         self._end(assignment, point.packed, point.network, **measured, reason=reason)
 
     def _start(self, assignment: Assignment) -> None:

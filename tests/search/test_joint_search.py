@@ -1,6 +1,7 @@
 """`search_space: joint` as an ordinary search: records, front, export; killed between points, it goes on."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,6 +124,24 @@ def test_a_walk_stopped_between_points_ends_as_if_never_stopped(clicks: Path, tm
             for name in ("whole", "stopped")
         ]
         assert files[0] == files[1]
+
+
+def test_a_removed_trial_comes_back_with_its_files_and_its_explanation(clicks: Path, tmp_path: Path) -> None:
+    config, run = joint_study(clicks, seeds=1), tmp_path / "run"
+    walked = run_study(config, run)
+    for number in (0, 1, 2):
+        folder = RunFolder(run).trial(number)
+        names = ["tables.safetensors", "network.safetensors", *(["explained.json"] if number else [])]
+        before = {name: (folder / name).read_bytes() for name in names}
+        shutil.rmtree(folder)
+        found = run_study(config, run)
+        assert [timeless(record) for record in found] == [timeless(record) for record in walked]
+        assert {name: (folder / name).read_bytes() for name in names} == before
+    # a kill after the last point was kept and before its record
+    (RunFolder(run).trial(2) / "record.json").unlink()
+    (RunFolder(run).trial(2) / "explained.json").unlink()
+    assert len(run_study(config, run)) == len(walked)
+    assert explain_trial(run, 2)[0]["budget_bytes"] == walked[2].parameters["budget"]
 
 
 def test_budgets_that_no_plan_meets_are_left_out_and_said(clicks: Path, tmp_path: Path) -> None:
