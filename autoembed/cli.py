@@ -235,7 +235,10 @@ def plot(
     for path in paths:
         plot_front(record, path)
         console.print(f"drew {path}")
-    if (plans := walked_plans(run)) and record.reference is not None:
+    plans, damaged = walked_plans(run)
+    for problem in damaged:
+        errors.print(f"left out of the plans: {problem}", markup=False, highlight=False)
+    if plans and record.reference is not None:
         for path in paths:
             beside = path.with_name(f"{path.stem}_plans{path.suffix}")
             plot_plans(plans, record.reference.bytes, beside)

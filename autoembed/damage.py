@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from autoembed.files import sha256_of
 
 Checksums = dict[str, dict[str, Any]]  # file, relative to its folder -> {"bytes": ..., "sha256": ...}
@@ -57,7 +59,7 @@ def readable(path: Path, remedy: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise DamagedError(f"{path}: missing; {remedy}") from None
-    except (ValueError, TypeError, OSError) as error:
-        told = str(error)
+    except (ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
+        told = f"no {error}" if isinstance(error, KeyError) else str(error)
         told = told if str(path) in told else f"{path}: cut off or altered ({told})"
         raise DamagedError(f"{told}; {remedy}") from None

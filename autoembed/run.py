@@ -1,10 +1,10 @@
 """A finished or running search as its user sees it: its front, its picks, its exported models."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from autoembed.budget import parse_budget
+from autoembed.damage import DamagedError, read_json
 from autoembed.evaluate import EVALUATION_BATCH
 from autoembed.export.artifact import LARGEST_DIFFERENCE, Reference, Verified, verify_artifact, write_artifact
 from autoembed.export.candidate import load_candidate
@@ -51,7 +51,8 @@ def pick_trial(
 def explain_trial(run: Path, trial: int) -> tuple[dict[str, Any], int]:
     """What a point of a joint search was given and why, and the bytes of full precision.
 
-    Raises ValueError where the trial is no point of a joint search, naming those that are.
+    Raises ValueError where the trial is no point of a joint search, naming those that are, DamagedError
+    where what explains it cannot be read.
     """
     config = read_config(run)
     path = RunFolder(run).trial(trial) / EXPLAINED
@@ -61,17 +62,31 @@ def explain_trial(run: Path, trial: int) -> tuple[dict[str, Any], int]:
             f"{run}: trial {trial} has no explanation, only points of `search_space: joint` have one; "
             f"here {', '.join(map(str, known)) or 'there are none'}"
         )
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content, limits_of(config, open_inputs(config, run).spec).full_bytes
+    return _read_explained(path), limits_of(config, open_inputs(config, run).spec).full_bytes
 
 
-def walked_plans(run: Path) -> list[dict[str, Any]]:
-    """What explains the points of the first seed's walk with the study's own recipe, largest budget first."""
+def walked_plans(run: Path) -> tuple[list[dict[str, Any]], list[DamagedError]]:
+    """What explains the points of the first seed's walk with the study's own recipe, largest budget first.
+
+    Those that cannot be read are left out; the second list says which and why.
+    """
     seed = read_config(run).seed
     records = [r for r in read_records(run) if r.seed == seed and set(r.parameters) == {"budget"}]
     files = [RunFolder(run).trial(record.number) / EXPLAINED for record in records]
-    plans = [json.loads(path.read_text(encoding="utf-8")) for path in files if path.is_file()]
-    return sorted(plans, key=lambda plan: -int(plan["budget_bytes"]))
+    plans, damaged = [], []
+    for path in files:
+        try:
+            plans += [_read_explained(path)] if path.is_file() else []
+        except DamagedError as error:
+            damaged.append(error)
+    return sorted(plans, key=lambda plan: -int(plan["budget_bytes"])), damaged
+
+
+def _read_explained(path: Path) -> dict[str, Any]:
+    remedy = (
+        f"copy it back, or remove the folder {path.parent} and run the search again to have it made again"
+    )
+    return read_json(path, ("budget_bytes", "loss", "fields"), remedy)
 
 
 def export_pick(run: Path, pick: Pick, out: Path, *, overwrite: bool = False) -> Verified:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
+from autoembed.damage import check_checksums, checksums_of, read_json, readable
 from autoembed.files import write_file
 from autoembed.joint.point import Point, read_point, write_point
 from autoembed.joint.table import Weights
@@ -37,10 +38,12 @@ def save_standing(folder: Path, standing: Standing, points: list[Point], about: 
     tensors = {f"network.{name}": tensor for name, tensor in standing.network.items()}
     tensors["rows"] = standing.weights.rows
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_file(folder / f"standing_{count:03d}.safetensors", [save(state)])
+    name = f"standing_{count:03d}.safetensors"
+    write_file(folder / name, [save(state)])
     facts = {
         "about": about,
         "points": count,
+        "checksums": checksums_of(folder, [name]),
         "learned_steps": [[list(key), step] for key, step in sorted(standing.weights.steps.items())],
     }
     write_file(folder / "walk.json", [json.dumps(facts, indent=1).encode()])
@@ -50,11 +53,16 @@ def save_standing(folder: Path, standing: Standing, points: list[Point], about: 
 def load_standing(
     folder: Path, about: dict[str, Any], model: ModelConfig, names: tuple[str, ...], dense: int
 ) -> tuple[Standing, list[Point]] | None:
-    """What was saved last; None where nothing was. Raises CheckpointError where it was another walk."""
+    """What was saved last; None where nothing was.
+
+    Raises CheckpointError where it was another walk, DamagedError naming the file and what to do where one
+    is missing or altered.
+    """
     path = folder / "walk.json"
     if not path.is_file():
         return None
-    facts = json.loads(path.read_text(encoding="utf-8"))
+    remedy = f"copy it back, or remove {path} and start again: this walk then goes from its first point"
+    facts = read_json(path, ("about", "points"), remedy)
     wanted = json.loads(json.dumps(about))
     different = sorted(
         key for key in wanted.keys() | facts["about"] if wanted.get(key) != facts["about"].get(key)
@@ -65,8 +73,13 @@ def load_standing(
             "give the same settings, or another folder"
         )
     count = facts["points"]
-    tensors = load_file(folder / f"standing_{count:03d}.safetensors")
-    steps = {tuple(key): step for key, step in facts["learned_steps"]}
+    file = folder / f"standing_{count:03d}.safetensors"
+    check_checksums(folder, facts.get("checksums", {}), remedy)  # earlier versions wrote none
+    with readable(file, remedy):
+        tensors = load_file(file)
+    with readable(path, remedy):
+        steps = {tuple(key): step for key, step in facts["learned_steps"]}
     network = {name[len("network.") :]: t for name, t in tensors.items() if name.startswith("network.")}
     standing = Standing(Weights(tensors["rows"], steps), network)
-    return standing, [read_point(folder / f"point_{i:03d}", model, names, dense) for i in range(count)]
+    points = [read_point(folder / f"point_{i:03d}", model, names, dense, remedy) for i in range(count)]
+    return standing, points

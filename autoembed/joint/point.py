@@ -1,17 +1,20 @@
 """A point of the walked front, and the folder that keeps it."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from autoembed.damage import check_checksums, checksums_of, read_json, readable
 from autoembed.files import write_file
 from autoembed.metrics import Metrics
 from autoembed.models import ModelConfig
 from autoembed.network_file import read_network, write_network
 from autoembed.packed import Packed
+
+TABLES, NETWORK = "tables.safetensors", "network.safetensors"
 
 
 @dataclass(frozen=True)
@@ -40,23 +43,33 @@ class Point:
 
 
 def write_point(folder: Path, point: Point) -> None:
-    """tables.safetensors, network.safetensors and, last, point.json."""
+    """tables.safetensors, network.safetensors and, last, point.json with the checksums of the two."""
     folder.mkdir(parents=True, exist_ok=True)
-    point.packed.save(folder / "tables.safetensors")
-    write_network(folder / "network.safetensors", point.network)
+    point.packed.save(folder / TABLES)
+    write_network(folder / NETWORK, point.network)
     facts = {
         name: asdict(value) if isinstance(value, Metrics) else value
         for name, value in vars(point).items()
         if name not in ("packed", "network")
     }
+    facts["checksums"] = checksums_of(folder, (TABLES, NETWORK))
     write_file(folder / "point.json", [json.dumps(facts, indent=1).encode()])
 
 
-def read_point(folder: Path, model: ModelConfig, names: tuple[str, ...], dense: int) -> Point:
-    """What `write_point` wrote; `names` are the data's fields."""
-    facts: dict[str, Any] = json.loads((folder / "point.json").read_text(encoding="utf-8"))
-    for name in ("valid", "test", "untuned"):
-        facts[name] = Metrics(**facts[name])
-    packed = Packed.load(folder / "tables.safetensors", names)
-    network = read_network(folder / "network.safetensors", model, len(names), dense)
-    return Point(packed=packed, network=network, **facts)
+def read_point(folder: Path, model: ModelConfig, names: tuple[str, ...], dense: int, remedy: str) -> Point:
+    """What `write_point` wrote; `names` are the data's fields.
+
+    Raises DamagedError naming the file, which ends with `remedy`, where one is missing or altered.
+    """
+    file = folder / "point.json"
+    wanted = {field.name for field in fields(Point) if field.default is MISSING} - {"packed", "network"}
+    facts = read_json(file, sorted(wanted), remedy)
+    check_checksums(folder, facts.pop("checksums", {}), remedy)  # earlier versions wrote none
+    with readable(folder / TABLES, remedy):
+        packed = Packed.load(folder / TABLES, names)
+    with readable(folder / NETWORK, remedy):
+        network = read_network(folder / NETWORK, model, len(names), dense)
+    with readable(file, remedy):
+        for name in ("valid", "test", "untuned"):
+            facts[name] = Metrics(**facts[name])
+        return Point(packed=packed, network=network, **facts)

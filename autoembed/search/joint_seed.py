@@ -6,7 +6,6 @@
 are told as the progress of the seed's trunk, whose trial number stands for the whole seed.
 """
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 
+from autoembed.damage import read_json
 from autoembed.joint.explain import explained
 from autoembed.joint.planner import JointPlanner, rotated, smallest_bytes
 from autoembed.joint.table import Weights, table_under
@@ -172,7 +172,8 @@ class _SeedWalk:
             folder = self.folder.path / "walks" / str(seed) / f"recipe-{recipe}"
             result = folder / "recipe.json"
             if result.is_file():
-                facts = json.loads(result.read_text(encoding="utf-8"))
+                remedy = f"copy it back, or remove {result} and start again"
+                facts = read_json(result, ("parameters", "stopped"), remedy)
                 walked.append(self._walked(facts["parameters"], numbers, facts["stopped"]))
                 continue
             parameters = next_recipe(walked, seed)

@@ -1,6 +1,5 @@
 """Trials of a joint search in its run folder: their numbers, names and records."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import torch
 
+from autoembed.damage import read_json, readable
 from autoembed.export.candidate import load_candidate, save_candidate
 from autoembed.joint.point import Point
 from autoembed.joint.trunk import Trunk
@@ -71,7 +71,8 @@ def keep_trial(
         checksums=checksums,
         **measured,
     )
-    reference = next((r for r in records if r.role == "reference"), record)
+    earlier = (r for r in records if r.number != record.number)  # a trunk may be trained again
+    reference = next((r for r in earlier if r.role == "reference"), record)
     record = replace(record, fte=record.cost / reference.cost if reference.cost else None)
     folder.finish(record)
     folder.log("complete", number=record.number, reason=record.reason)
@@ -104,17 +105,20 @@ def read_trunk(config: StudyConfig, folder: RunFolder, inputs: Inputs, seed: int
     """
     record = folder.record(number)
     checksums = {} if record is None else record.checksums
-    facts = json.loads(trunk_file(folder, seed).read_text(encoding="utf-8"))
+    path = trunk_file(folder, seed)
+    remedy = f"copy it back, or remove the folder {folder.trial(number)} and run the search again"
+    facts = read_json(path, ("training", "valid", "test", "ledger"), remedy)
     packed, network = load_candidate(folder.trial(number), config.model, inputs.data, checksums)
     table = PackedTable(packed)
     rows = torch.cat([table.decode(field) for field in range(len(packed.plan.fields))])
-    return Trunk(
-        rows,
-        network,
-        TrainingConfig(**facts["training"]),
-        Metrics(**facts["valid"]),
-        Metrics(**facts["test"]),
-        Ledger(**facts["ledger"]),
-        (),
-        (),
-    )
+    with readable(path, remedy):
+        return Trunk(
+            rows,
+            network,
+            TrainingConfig(**facts["training"]),
+            Metrics(**facts["valid"]),
+            Metrics(**facts["test"]),
+            Ledger(**facts["ledger"]),
+            (),
+            (),
+        )

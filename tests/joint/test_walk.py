@@ -1,5 +1,6 @@
 """Down the budgets on a tiny click log: bytes, order, repetition, resumption, what is kept and spent."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from plain_plans import PlainPlanner, plain_fields
 from tiny_data import TinyData, tiny_data
 
+from autoembed.damage import DamagedError
 from autoembed.evaluate import evaluate, predict
 from autoembed.joint.checkpoint import CheckpointError
 from autoembed.joint.config import JointConfig
@@ -158,6 +160,43 @@ def test_another_walk_is_not_gone_on_with(setting, tmp_path):
     setting.walk(checkpoint=tmp_path)
     with pytest.raises(CheckpointError, match="another seed"):
         setting.walk(checkpoint=tmp_path, seed=9)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("walk.json", "standing_002.safetensors", "point_000/point.json"),
+        *("point_001/tables.safetensors", "point_001/network.safetensors"),
+    ],
+)
+def test_a_damaged_file_of_a_walk_is_named_with_what_to_do(setting, tmp_path, name):
+    budgets = sorted(setting.budgets, reverse=True)[:2]
+    points = setting.walk(checkpoint=tmp_path, budgets=budgets)
+    file = tmp_path / name
+    content = bytearray(file.read_bytes())
+    damages = [content[:-40], b""]
+    if file.suffix == ".safetensors":  # still well formed: only its checksum tells
+        damages.append(content[:-40] + bytes([content[-40] ^ 0x55]) + content[-39:])
+    for damage in damages:
+        file.write_bytes(damage)
+        with pytest.raises(DamagedError, match=f"{file}: .*altered.*or remove {tmp_path / 'walk.json'}"):
+            setting.walk(checkpoint=tmp_path, budgets=budgets)
+    file.unlink()
+    if name != "walk.json":
+        with pytest.raises(DamagedError, match=f"{file}: missing; copy it back"):
+            setting.walk(checkpoint=tmp_path, budgets=budgets)
+        (tmp_path / "walk.json").unlink()
+    assert facts(setting.walk(checkpoint=tmp_path, budgets=budgets)) == facts(points)
+
+
+def test_a_walk_of_an_earlier_version_has_no_checksums_and_is_read(setting, tmp_path):
+    points = setting.walk(checkpoint=tmp_path)
+    for file in [tmp_path / "walk.json", *tmp_path.glob("point_*/point.json")]:
+        content = json.loads(file.read_text())
+        for name in ("checksums", "explained"):
+            content.pop(name, None)
+        file.write_text(json.dumps(content))
+    assert facts(setting.walk(checkpoint=tmp_path)) == facts(points)
 
 
 def test_no_step_is_spent_where_the_point_is_as_good_as_the_trunk(setting):

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from command_line import run_command
 from rich.console import Console
 from search_study import make_study
 
+from autoembed.damage import DamagedError
 from autoembed.export.candidate import load_candidate
 from autoembed.plan import plan_bytes
 from autoembed.record import TrialRecord
@@ -142,6 +144,31 @@ def test_a_removed_trial_comes_back_with_its_files_and_its_explanation(clicks: P
     (RunFolder(run).trial(2) / "explained.json").unlink()
     assert len(run_study(config, run)) == len(walked)
     assert explain_trial(run, 2)[0]["budget_bytes"] == walked[2].parameters["budget"]
+
+
+def test_damage_to_a_run_is_told_with_the_file_and_what_to_do_and_undone_by_it(
+    clicks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = joint_study(clicks, seeds=1), tmp_path / "run"
+    walked = run_study(config, run)
+    trials = [RunFolder(run).trial(number) for number in range(3)]
+    (trials[1] / "explained.json").write_text("{")
+    with pytest.raises(DamagedError, match=rf"1/explained\.json: .*remove the folder {trials[1]} and run"):
+        explain_trial(run, 1)
+    assert run_command(monkeypatch, "plot", run) == 0  # the other point's plan is drawn
+    printed = capsys.readouterr()
+    assert "left out of the plans" in printed.err and "front_plans.png" in printed.out
+    shutil.rmtree(trials[1])
+    # whatever of the trunk is damaged is undone by removing its trial
+    for file in (run / "walks" / "0" / "trunk.json", trials[0] / "tables.safetensors"):
+        file.write_bytes(file.read_bytes()[:-30])
+        with pytest.raises(StudyError, match=f"{file}: cut off or altered.*remove the folder {trials[0]}"):
+            run_study(config, run)
+        shutil.rmtree(trials[0])
+        run_study(config, run)
+        shutil.rmtree(trials[1])
+    assert [timeless(record) for record in run_study(config, run)] == [timeless(r) for r in walked]
+    assert explain_trial(run, 1)[0]["budget_bytes"] == walked[1].parameters["budget"]
 
 
 def test_budgets_that_no_plan_meets_are_left_out_and_said(clicks: Path, tmp_path: Path) -> None:
