@@ -1,19 +1,51 @@
 """Files that are either whole or not there: written beside their place, flushed to disk, then renamed."""
 
+import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 Content = bytes | memoryview
+
+_FREE = "free space there, then run the same command again"
+_ALLOW = "make that place writable, or choose another"
+_REMEDIES = {
+    errno.ENOSPC: _FREE,
+    errno.EDQUOT: _FREE,
+    errno.EROFS: _ALLOW,
+    errno.EACCES: _ALLOW,
+    errno.EPERM: _ALLOW,
+}
 
 
 def write_file(path: Path, parts: Iterable[Content]) -> int:
     """Write `parts` behind one another as `path`, replacing what was there; returns the bytes written.
 
-    A reader sees the old file or the new one, also after a crash. Folders are not created.
+    A reader sees the old file or the new one, also after a crash. Folders are not created. Raises OSError
+    with the path and what to do where the disk is full or not to be written.
     """
+    with writing(path):
+        size = _write(path, parts)
+        sync_folder(path.parent)
+    return size
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A full or read-only disk within becomes an OSError of the same number, with `path` and a remedy."""
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0)
+        if remedy is None:
+            raise
+        raise OSError(error.errno, f"{path}: {os.strerror(error.errno or 0)}; {remedy}") from error
+
+
+def _write(path: Path, parts: Iterable[Content]) -> int:
     number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
     try:
@@ -29,7 +61,6 @@ def write_file(path: Path, parts: Iterable[Content]) -> int:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
     return size
 
 

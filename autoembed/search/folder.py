@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from autoembed.files import writing
 from autoembed.record import Role, TrialRecord, read_record, write_json, write_record
 
 
@@ -43,6 +44,14 @@ class Assignment:
     epochs: int | None = None
 
 
+class FailedIn(Exception):
+    """A training failed, for its cause; `folder`, not that of its trial, is where the traceback belongs."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder))
+        self.folder = folder
+
+
 class RunFolder:
     """Paths, trials and log of one run folder. Only its owner, who holds `locked`, writes."""
 
@@ -62,8 +71,10 @@ class RunFolder:
 
         Raises BlockingIOError where another search holds it.
         """
-        self.trials.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("a+b") as file:
+        with writing(self.path):
+            self.trials.mkdir(parents=True, exist_ok=True)
+            file = (self.path / "lock").open("a+b")
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -86,7 +97,8 @@ class RunFolder:
     def assign(self, assignment: Assignment) -> None:
         """Promise to run a trial; from here on an interruption cannot lose it."""
         folder = self.trial(assignment.number)
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "assignment.json", asdict(assignment))
 
     def assignment(self, number: int) -> Assignment | None:
@@ -122,7 +134,7 @@ class RunFolder:
     def log(self, event: str, **values: Any) -> None:
         """Append one line to log.jsonl, with the time in seconds since 1970."""
         line = json.dumps({"time": round(time.time(), 3), "event": event, **values}, default=str)
-        with self.log_file.open("a", encoding="utf-8") as file:
+        with writing(self.log_file), self.log_file.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def elapsed_seconds(self) -> float:

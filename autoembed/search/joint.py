@@ -115,9 +115,10 @@ class _Walks:
                     waiting.clear()
             elif isinstance(message, Failed):
                 seed = self.config.seed_list[message.number // self.per_seed]
+                see = f"; see {message.see}" if message.see else ""
                 raise StudyError(
-                    f"the walk of seed {seed} failed: {message.reason}; see "
-                    f"{self.folder.trial(message.number)}; points that are finished are kept"
+                    f"the walk of seed {seed} failed: {message.reason}{see}; "
+                    "points that are finished are kept"
                 )
 
     def _may_start(self, place: int, running: set[int]) -> bool:

@@ -27,7 +27,7 @@ from autoembed.methods.plans import uniform_fields
 from autoembed.packed import Packed
 from autoembed.record import Role, TrialRecord, write_json
 from autoembed.search.candidate import opened, summary
-from autoembed.search.folder import Assignment, RunFolder
+from autoembed.search.folder import Assignment, FailedIn, RunFolder
 from autoembed.search.inputs import Inputs
 from autoembed.search.joint_trials import (
     EXPLAINED,
@@ -59,7 +59,8 @@ class _FellBehind(Exception):
 def walk_seed(run: Path, assignment: Assignment, progress: Tell) -> dict[str, Any]:
     """Everything of one seed that is not finished; `assignment` is that of its trunk.
 
-    Returns {"out_of_time": whether points are left}. Raises Diverged where the trunk diverges.
+    Returns {"out_of_time": whether points are left}. Raises Diverged where the trunk diverges, FailedIn
+    where anything fails behind it.
     """
     config, inputs = opened(run)
     limits = limits_of(config, inputs.spec)
@@ -68,6 +69,11 @@ def walk_seed(run: Path, assignment: Assignment, progress: Tell) -> dict[str, An
         seed_walk.run()
     except _OutOfTime:
         return {"out_of_time": True}
+    except Exception as error:
+        if seed_walk.folder.record(assignment.number) is None:
+            raise
+        # the trunk is finished: nothing of what failed later belongs into its folder
+        raise FailedIn(seed_walk.folder.path / "walks" / str(assignment.seed)) from error
     return {"out_of_time": False}
 
 

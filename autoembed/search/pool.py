@@ -44,10 +44,11 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """The training raised, or its process died."""
+    """The training raised, or its process died. `see`: the file that tells more, "" where there is none."""
 
     number: int
     reason: str
+    see: str
 
 
 class WorkersCannotStart(RuntimeError):
@@ -103,7 +104,7 @@ class Pool:
             return Report(number, message["progress"])
         worker.number = None
         if "failed" in message:
-            return Failed(number, message["failed"])
+            return Failed(number, message["failed"], message["see"])
         return Done(number, message["outcome"])
 
     def _bury(self, worker: "_Worker") -> Failed | None:
@@ -116,7 +117,7 @@ class Pool:
             return None
         cause = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         hint = "; signal 9 often means that memory ran out" if code == -9 else ""
-        return Failed(worker.number, f"the worker process {cause}{hint}")
+        return Failed(worker.number, f"the worker process {cause}{hint}", str(self._log))
 
 
 class _Worker:

@@ -3,7 +3,8 @@
     python -m autoembed.search.worker RUN MODULE:FUNCTION
 
 One JSON object a line each way, no pickle. In: {"number": n}. Out: {"ready": true}, then per trial any
-{"number": n, "progress": {...}} and one {"number": n, "outcome": {...}} or {"number": n, "failed": reason}.
+{"number": n, "progress": {...}} and one {"number": n, "outcome": {...}} or
+{"number": n, "failed": reason, "see": file with the traceback}.
 The function is called as f(run, assignment, progress) -> dict; it writes into the trial's folder.
 When the input ends, because the search is done or was killed, the process ends at once.
 """
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from autoembed.files import write_file
-from autoembed.search.folder import Assignment, RunFolder
+from autoembed.search.folder import Assignment, FailedIn, RunFolder
 
 Trainer = Callable[[Path, Assignment, Callable[[dict[str, Any]], None]], dict[str, Any]]
 
@@ -48,10 +49,23 @@ def main() -> None:
             outcome = trainer(run.path, assignment, lambda progress: tell(number=number, progress=progress))  # noqa: B023
         except Exception as error:
             # whatever a method does wrong costs its own trial, never the search
-            write_file(run.trial(number) / "error.txt", [traceback.format_exc().encode()])
-            tell(number=number, failed=f"{type(error).__name__}: {error}")
+            folder = error.folder if isinstance(error, FailedIn) else run.trial(number)
+            cause = error.__cause__ if isinstance(error, FailedIn) else error
+            see = _keep_traceback(folder / "error.txt")
+            tell(number=number, failed=f"{type(cause).__name__}: {cause}", see=see)
         else:
             tell(number=number, outcome=outcome)
+
+
+def _keep_traceback(path: Path) -> str:
+    """Write the traceback of the exception at hand; the file's name, "" where the disk is full."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, [traceback.format_exc().encode()])
+    except OSError:
+        traceback.print_exc()  # into the worker log, whatever that still takes
+        return ""
+    return str(path)
 
 
 def _listen(jobs: "queue.Queue[int]") -> None:

@@ -288,6 +288,8 @@ def test_a_walk_that_fails_ends_the_search_with_the_seed_and_the_reason(clicks: 
     of_another = run / "walks" / "0" / "walk.json"
     of_another.parent.mkdir(parents=True)
     of_another.write_text('{"about": {"seed": 7}, "points": []}', encoding="utf-8")
-    with pytest.raises(StudyError, match=r"the walk of seed 0 failed: CheckpointError.*trials/0000"):
+    with pytest.raises(StudyError, match=r"the walk of seed 0 failed: CheckpointError.*walks/0/error.txt"):
         run_study(config, run)
+    assert "CheckpointError" in (run / "walks" / "0" / "error.txt").read_text()
+    assert not list((run / "trials").glob("*/error.txt"))
     assert [record.number for record in RunFolder(run).records()] == [0]  # the trunk is kept

@@ -1,3 +1,4 @@
+import errno
 import json
 from pathlib import Path
 
@@ -55,6 +56,19 @@ def test_two_searches_cannot_share_a_folder(tmp_path: Path) -> None:
         RunFolder(tmp_path).locked().__enter__()
     with RunFolder(tmp_path).locked():
         pass
+
+
+def test_a_place_that_cannot_be_written_is_told_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(OSError, match=rf"{tmp_path}: Read-only file system; make that place writable"):
+        RunFolder(tmp_path).locked().__enter__()
+    with pytest.raises(OSError, match=r"log\.jsonl: Read-only file system; make that place writable"):
+        RunFolder(tmp_path).log("opened")
 
 
 @pytest.mark.parametrize("tail", ["", '{"a": 1', '{"a": 1\n', "\0\0\0", '{"a": 1}'])
