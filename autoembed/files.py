@@ -34,13 +34,16 @@ def write_file(path: Path, parts: Iterable[Content]) -> int:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """A full or read-only disk within becomes an OSError of the same number, with `path` and a remedy."""
+def writing(path: Path, *, reads_too: bool = False) -> Iterator[None]:
+    """A full or read-only disk within becomes an OSError of the same number, with `path` and a remedy.
+
+    `reads_too`: missing rights stay as they are, for they may be to what is read.
+    """
     try:
         yield
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0)
-        if remedy is None:
+        if remedy is None or (reads_too and remedy is not _FREE):
             raise
         raise OSError(error.errno, f"{path}: {os.strerror(error.errno or 0)}; {remedy}") from error
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autoembed.files import sha256_of, write_file
+from autoembed.files import sha256_of, write_file, writing
 
 
 def test_a_file_is_written_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
@@ -48,6 +48,14 @@ def test_a_full_disk_is_told_with_the_file_and_what_to_do(
         write_file(path, [b"new"])
     assert told.value.errno == errno.ENOSPC
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_rights_that_may_be_missing_to_what_is_read_are_told_as_they_are(tmp_path: Path) -> None:
+    for number, is_told in ((errno.ENOSPC, True), (errno.EACCES, False), (errno.ENOENT, False)):
+        with pytest.raises(OSError) as found, writing(tmp_path, reads_too=True):
+            raise OSError(number, "why", "a log")
+        assert found.value.errno == number and (f"{tmp_path}: " in str(found.value)) == is_told
+        assert ("a log" in str(found.value)) == (not is_told)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="file modes are a POSIX matter")

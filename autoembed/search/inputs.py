@@ -9,6 +9,7 @@ from typing import Any
 from autoembed.data.config import load_data_config
 from autoembed.data.prepare import prepare
 from autoembed.data.prepared import PreparedData, open_prepared
+from autoembed.files import writing
 from autoembed.methods.base import TableSpec
 from autoembed.plan import PROFILES
 from autoembed.search.events import DataProgress, Listener
@@ -36,12 +37,13 @@ def prepare_inputs(config: StudyConfig, run: Path, tell: Listener | None = None)
     """As `open_inputs`, but data that a YAML describes is prepared first, once for all runs beside `run`."""
     if not Path(config.data).is_dir():
         folder = data_folder(config, run)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        prepare(
-            load_data_config(Path(config.data)),
-            folder,
-            progress=tell and (lambda at: tell(DataProgress(at.stage, at.done, at.rows))),
-        )
+        with writing(folder, reads_too=True):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            prepare(
+                load_data_config(Path(config.data)),
+                folder,
+                progress=tell and (lambda at: tell(DataProgress(at.stage, at.done, at.rows))),
+            )
     return open_inputs(config, run)
 
 

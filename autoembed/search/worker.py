@@ -17,6 +17,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def _keep_traceback(path: Path) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, [traceback.format_exc().encode()])
     except OSError:
-        traceback.print_exc()  # into the worker log, whatever that still takes
+        with suppress(OSError):  # the worker log may be as full
+            traceback.print_exc()
         return ""
     return str(path)
 

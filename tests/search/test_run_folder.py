@@ -3,9 +3,11 @@ import json
 from pathlib import Path
 
 import pytest
+from search_study import make_study
 
 from autoembed.record import TrialRecord
 from autoembed.search.folder import Assignment, RunFolder, cut_torn_line, read_records
+from autoembed.search.inputs import prepare_inputs
 
 
 def record(number: int) -> TrialRecord:
@@ -69,6 +71,17 @@ def test_a_place_that_cannot_be_written_is_told_with_what_to_do(
         RunFolder(tmp_path).locked().__enter__()
     with pytest.raises(OSError, match=r"log\.jsonl: Read-only file system; make that place writable"):
         RunFolder(tmp_path).log("opened")
+
+
+def test_a_disk_that_fills_up_while_data_is_prepared_is_named(
+    clicks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("autoembed.search.inputs.prepare", full)
+    with pytest.raises(OSError, match=rf"{tmp_path}/prepared/clicks-.*: No space left on device; free space"):
+        prepare_inputs(make_study(clicks), tmp_path / "run")
 
 
 @pytest.mark.parametrize("tail", ["", '{"a": 1', '{"a": 1\n', "\0\0\0", '{"a": 1}'])
