@@ -31,7 +31,7 @@ from autoembed.search.events import (
 from autoembed.search.folder import RunFolder
 from autoembed.search.inputs import Inputs
 from autoembed.search.joint_seed import budgets_within, trunk_assignment
-from autoembed.search.joint_trials import FIRST_SINGLE, RECIPES
+from autoembed.search.joint_trials import FIRST_SINGLE, RECIPES, check_numbers
 from autoembed.search.limits import Limits
 from autoembed.search.pool import Done, Failed, Pool, Report
 from autoembed.search.standing import standing_of
@@ -60,6 +60,7 @@ class _Walks:
         self.config, self.folder, self.inputs, self.limits, self.tell = config, folder, inputs, limits, tell
         self.records = [record for record in folder.records() if record.number < FIRST_SINGLE]
         self.budgets = budgets_within(limits, inputs.spec)
+        check_numbers(config, len(self.budgets))
         self.per_seed = 1 + len(self.budgets)
         self.workers = min(config.workers, len(config.seed_list))
         self.out_of_time = False

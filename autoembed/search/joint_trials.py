@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from autoembed.config import ConfigError
 from autoembed.damage import read_json, readable
 from autoembed.export.candidate import load_candidate, save_candidate
 from autoembed.joint.point import Point
@@ -26,6 +27,24 @@ TUNING, TUNING_OF_A_SEED = 4_000, 20  # short trainings of the first seed begin 
 RECIPES = 5_000
 RETRAINED = 7_000
 EXPLAINED = "explained.json"  # in a point's trial folder: what every field and group got, and why
+
+
+def check_numbers(config: StudyConfig, budgets: int) -> None:
+    """Raises ConfigError where trials of so many budgets would need numbers that others have."""
+    seeds, others = config.seeds, config.joint.recipes - 1
+    tuned = 0 if config.joint.tune == "off" else seeds
+    for asked, trials, room, fewer in (
+        (f"{seeds} seeds of {budgets} budgets", seeds * (1 + budgets), TUNING, "seeds or budgets"),
+        (f"trunks of {tuned} seeds to tune", tuned * TUNING_OF_A_SEED, RECIPES - TUNING, "seeds"),
+        (
+            *(f"{others} more recipes of {budgets} budgets", others * budgets, RETRAINED - RECIPES),
+            "recipes or budgets",
+        ),
+    ):
+        if trials > room:
+            raise ConfigError(
+                f"{asked} need {trials:,} trials, a joint search has numbers for {room:,}; take fewer {fewer}"
+            )
 
 
 def joint_name(parameters: dict[str, Any]) -> str:

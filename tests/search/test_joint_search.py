@@ -12,8 +12,10 @@ from command_line import run_command
 from rich.console import Console
 from search_study import make_study
 
+from autoembed.config import ConfigError
 from autoembed.damage import DamagedError
 from autoembed.export.candidate import load_candidate
+from autoembed.joint.config import JointConfig
 from autoembed.plan import plan_bytes
 from autoembed.record import TrialRecord
 from autoembed.report.explain import explanation
@@ -22,7 +24,7 @@ from autoembed.search.driver import run_study
 from autoembed.search.events import Event, Notice, TrialEnded
 from autoembed.search.folder import RunFolder
 from autoembed.search.inputs import open_inputs
-from autoembed.search.joint_trials import RECIPES, RETRAINED, TUNING
+from autoembed.search.joint_trials import RECIPES, RETRAINED, TUNING, check_numbers
 from autoembed.search.pool import Pool
 from autoembed.search.preview import preview
 from autoembed.search.retrain import retrain_trial
@@ -186,6 +188,46 @@ def test_budgets_that_no_plan_meets_are_left_out_and_said(clicks: Path, tmp_path
     assert name == "joint" and low.endswith("B")
     with pytest.raises(ValueError, match="raise a budget"):
         run_study(joint_study(clicks, budgets=(64,), seeds=1), tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "joint", "budgets", "message"),
+    [
+        (100, {}, 39, ""),
+        (100, {}, 40, "100 seeds of 40 budgets need 4,100 trials, .* numbers for 4,000; take fewer seeds or"),
+        (50, {"tune": 2.0}, 9, ""),
+        (
+            51,
+            {"tune": 2.0},
+            9,
+            "trunks of 51 seeds to tune need 1,020 .* numbers for 1,000; take fewer seeds",
+        ),
+        (51, {}, 9, ""),
+        (1, {"recipes": 100}, 20, ""),
+        (
+            1,
+            {"recipes": 100},
+            21,
+            "99 more recipes of 21 budgets need 2,079 .* for 2,000; take fewer recipes",
+        ),
+    ],
+)
+def test_a_study_of_more_trials_than_numbers_is_refused_before_anything_is_trained(
+    clicks: Path, seeds: int, joint: dict[str, object], budgets: int, message: str
+) -> None:
+    study = joint_study(clicks, seeds=seeds, joint=JointConfig.model_validate(joint))
+    if not message:
+        check_numbers(study, budgets)
+        return
+    with pytest.raises(ConfigError, match=message):
+        check_numbers(study, budgets)
+
+
+def test_the_search_itself_refuses_more_trials_than_numbers(clicks: Path, tmp_path: Path) -> None:
+    config = joint_study(clicks, seeds=100, budgets=tuple(range(3000, 3050)))
+    with pytest.raises(ConfigError, match="100 seeds of 50 budgets need"):
+        run_study(config, tmp_path / "run")
+    assert not RunFolder(tmp_path / "run").numbers()
 
 
 def test_a_time_limit_keeps_what_is_finished_and_says_what_is_left(clicks: Path, tmp_path: Path) -> None:
