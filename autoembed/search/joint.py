@@ -32,7 +32,7 @@ from autoembed.search.folder import RunFolder
 from autoembed.search.inputs import Inputs
 from autoembed.search.joint_seed import budgets_within, trunk_assignment
 from autoembed.search.joint_trials import FIRST_SINGLE, RECIPES, check_numbers
-from autoembed.search.limits import Limits
+from autoembed.search.limits import Limits, unmet_budgets
 from autoembed.search.pool import Done, Failed, Pool, Report
 from autoembed.search.standing import standing_of
 from autoembed.search.study import StudyConfig, StudyError
@@ -82,11 +82,7 @@ class _Walks:
             )
         )
         if len(self.budgets) < len(self.limits.budgets_bytes):
-            floor = smallest_bytes(self.inputs.spec)
-            beyond = ", ".join(f"{b:,}" for b in self.limits.budgets_bytes if b < floor)
-            self._notice(
-                f"no plan meets {beyond} bytes: the smallest takes {floor:,}; these budgets are left out"
-            )
+            self._notice(unmet_budgets(self.limits.budgets_bytes, smallest_bytes(self.inputs.spec)))
         if self._left():
             with Pool(self.folder.path, WALKER, self.workers, self.folder.worker_log) as pool:
                 self._walk_seeds(pool)

@@ -1,6 +1,6 @@
 """Budgets in bytes, and what the byte model says about a candidate before anything is trained."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autoembed.budget import Footprint, format_bytes
@@ -27,6 +27,13 @@ class Limits:
     def excess(self, footprint: Footprint) -> int:
         """Bytes by which every outcome misses the limits; <= 0 where one may fit."""
         return max(footprint.low_bytes - self.high_bytes, self.low_bytes - footprint.high_bytes)
+
+
+def unmet_budgets(budgets_bytes: Sequence[int], floor: int) -> str:
+    """Which budgets a joint search leaves out, its smallest plan taking `floor` bytes; "" for none."""
+    beyond = ", ".join(f"{budget:,}" for budget in budgets_bytes if budget < floor)
+    told = f"no plan meets {beyond} bytes: the smallest takes {floor:,}; these budgets are left out"
+    return told if beyond else ""
 
 
 def limits_of(config: StudyConfig, spec: TableSpec) -> Limits:

@@ -13,6 +13,7 @@ from autoembed.methods import make_method, method_parameters
 from autoembed.methods.base import Choice, Domain, Method, TableSpec
 from autoembed.methods.full_precision import FullPrecision
 from autoembed.search.inputs import prepare_inputs
+from autoembed.search.limits import unmet_budgets
 from autoembed.search.study import JOINT, StudyConfig
 from autoembed.space import Searched, Space, load_spaces
 
@@ -54,7 +55,8 @@ def preview(config: StudyConfig, run: Path) -> list[tuple[str, str, str, str, st
     ]
     if config.is_joint:
         low = smallest_bytes(spec)
-        rows.append((JOINT, "", format_bytes(low), format_bytes(full_bytes), _met(low, budgets)))
+        ends = format_bytes(low), format_bytes(full_bytes)
+        rows.append((JOINT, unmet_budgets(budgets, low), *ends, _met(low, budgets)))
     space = load_spaces(config.single_spaces)
     for extent in extents(space, spec, space.baselines(spec, budgets)):
         if extent.problem:

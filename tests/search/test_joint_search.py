@@ -184,8 +184,9 @@ def test_budgets_that_no_plan_meets_are_left_out_and_said(clicks: Path, tmp_path
     records = run_study(config, tmp_path / "run", progress=listen)
     assert len(records) == 2
     assert any("no plan meets 64 bytes: the smallest takes" in text for text in notices)
-    name, _, low, _, _ = preview(config, tmp_path / "run")[1]
-    assert name == "joint" and low.endswith("B")
+    name, told, low, _, _ = preview(config, tmp_path / "run")[1]
+    assert name == "joint" and low.endswith("B") and told in notices
+    assert preview(joint_study(clicks), tmp_path / "run")[1][1] == ""
     with pytest.raises(ValueError, match="raise a budget"):
         run_study(joint_study(clicks, budgets=(64,), seeds=1), tmp_path / "none")
 
