@@ -31,7 +31,7 @@ from autoembed.search.events import (
 from autoembed.search.folder import RunFolder
 from autoembed.search.inputs import Inputs
 from autoembed.search.joint_seed import budgets_within, trunk_assignment
-from autoembed.search.joint_trials import FIRST_SINGLE, RECIPES, check_numbers
+from autoembed.search.joint_trials import FIRST_SINGLE, RECIPES, check_numbers, read_recipe
 from autoembed.search.limits import Limits, unmet_budgets
 from autoembed.search.pool import Done, Failed, Pool, Report
 from autoembed.search.standing import standing_of
@@ -158,6 +158,8 @@ class _Walks:
         recipes = self.config.joint.recipes - 1
         wanted |= set(range(RECIPES, RECIPES + recipes * len(self.budgets)))
         for ended in self.folder.path.glob("walks/*/recipe-*/recipe.json"):
+            if not read_recipe(ended)["stopped"]:
+                continue
             at = RECIPES + (int(ended.parent.name.split("-")[1]) - 1) * len(self.budgets)
             wanted -= set(range(at, at + len(self.budgets)))
         return len(wanted - {record.number for record in self.records})

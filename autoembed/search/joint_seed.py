@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from autoembed.damage import read_json
 from autoembed.joint.explain import explained
 from autoembed.joint.planner import JointPlanner, rotated, smallest_bytes
 from autoembed.joint.table import Weights, table_under
@@ -38,6 +37,7 @@ from autoembed.search.joint_trials import (
     joint_name,
     keep_trial,
     measured_point,
+    read_recipe,
     read_trunk,
     trunk_file,
 )
@@ -178,8 +178,9 @@ class _SeedWalk:
             folder = self.folder.path / "walks" / str(seed) / f"recipe-{recipe}"
             result = folder / "recipe.json"
             if result.is_file():
-                remedy = f"copy it back, or remove {result} and start again"
-                facts = read_json(result, ("parameters", "stopped"), remedy)
+                facts = read_recipe(result)
+                if not facts["stopped"]:  # makes what was removed of it again
+                    self._walk(numbers, seed, trunk, facts["parameters"], folder)
                 walked.append(self._walked(facts["parameters"], numbers, facts["stopped"]))
                 continue
             parameters = next_recipe(walked, seed)

@@ -112,6 +112,14 @@ def measured_point(config: StudyConfig, point: Point) -> dict[str, Any]:
     }
 
 
+def read_recipe(path: Path) -> dict[str, Any]:
+    """How a recipe's walk ended: its `parameters`, and whether it was `stopped` before its last point.
+
+    Raises DamagedError naming the file and what to do.
+    """
+    return read_json(path, ("parameters", "stopped"), f"copy it back, or remove {path} and start again")
+
+
 def trunk_file(folder: RunFolder, seed: int) -> Path:
     """What the trunk of a seed was trained with; its rows and network are in its trial."""
     return folder.path / "walks" / str(seed) / "trunk.json"

@@ -292,6 +292,17 @@ def test_other_recipes_are_walked_once_and_the_best_goes_to_the_other_seeds(
     known = {record.candidate for record in records if record.seed == 0}
     assert len(repeats) == 2 and {record.candidate for record in repeats} <= known
     assert run_study(config, run) == records
+    results = sorted((run / "walks" / "0").glob("recipe-*/recipe.json"))
+    whole = [number for number, path in enumerate(results) if not json.loads(path.read_text())["stopped"]]
+    assert whole, "some recipe is walked to its end"
+    shutil.rmtree(RunFolder(run).trial(RECIPES + whole[0] * 2 + 1))
+    again = run_study(config, run)
+    assert [timeless(record) for record in again] == [timeless(record) for record in records]
+    results[0].write_text("{")
+    with pytest.raises(DamagedError, match=rf"{results[0]}: .*remove {results[0]} and start again"):
+        run_study(config, run)
+    results[0].unlink()
+    assert run_study(config, run) == again
 
 
 def test_short_trainings_that_tuned_the_trunk_cost_and_are_no_points(clicks: Path, tmp_path: Path) -> None:
