@@ -31,15 +31,23 @@ class StudyError(RuntimeError):
     """The study cannot go on; the message says why and what to change."""
 
 
+def _bytes_of(key: str, budget: Size, full_bytes: int) -> int:
+    """`parse_budget`, whose error names the key."""
+    try:
+        return parse_budget(budget, full_bytes)
+    except ValueError as error:
+        raise ConfigError(f"key {key!r}: {error}") from None
+
+
 class ByteRange(Section):
     """Candidates from `low` to `high`, sizes or ratios; answers are given at high, high / 2, ... low."""
 
     low: Size
     high: Size
 
-    @field_validator("low", "high")
+    @field_validator("low", "high", mode="before")
     @classmethod
-    def _readable(cls, value: Size) -> Size:
+    def _readable(cls, value: Any) -> Any:
         parse_budget(value, 2**62)
         return value
 
@@ -101,10 +109,11 @@ class StudyConfig(Section):
             parse_duration(value)
         return None if value is None else str(value)
 
-    @field_validator("budgets")
+    @field_validator("budgets", mode="before")
     @classmethod
-    def _readable_budgets(cls, value: tuple[Size, ...]) -> tuple[Size, ...]:
-        for budget in value:
+    def _readable_budgets(cls, value: Any) -> Any:
+        # before truth values become numbers
+        for budget in value if isinstance(value, list | tuple) else ():
             parse_budget(budget, 2**62)
         return value
 
@@ -135,7 +144,7 @@ class StudyConfig(Section):
         A byte range becomes the ladder high, high / 2, high / 4, ... down to low.
         """
         if self.byte_range is None:
-            return tuple(sorted({parse_budget(b, full_bytes) for b in self.budgets}, reverse=True))
+            return tuple(sorted({_bytes_of("budgets", b, full_bytes) for b in self.budgets}, reverse=True))
         low, high = self.range_bytes(full_bytes)
         ladder = [high]
         while ladder[-1] // 2 > low:
@@ -146,8 +155,8 @@ class StudyConfig(Section):
         """The least and the most bytes that a candidate may have. Raises ConfigError if reversed."""
         if self.byte_range is None:
             return 0, self.budgets_bytes(full_bytes)[0]
-        low = parse_budget(self.byte_range.low, full_bytes)
-        high = parse_budget(self.byte_range.high, full_bytes)
+        low = _bytes_of("byte_range.low", self.byte_range.low, full_bytes)
+        high = _bytes_of("byte_range.high", self.byte_range.high, full_bytes)
         if low > high:
             raise ConfigError(f"key 'byte_range': low is {low} bytes, above high, {high} bytes; swap them")
         return low, high

@@ -76,6 +76,8 @@ def test_a_trunk_is_not_tuned_where_the_file_says_off(clicks: Path, tmp_path: Pa
         ("trials=many", "key 'trials'"),
         ("profile=gpu", "profiles: packed"),
         ("budgets=[64 XB]", "cannot read '64 XB' as a size"),
+        ("budgets=[0.25]", "got 0.25; or write a share of full precision, 1/16 or 16x"),
+        ("budgets=[true]", "got True; or write"),
         ("budgets=[]", "exactly one of the keys 'budgets'"),
         ("time_limit=soon", "cannot read 'soon' as a duration"),
         ("data=nowhere.yaml", "key 'data': there is nothing at"),
@@ -97,6 +99,13 @@ def test_a_reversed_byte_range_is_refused(clicks: Path) -> None:
     config = make_study(clicks, budgets=None, byte_range={"low": "1/2", "high": "1/4"})
     with pytest.raises(ConfigError, match="low is 1000 bytes, above high, 500 bytes"):
         config.range_bytes(2000)
+
+
+def test_a_budget_of_less_than_a_byte_is_told_with_its_key(clicks: Path) -> None:
+    with pytest.raises(ConfigError, match="key 'budgets': the budget '1/9999' of the 2000 bytes"):
+        make_study(clicks, budgets=["1/9999"]).budgets_bytes(2000)
+    with pytest.raises(ConfigError, match=r"key 'byte_range\.low': the budget '1/9999'"):
+        make_study(clicks, budgets=None, byte_range={"low": "1/9999", "high": "1/2"}).budgets_bytes(2000)
 
 
 def test_budgets_are_ordered_and_counted_once(clicks: Path) -> None:
