@@ -61,21 +61,22 @@ def test_a_bag_longer_than_a_block_is_the_sum_of_its_rows(dim: int, precision: s
     torch.testing.assert_close(found.double(), expected.view(2, 2, dim), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("dim", [32, 64])
 @pytest.mark.parametrize("largest", [False, True])
 @pytest.mark.parametrize("segments", [1, 3])
-def test_bags_of_8_bits_are_the_same_bits_wherever_a_thread_begins(
-    dim: int, largest: bool, segments: int
+def test_bags_summed_as_whole_numbers_are_the_same_bits_wherever_a_thread_begins(
+    bits: int, dim: int, largest: bool, segments: int
 ) -> None:
-    table = small_table(dim, "int8", segments)
+    table = small_table(dim, f"int{bits}", segments)
     if largest:
-        table.words.view(torch.uint8)[: 9 * dim] = 255
-    lengths = torch.tensor([1, 0, 63, 64, 65, 256, 257, 600, 2, 3])
+        table.words.view(torch.uint8)[: 9 * dim * bits // 8] = 255
+    lengths = torch.tensor([1, 0, 16, 17, 18, 63, 64, 65, 256, 257, 600, 2, 3])
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
     rows = torch.randint(9, (int(offsets[-1]),), generator=torch.Generator().manual_seed(0))
     held, mean = (table.words, table._layout, table._addresses), torch.tensor([False])
-    whole = native_pool_packed(native(), *held, rows, offsets, mean, None, poisoned(10, 1, dim))
-    for bag in range(10):
+    whole = native_pool_packed(native(), *held, rows, offsets, mean, None, poisoned(13, 1, dim))
+    for bag in range(13):
         own, ends = rows[offsets[bag] : offsets[bag + 1]], torch.tensor([0, int(lengths[bag])])
         alone = native_pool_packed(native(), *held, own, ends, mean, None, poisoned(1, 1, dim))
         assert torch.equal(whole[bag], alone[0])

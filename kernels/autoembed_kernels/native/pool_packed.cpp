@@ -20,7 +20,7 @@ struct Bags {
     float* out;
 };
 
-// Rows of one segment at the end of a block whose bag goes on, and their ByteSums
+// Rows of one segment at the end of a block whose bag goes on, and their sums as whole numbers
 struct Run {
     const Segment* segment;
     int64_t count;
@@ -100,11 +100,11 @@ INLINE void add_steps(float* sums, int64_t first, int64_t last, bool fresh, cons
     for (int64_t i = 0; i < STEPS; ++i) store(sums + i * STEP, held[i]);
 }
 
-// Adds rows of 8-bit codes of a bag. What is summed as whole numbers does not depend on where blocks end.
-template <int64_t DIM>
-INLINE void add_bytes(float* sums, const Block& block, int64_t first, int64_t last, bool fresh, bool whole,
+// Adds rows of codes of a bag, by ByteSums or NibbleSums. What is summed as whole numbers does not depend on where blocks
+// end.
+template <typename Sums, int64_t DIM>
+INLINE void add_codes(float* sums, const Block& block, int64_t first, int64_t last, bool fresh, bool whole,
                       const Block& next, int64_t bytes, Run& run) {
-    using Sums = ByteSums<DIM>;
     Sums held;
     const Segment* segment = fresh ? block.segments[first] : run.segment;
     int64_t count = fresh ? 0 : run.count;
@@ -142,13 +142,18 @@ void add_block(const Segments& segments, const Block& block, int64_t from, int64
         if (segments.alike && !weights)
             return with_alike(segments, [&](auto way, auto same) INLINE_LAMBDA {
                 const int64_t bits = segments.all[0].bits, bytes = segments.all[0].fetch_bytes;
-                if constexpr (decltype(way)::value == CODES && same && dim >= 32)
-                    if (bits == 8 && bags.single)
-                        return for_bags(
-                            bags, from, count, dim, now,
-                            [&](float* sums, int64_t first, int64_t last, bool fresh, bool whole) INLINE_LAMBDA {
-                                add_bytes<dim>(sums, block, first, last, fresh, whole, next, bytes, now.run);
-                            });
+                if constexpr (decltype(way)::value == CODES && same && dim >= 32) {
+                    const auto as_whole_numbers = [&](auto kind) INLINE_LAMBDA {
+                        const auto add = [&](float* sums, int64_t first, int64_t last, bool fresh,
+                                             bool whole) INLINE_LAMBDA {
+                            add_codes<decltype(kind), dim>(sums, block, first, last, fresh, whole, next, bytes,
+                                                           now.run);
+                        };
+                        for_bags(bags, from, count, dim, now, add);
+                    };
+                    if (bits == 8 && bags.single) return as_whole_numbers(ByteSums<dim>{});
+                    if (bits == 4 && bags.single) return as_whole_numbers(NibbleSums<dim>{});
+                }
                 const auto with_row = [&](int64_t n, const auto& use) INLINE_LAMBDA {
                     fetch_row(next.rows[n], same ? bytes : next.segments[n]->fetch_bytes);
                     const Segment& s = *block.segments[n];
