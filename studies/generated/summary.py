@@ -49,6 +49,8 @@ def _cells(rows: list[Row], full: dict[str, Row], usual: str) -> tuple[str, ...]
     if paired and (optimizer or not first["method"].endswith(("full_precision", "trunk"))):
         references = [float(full[row["seed"]]["test_auc"]) for row in paired]
         loss = _pm(paired_interval(references, [float(row["test_auc"]) for row in paired]))
+    # a point of the joint search that took no step has none
+    speeds = [float(row["examples_per_second"]) for row in rows if row["examples_per_second"]]
     return (
         first["method"],
         setting.strip() + optimizer,
@@ -56,9 +58,7 @@ def _cells(rows: list[Row], full: dict[str, Row], usual: str) -> tuple[str, ...]
         f"{reference / size:.1f}x",
         f"{max(int(row['index']) for row in rows) / size:.1%}",
         *(_megabytes(rows, name) for name in ("table_bytes", "private_training", "private_peak")),
-        f"{mean(float(row['examples_per_second']) for row in rows):,.0f}"
-        if first["examples_per_second"]
-        else "",
+        f"{mean(speeds):,.0f}" if speeds else "",
         _pm(auc),
         loss,
         _pm(logloss),
