@@ -174,18 +174,29 @@ def gather(dim: int) -> Piece:
 
 def coded() -> Piece:
     """The same look-ups where all but the most frequent 2 % of a field's rows read a codebook of 256."""
-    rows = [(ids + FIRST).flatten() for ids in batches()]
-    plain, table = packed_table({"int8": 1.0}, 16), coded_table(16)
-    weight = in_large_pages(torch.randn(TOTAL, 16))
+    table = coded_table(16)
     held = (table.words, table._layout, table._addresses)
+    return beside_plain_rows("codebook", "codebooks", table, "int8", lambda r: torch_look_up_packed(*held, r))
+
+
+def beside_plain_rows(
+    name: str, label: str, table: PackedTable, plain: str, by_torch: Callable[[Tensor], Tensor]
+) -> Piece:
+    """Look-ups of a table of dimension 16 beside rows of `plain` codes and of float32, and by torch."""
+    rows = [(ids + FIRST).flatten() for ids in batches()]
+    codes, weight = packed_table({plain: 1.0}, 16), in_large_pages(torch.randn(TOTAL, 16))
     candidates: dict[str, Candidate] = {
         "F.embedding float32": lambda i: embedding(rows[i], weight),
-        "ours int8": lambda i: plain.stored(rows[i], FIELDS),
-        "ours codebooks": lambda i: table.stored(rows[i], FIELDS),
-        "torch codebooks": lambda i: torch_look_up_packed(*held, rows[i]),
+        f"ours {plain}": lambda i: codes.stored(rows[i], FIELDS),
+        f"ours {label}": lambda i: table.stored(rows[i], FIELDS),
+        f"torch {label}": lambda i: by_torch(rows[i]),
     }
-    names = {"int8": "ours int8", "float32_embedding": "F.embedding float32", "torch_path": "torch codebooks"}
-    ratios = {f"codebook_gather_vs_{name}": (peer, "ours codebooks") for name, peer in names.items()}
+    peers = {
+        plain: f"ours {plain}",
+        "float32_embedding": "F.embedding float32",
+        "torch_path": f"torch {label}",
+    }
+    ratios = {f"{name}_gather_vs_{peer}": (of, f"ours {label}") for peer, of in peers.items()}
     return Piece("ns per look-up", LOOKUPS, candidates, ratios)
 
 
@@ -213,19 +224,9 @@ def coded_table(dim: int) -> PackedTable:
 
 def parted() -> Piece:
     """The same look-ups of rows in parts: columns of falling bits, each part in a segment of its own."""
-    rows = [(ids + FIRST).flatten() for ids in batches()]
-    plain, table = packed_table({"int4": 1.0}, 16), parted_table()
-    weight = in_large_pages(torch.randn(TOTAL, 16))
+    table = parted_table()
     held = (table.words, table._layout, table._addresses, table.tails.count, table.tails.most)
-    candidates: dict[str, Candidate] = {
-        "F.embedding float32": lambda i: embedding(rows[i], weight),
-        "ours int4": lambda i: plain.stored(rows[i], FIELDS),
-        "ours parts": lambda i: table.stored(rows[i], FIELDS),
-        "torch parts": lambda i: torch_look_up_parts(*held, rows[i]),
-    }
-    names = {"int4": "ours int4", "float32_embedding": "F.embedding float32", "torch_path": "torch parts"}
-    ratios = {f"parts_gather_vs_{name}": (peer, "ours parts") for name, peer in names.items()}
-    return Piece("ns per look-up", LOOKUPS, candidates, ratios)
+    return beside_plain_rows("parts", "parts", table, "int4", lambda r: torch_look_up_parts(*held, r))
 
 
 def parted_table() -> PackedTable:
