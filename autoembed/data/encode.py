@@ -1,6 +1,7 @@
 """The second pass: raw columns become the columns of each split, ids become frequency ranks of train."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,25 @@ def _too_large(name: str, hash_rows: int, free: str = "") -> ConfigError:
     )
 
 
+Writer = Callable[..., tuple[dict[str, Any], Written]]
+
+
+def _tells_too_large(write: Writer) -> Writer:
+    """Of a field without a vocabulary, lack of memory is told with what takes it."""
+
+    @wraps(write)
+    def told(log: RawLog, raw: RawField, *rest: Any) -> tuple[dict[str, Any], Written]:
+        try:
+            return write(log, raw, *rest)
+        except MemoryError:
+            if raw.hash_rows is None:
+                raise
+            raise _too_large(raw.name, raw.hash_rows) from None
+
+    return told
+
+
+@_tells_too_large
 def write_field(
     log: RawLog,
     raw: RawField,
@@ -159,22 +179,6 @@ def write_field(
     Of a field without a vocabulary `train_singletons` and `unseen` tell of hashed rows, not of ids. Raises
     ConfigError where memory does not hold the counts of such a field.
     """
-    try:
-        return _write_field(log, raw, position, settings, min_count, folder)
-    except MemoryError:
-        if raw.hash_rows is None:
-            raise
-        raise _too_large(raw.name, raw.hash_rows) from None
-
-
-def _write_field(
-    log: RawLog,
-    raw: RawField,
-    position: int,
-    settings: Categorical,
-    min_count: int,
-    folder: Path,
-) -> tuple[dict[str, Any], Written]:
     written: Written = {}
     kind = raw.kind or "integers"
     vocabulary: FieldIds
