@@ -19,6 +19,8 @@ from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.look_up_packed import PackedRows, stored_rows
 from autoembed_kernels.native.loader import address, checked, native_for, readable, threads
 
+MOST_NATIVE = 255  # parts behind the first that native/look_up_parts.cpp counts, in a byte
+
 
 def look_up_parts(
     words: Tensor,
@@ -36,7 +38,7 @@ def look_up_parts(
     """
     rows = (rows if rows.dtype in (torch.int32, torch.int64) else rows.long()).contiguous()
     is_readable = segments.readable and addresses.readable and readable(tails)
-    native = native_for(words, rows) if is_readable else None
+    native = native_for(words, rows) if is_readable and most <= MOST_NATIVE else None
     if native is not None:
         out = torch.empty(len(rows), segments.width)
         return native_look_up_parts(native, words, segments, addresses, tails, rows, columns, out)

@@ -92,3 +92,13 @@ def test_no_row_and_rows_out_of_range() -> None:
     for wrong in (-1, 14):
         with pytest.raises(IndexError, match=f"row {wrong} at place 1 is out of range, there are 14"):
             table.stored(torch.tensor([0, wrong]))
+
+
+def test_rows_in_more_parts_than_a_byte_counts_are_read_by_torch() -> None:
+    tails = [Segment(3, 3, Sharing.TAIL, 3, 1, "int2", False, 1) for _ in range(257)]
+    field = FieldPlan("field", 3, 258, (own(0, 3, 1, "int4", scale=0), *tails))
+    table = PackedTable(packed_with_rows(Plan(PROFILES["packed"], (field,)), 3)[0])
+    rows = torch.tensor([2, 0, 1])
+    expected = torch_look_up_parts(*held(table), rows)
+    assert table.tails.most == 257 and expected.ne(0).any(0).float().mean() > 0.5
+    assert torch.equal(look_up_parts(*held(table), rows), expected)
