@@ -3,6 +3,7 @@
     python studies/methods/run.py                                   all data sets, all methods
     python studies/methods/run.py epinions --methods uniform mpe    some of them
     python studies/methods/run.py --fitted                          one setting a budget instead, no search
+    python studies/methods/run.py --methods lma --further 3         settings at random beside those of a search
     python studies/methods/run.py epinions --fitted --space studies/methods/quotient_paths.yaml
     python studies/methods/run.py --read                            only read what is finished
 
@@ -10,10 +11,11 @@ Each method searches its own preset of `search_spaces/` under the tuned full-pre
 `studies/references/`, with as many trials as every other method; one pick per budget is chosen on the
 validation split and repeated with further seeds. With --fitted there is no search: each method trains the
 settings of its preset that the byte model fits to a budget (`KNOB: fit`), so that every budget that it can
-meet has a point near it. --space takes a search space of one's own, under the name of its file. A finished
-or interrupted search goes on where it stopped. Searches are kept in `methods/` in the working directory, or
-in --out; figures go to `results.csv`, or `fitted.csv`, beside this file, a row per data set, method and
-budget.
+meet has a point near it. --further gives a method as many more settings, drawn at random from its preset, so
+that all methods can have the same number. --space takes a search space of one's own, under the name of its
+file. A finished or interrupted search goes on where it stopped. Searches are kept in `methods/` in the
+working directory, or in --out; figures go to `results.csv`, `fitted.csv` or `further.csv` beside this file,
+a row per data set, method and budget.
 """
 
 import argparse
@@ -25,6 +27,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from further import further
 
 from autoembed.config import ConfigError, Section, load
 from autoembed.front import Point
@@ -154,24 +158,29 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("methods"), help="folder of the searches")
     parser.add_argument("--fitted", action="store_true", help="settings fitted to the budgets, no search")
+    parser.add_argument("--further", type=int, default=0, metavar="N", help="N settings at random, no search")
     parser.add_argument("--space", type=Path, help="a file in place of the presets of methods")
     parser.add_argument("--read", action="store_true", help="train nothing, read what is finished")
     options = parser.parse_args()
     table: list[dict[str, Any]] = []
     for data in options.data:
         for method in [options.space.stem] if options.space else options.methods:
-            run = options.out / data / (f"{method}-fitted" if options.fitted else method)
-            trials = 0 if options.fitted else options.trials
+            kind = "fitted" if options.fitted else "further" if options.further else "results"
+            run = options.out / data / (method if kind == "results" else f"{method}-{kind}")
+            trials = options.trials if kind == "results" else 0
             try:
                 if not options.read:
                     preset = fitted_part(method) if options.fitted and not options.space else method
                     space = str(options.space) if options.space else preset
                     config = study(data, method, space, trials, options.seeds, options.workers)
+                    if options.further:
+                        drawn = further(config, method, options.further, run)
+                        config = config.model_copy(update={"search_space": drawn})
                     run_study(config, run, progress=_told(data, method))
                 table += rows(data, method, run)
             except (StudyError, ConfigError) as error:
                 print(f"{data} {method}: {error}", flush=True)
-            _write(table, HERE / ("fitted.csv" if options.fitted else "results.csv"))
+            _write(table, HERE / f"{kind}.csv")
 
 
 def _write(table: list[dict[str, Any]], path: Path) -> None:

@@ -1,9 +1,10 @@
-"""Loss of test AUC by method and budget, from results.csv (searches) and fitted.csv (fitted settings).
+"""Loss of test AUC by method and budget, from results.csv (searches), fitted.csv (fitted settings) and
+further.csv (settings drawn beside them).
 
     python studies/methods/table.py [epinions frappe ml1m]
     python studies/methods/table.py --parts > studies/methods/parts.md
 
-Of both the pick that validates better, how many times smaller its file is, its loss against full precision
+Of all the pick that validates better, how many times smaller its file is, its loss against full precision
 of the same seed and half a 95 % interval over seeds; with --parts its bytes by part, what training held,
 AUC and log loss with their intervals, and what was spent. Markdown on standard output.
 """
@@ -18,7 +19,7 @@ Row = dict[str, str]
 
 def rows() -> list[Row]:
     found: list[Row] = []
-    for name in ("results.csv", "fitted.csv"):
+    for name in ("results.csv", "fitted.csv", "further.csv"):
         with (HERE / name).open(newline="", encoding="utf-8") as file:
             found += csv.DictReader(file)
     return found
@@ -61,11 +62,11 @@ def print_parts(found: list[Row]) -> None:
 
 TITLE = """# Every pick, by its bytes
 
-Written by `python studies/methods/table.py --parts` from `results.csv` and `fitted.csv`; budgets, data and
-how picks are made are those of README.md. Bytes of the exported file by part; `other` is header, offsets and
-projections. `training MB`: rows and optimizer state at their peak, 10^6 bytes. Test AUC and log loss: mean
-and half a 95 % interval over seeds. `trainings`: full-training equivalents of the search, or of all fitted
-settings, that the pick comes from."""
+Written by `python studies/methods/table.py --parts` from `results.csv`, `fitted.csv` and `further.csv`;
+budgets, data and how picks are made are those of README.md. Bytes of the exported file by part; `other` is
+header, offsets and projections. `training MB`: rows and optimizer state at their peak, 10^6 bytes. Test AUC
+and log loss: mean and half a 95 % interval over seeds. `trainings`: full-training equivalents of the search,
+or of all fitted or all further settings, that the pick comes from."""
 
 
 def order(cell: tuple[str, str]) -> tuple[str, float]:
