@@ -3,7 +3,7 @@
     python studies/methods/run.py                                   all data sets, all methods
     python studies/methods/run.py epinions --methods uniform mpe    some of them
     python studies/methods/run.py --fitted                          one setting a budget instead, no search
-    python studies/methods/run.py --methods lma --further 3         settings at random beside those of a search
+    python studies/methods/run.py --methods lma --further 3         settings at random beside a search
     python studies/methods/run.py epinions --fitted --space studies/methods/quotient_paths.yaml
     python studies/methods/run.py --read                            only read what is finished
 
