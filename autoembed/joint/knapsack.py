@@ -24,7 +24,7 @@ from autoembed.joint.repair import repaired
 PRICES = 48  # of a byte, tried in the first round, and shared by all budgets in the later ones
 ROUNDS = 5
 GAP = 0.005  # of the loss above the bound, from which a solution is repaired
-NEGLIGIBLE = 1e-7  # of mean log loss: two plans that are closer are told apart by no split
+NEGLIGIBLE = 1e-6  # of mean log loss: two plans that are closer are told apart by no split
 
 
 def solve(problem: Problem, budgets: Sequence[int], *, negligible: float = 0.0) -> list[Solution]:

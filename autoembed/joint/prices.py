@@ -9,7 +9,6 @@ C = identity is the plain diagonal.
 """
 
 from collections.abc import Sequence
-from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch import Tensor
 from autoembed.joint.codebooks import Codebooks
 from autoembed.joint.sensitivity import Sensitivity
 from autoembed.joint.stored_values import ChoiceLike, GroupLike, GroupRows
+from autoembed_kernels.change_cost import change_cost
 
 PRICED_ROWS = 256  # larger groups are priced on so many of their rows, drawn with a fixed seed
 
@@ -45,17 +45,14 @@ def price(
     kept = [groups[number] for number in left]
     stored = GroupRows(weight, sensitivity, kept, [samples[number] for number in left], codebooks)
     root = stored.second.sqrt()
-    runs = _runs(kept, stored.sizes.tolist())
-    metrics = [sensitivity.correlation(field) for field, _ in runs] if correlated else []
+    fields = range(len(sensitivity.first_rows))
+    metrics = torch.stack([sensitivity.correlation(field) for field in fields]).to(root)
+    if not correlated:
+        metrics = torch.eye(weight.shape[1]).to(root).expand_as(metrics)
+    of_group = torch.tensor([group.field for group in kept], device=root.device)
     for number, read in stored.read(choices):
-        change = (read - stored.values).mul_(root)
-        turned = change
-        if correlated:
-            parts = zip(torch.split(change, [rows for _, rows in runs]), metrics, strict=True)
-            turned = torch.cat([part @ metric.to(part) for part, metric in parts])
-        squares = (turned * change).sum(1).double()
-        sums = squares.new_zeros(len(kept)).index_add_(0, stored.group, squares)
-        prices[left, number] = sums.cpu()
+        found = change_cost(read, stored.values, root, stored.sizes, of_group, metrics)
+        prices[left, number] = found.cpu()
     shares = [(g.stop - g.start) / len(rows) for g, rows in zip(groups, samples, strict=True)]
     return prices * (0.5 * torch.tensor(shares).double() / max(sensitivity.examples, 1)).unsqueeze(1)
 
@@ -70,12 +67,6 @@ def _samples(groups: Sequence[GroupLike]) -> list[Tensor]:
             rows = rows[torch.randperm(len(rows), generator=generator)[:PRICED_ROWS].sort().values]
         samples.append(rows)
     return samples
-
-
-def _runs(groups: Sequence[GroupLike], sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """(field, rows) of every run of groups of one field."""
-    pairs = zip(groups, sizes, strict=True)
-    return [(f, sum(n for _, n in run)) for f, run in groupby(pairs, lambda pair: pair[0].field)]
 
 
 def _is_dropped(weight: Tensor, sensitivity: Sensitivity, group: GroupLike) -> bool:

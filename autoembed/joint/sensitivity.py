@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from autoembed.data.batch import Batch
 from autoembed.lookup import Lookup, look_up
@@ -101,9 +102,11 @@ def measure_sensitivity(
 
 def logit_gradients(network: nn.Module, weight: Tensor, lookup: Lookup) -> tuple[Tensor, Tensor]:
     """Rows (N,) of a batch's look-ups, and sqrt(p (1 - p)) dz / dw (N, D) of each."""
+    # without gradients of the network's own weights, which cost as much again
+    frozen = {name: parameter.detach() for name, parameter in network.named_parameters()}
     with torch.enable_grad():
         vectors = weight.detach()[lookup.rows].requires_grad_()
-        logits = network(lookup.batch.dense, lookup.pool(vectors))
+        logits = functional_call(network, frozen, (lookup.batch.dense, lookup.pool(vectors)))
         (gradients,) = torch.autograd.grad(logits.sum(), vectors)
     probabilities = logits.detach().sigmoid()
     root = (probabilities * (1.0 - probabilities)).sqrt()

@@ -212,10 +212,12 @@ class SharedRows:
         rows, weights, group = self._step_rows()
         counts = torch.bincount(group, minlength=len(self.sizes))
         fractions = torch.logspace(-1.6, 0.0, STEP_POINTS, device=rows.device)
+        sizes = rows.abs()
+        of_columns = sizes.new_zeros(len(self.sizes), sizes.shape[1])
+        of_columns.scatter_reduce_(0, group.unsqueeze(1).expand_as(sizes), sizes, "amax")
         found = {}
         for (precision, start), stops in sorted(asked.items()):
-            largest = rows.new_zeros(len(self.sizes))
-            largest.scatter_reduce_(0, group, rows[:, start:].abs().amax(1), "amax")
+            largest = of_columns[:, start:].amax(1)
             part, weight = (x[:, start : max(stops)].contiguous() for x in (rows, weights))
             grid = _grid(precision)
             reach = max(grid.highest + grid.shift, 0.5)
@@ -231,9 +233,12 @@ class SharedRows:
 
         The largest rows count as themselves: a sample that misses them finds steps that clip them.
         """
-        size = self.rows.abs().amax(1)
-        order = size.argsort(descending=True)
-        order = order[self.group[order].argsort(stable=True)]
+        size = self.rows.abs().amax(1).double()
+        order = (
+            (self.group + 0.5 - 0.5 * size / size.max().clamp(min=1e-30)).argsort()
+            if len(size)
+            else self.group
+        )
         starts = torch.cumsum(self.sizes, 0) - self.sizes
         group = self.group  # ascending: the same before and after
         rank = torch.arange(len(order), device=order.device) - starts[group]

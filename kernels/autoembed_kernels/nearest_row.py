@@ -3,8 +3,9 @@
     far[n]  = min over k of  sum over d of (points[n, d] - centres[k, d])^2
     code[n] = the first k that reaches it
 
-Sums of squares of differences, and not products: equal rows are at distance 0 exactly. In C++ sixteen centres
-are compared at a time with four points, and no matrix of distances is kept.
+Distances are sums of squares of differences, and not of products: equal rows are at distance 0 exactly. In
+C++ sixteen centres are compared at a time with four points by their products, which may take another centre
+where two are equally near to float32's rounding of the points' squares; no matrix of distances is kept.
 """
 
 import torch
@@ -12,7 +13,6 @@ from torch import Tensor
 
 from autoembed_kernels.native.loader import address, native_for, threads
 
-LANES = 16
 _TOGETHER = {"cpu": 1 << 18, "cuda": 1 << 26}  # differences that the torch path holds at once
 
 
@@ -33,17 +33,14 @@ def nearest_row(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """
     if points.dim() != 2 or centres.dim() != 2 or points.shape[1] != centres.shape[1] or not len(centres):
         raise ValueError(f"points {tuple(points.shape)} and centres {tuple(centres.shape)} do not fit")
-    points = points.contiguous()
+    points, centres = points.contiguous(), centres.contiguous()
     is_float = points.dtype == centres.dtype == torch.float32
     native = native_for(points, centres) if is_float else None
     if native is None:
         return torch_nearest_row(points, centres)
-    blocks = -(-len(centres) // LANES)
-    laid_out = centres.new_full((centres.shape[1], blocks * LANES), float("inf"))
-    laid_out[:, : len(centres)] = centres.T
     codes, far = torch.empty(len(points), dtype=torch.int64), points.new_empty(len(points))
     native.autoembed_nearest_row(
-        *(address(points), len(points), points.shape[1], address(laid_out), blocks),
+        *(address(points), *points.shape, address(centres), len(centres)),
         *(address(codes), address(far), threads()),
     )
     return codes, far

@@ -60,3 +60,16 @@ def test_threads_do_not_change_the_answer() -> None:
 def test_shapes_that_do_not_fit_are_refused(shapes) -> None:
     with pytest.raises(ValueError, match="do not fit"):
         nearest_row(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
+
+
+def test_centres_far_from_zero_are_told_apart() -> None:
+    """Products alone would cancel: squares of 10^6 leave float32 no difference below 0.1."""
+    rows = torch.randn(40, 16, generator=torch.Generator().manual_seed(4)) + 1000.0
+    codes, far = nearest_row(rows, rows)
+    assert codes.tolist() == list(range(40)) and not far.any()
+
+
+def test_points_that_hold_no_numbers_get_a_code_in_range() -> None:
+    points = torch.tensor([[float("nan"), 0.0], [float("inf"), 0.0], [1.0, 1.0]])
+    codes, _ = nearest_row(points, torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
+    assert codes.min() >= 0 and codes.max() < 2 and codes[2] == 1

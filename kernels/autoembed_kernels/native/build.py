@@ -25,8 +25,9 @@ _V3 = _V2 | {"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"}
 _V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 X86_LEVELS = {"x86-64-v4": _V4, "x86-64-v3": _V3, "x86-64-v2": _V2}
 _COMMON = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off")
-# sums of products gain twice the speed from fused multiply-add, and nothing compares them bit for bit
-_OWN_FLAGS = {"pair_products": ("-ffp-contract=fast",)}
+# sums of products gain up to twice the speed from fused multiply-add, and nothing compares them bit for bit
+_FUSED = ("-ffp-contract=fast",)
+_OWN_FLAGS = dict.fromkeys(("change_cost", "nearest_row", "pair_products", "step_errors"), _FUSED)
 
 
 class BuildError(RuntimeError):

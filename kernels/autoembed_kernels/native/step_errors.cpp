@@ -1,23 +1,27 @@
 // What rows of groups lose by rounding, for many steps at once. step_errors.py has the formula.
 
-#include "eights.h"
+#include <algorithm>
+
+#include "vectors.h"
 
 namespace {
 
-// Sums over the rows [from, to) of one group, of up to 8 columns, for one step
-INLINE f32x8 errors(const float* values, const float* weights, int64_t from, int64_t to, int64_t dim, int64_t columns,
-                    float step, float lowest, float highest, float shift) {
-    const f32x8 low = f32x8{} + lowest, high = f32x8{} + highest;
-    f32x8 sum{};
-    for (int64_t row = from; row < to; ++row) {
-        const f32x8 value = some<f32x8>(values + row * dim, columns), weight = some<f32x8>(weights + row * dim, columns);
-        const f32x8 units = value / step - shift;
+constexpr int64_t LANES = 16;  // steps side by side: few columns fill no vector, the steps of a search do
+
+// Sums of one column over `rows` rows, for LANES steps
+INLINE f32x16 errors(const float* values, const float* weights, int64_t rows, int64_t dim, f32x16 steps,
+                     float lowest, float highest, float shift) {
+    const f32x16 low = f32x16{} + lowest, high = f32x16{} + highest, inverse = 1.0f / steps;
+    f32x16 sum{};
+    for (int64_t row = 0; row < rows; ++row) {
+        const float value = values[row * dim];
+        const f32x16 units = inverse * value - shift;
         // the ends of the range are whole numbers: what is left is small enough to be rounded by a sum
-        f32x8 inside = units < low ? low : units;
+        f32x16 inside = units < low ? low : units;
         inside = inside > high ? high : inside;
-        const f32x8 code = (inside + 0x1.8p23f) - 0x1.8p23f;
-        const f32x8 change = (code + shift) * step - value;
-        sum = sum + change * change * weight;
+        const f32x16 code = (inside + 0x1.8p23f) - 0x1.8p23f;
+        const f32x16 change = (code + shift) * steps - value;
+        sum = sum + change * change * weights[row * dim];
     }
     return sum;
 }
@@ -30,12 +34,15 @@ EXPORT int64_t autoembed_step_errors(const float* values, const float* weights, 
                                      int64_t dim, const float* steps, int64_t points, float lowest, float highest,
                                      float shift, float* out, int64_t threads) {
     for_rows(groups, threads, [&](int64_t group) INLINE_LAMBDA {
-        for (int64_t column = 0; column < dim; column += STEP) {
-            const int64_t columns = std::min(STEP, dim - column);
-            for (int64_t p = group * points; p < (group + 1) * points; ++p) {
-                const f32x8 sum = errors(values + column, weights + column, starts[group], starts[group + 1], dim,
-                                         columns, steps[p], lowest, highest, shift);
-                put(out + p * dim + column, sum, columns);
+        const int64_t first = starts[group] * dim, rows = starts[group + 1] - starts[group];
+        for (int64_t point = group * points; point < (group + 1) * points; point += LANES) {
+            const int64_t count = std::min(LANES, (group + 1) * points - point);
+            f32x16 some = f32x16{} + 1.0f;
+            std::memcpy(&some, steps + point, count * sizeof(float));
+            for (int64_t column = 0; column < dim; ++column) {
+                const f32x16 sum = errors(values + first + column, weights + first + column, rows, dim, some, lowest,
+                                          highest, shift);
+                for (int64_t lane = 0; lane < count; ++lane) out[(point + lane) * dim + column] = sum[lane];
             }
         }
     });

@@ -1,0 +1,71 @@
+"""Costs of changes in C++ and in torch, against one row at a time in float64."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from native_library import native
+from torch import Tensor
+
+from autoembed_kernels.change_cost import change_cost, reference, torch_change_cost
+
+Case = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def drawn(sizes: list[int], dim: int, fields: int, seed: int) -> Case:
+    generator = torch.Generator().manual_seed(seed)
+    read, values, root = (torch.randn(sum(sizes), dim, generator=generator) for _ in range(3))
+    metrics = torch.randn(fields, dim, dim, generator=generator)
+    of_group = torch.randint(fields, (len(sizes),), generator=generator)
+    return read, values, root.abs(), torch.tensor(sizes, dtype=torch.int64), of_group, metrics + metrics.mT
+
+
+@given(
+    st.lists(st.sampled_from([0, 1, 3, 4, 5, 300]), max_size=5),
+    st.sampled_from([1, 2, 8, 15, 16, 17, 32, 64, 70]),
+    st.integers(1, 3),
+    st.integers(0, 2**32),
+)
+@settings(deadline=None, max_examples=80)
+def test_costs_are_those_of_one_row_at_a_time(sizes: list[int], dim: int, fields: int, seed: int) -> None:
+    native()
+    case = drawn(sizes, dim, fields, seed)
+    expected = reference(*case)
+    # a metric that is no product makes terms cancel: the bound is of the terms' sizes
+    size = reference(*case[:5], torch.eye(dim).expand(fields, dim, dim) * dim)
+    for found in (change_cost(*case), torch_change_cost(*case)):
+        assert found.dtype == torch.float64
+        for value, wanted, terms in zip(found.tolist(), expected, size, strict=True):
+            assert value == pytest.approx(wanted, rel=1e-4, abs=1e-5 * terms)
+
+
+def test_rows_that_are_no_block_of_their_own_are_read_right() -> None:
+    read, values, root, sizes, fields, metrics = drawn([5, 9], 8, 2, 0)
+    wide = torch.cat([read, values], dim=1)
+    found = change_cost(wide[:, :8], wide[:, 8:], root, sizes, fields, metrics)
+    assert torch.equal(found, change_cost(read, values, root, sizes, fields, metrics))
+
+
+def test_threads_do_not_change_the_answer() -> None:
+    case = drawn([50] * 9, 16, 2, 3)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = change_cost(*case)
+        torch.set_num_threads(3)
+        together = change_cost(*case)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(alone, together)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    read, values, root, sizes, fields, metrics = drawn([5, 9], 8, 2, 0)
+    with pytest.raises(ValueError, match="do not fit"):
+        change_cost(read[1:], values, root, sizes, fields, metrics)
+    with pytest.raises(ValueError, match="groups of 14 rows do not fit 13 rows"):
+        change_cost(read[1:], values[1:], root[1:], sizes, fields, metrics)
+    with pytest.raises(ValueError, match="do not fit"):
+        change_cost(read, values, root, sizes, fields, metrics[:, :7])
+    with pytest.raises(IndexError, match="there are 2"):
+        change_cost(read, values, root, sizes, fields + 2, metrics)
