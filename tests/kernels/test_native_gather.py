@@ -190,6 +190,27 @@ def test_rows_that_come_field_by_field_in_turn_are_looked_up_as_torch_looks_them
             native_look_up_packed(native(), *held, wrong, len(sizes), values)
 
 
+@given(
+    st.lists(st.sampled_from(["int1", "int4", "int8", "fp16"]), min_size=2, max_size=4),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 200)), min_size=1, max_size=8),
+    st.integers(1, 3),
+)
+@settings(deadline=None, max_examples=40)
+def test_runs_of_look_ups_of_one_field_are_decoded_as_that_field(
+    precisions: list[str], runs: list[tuple[int, int]], columns: int
+) -> None:
+    """Fields of one segment, whose look-ups share a table of segments; it must not change under a block."""
+    fields = [
+        FieldPlan(str(n), 7, 8, (own(0, 7, 8 - n, p, scale=n if p.startswith("int") else None),))
+        for n, p in enumerate(precisions)
+    ]
+    table = PackedTable(packed_with_rows(Plan(PROFILES["packed"], tuple(fields)), 0)[0])
+    rows = torch.cat([7 * (field % len(fields)) + torch.arange(count) % 7 for field, count in runs])
+    held = (table.words, table._layout, table._addresses)
+    found = native_look_up_packed(native(), *held, rows, columns, poisoned(len(rows), table.width))
+    assert torch.equal(found, torch_look_up_packed(*held, rows))
+
+
 def small_table() -> PackedTable:
     plan = Plan(PROFILES["packed"], (FieldPlan("a", 9, 5, (own(0, 9, 5, "int3", scale=0),)),))
     return PackedTable(packed_with_rows(plan, 0)[0])

@@ -61,6 +61,21 @@ def test_a_bag_longer_than_a_block_is_the_sum_of_its_rows(dim: int, precision: s
     torch.testing.assert_close(found.double(), expected.view(2, 2, dim), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_bags_of_several_fields_are_each_decoded_as_their_own(alike: bool) -> None:
+    """A block of one field's look-ups is decoded while the next, of another field, is being found."""
+    second = own(0, 9, 8, "int8", scale=1) if alike else own(0, 9, 4, "int4", scale=1)
+    fields = (FieldPlan("a", 9, 8, (own(0, 9, 8, "int8", scale=0),)), FieldPlan("b", 9, 8, (second,)))
+    table = PackedTable(packed_with_rows(Plan(PROFILES["packed"], fields), 0)[0])
+    examples = 300
+    ids = torch.arange(examples) % 9
+    offsets, means = torch.arange(3 * examples + 1), torch.tensor([False, True, False])
+    held = (table.words, table._layout, table._addresses, torch.cat([ids, 9 + ids, ids]), offsets, means)
+    found = native_pool_packed(native(), *held, None, poisoned(examples, 3, 8))
+    for place, field in enumerate((0, 1, 0)):
+        torch.testing.assert_close(found[:, place], table.decode(field)[ids], rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("dim", [32, 64])
 @pytest.mark.parametrize("largest", [False, True])

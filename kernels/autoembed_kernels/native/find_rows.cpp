@@ -53,7 +53,9 @@ Finder<Row>::Finder(const uint8_t* payload, int64_t bytes, const Segments& segme
     }
     length_ = direct_ ? columns + BLOCK : 0;
     expected_.resize(length_ * (single_ ? 4 : 2 + FEW));
-    if (single_) shared_.resize(length_);
+    if (single_) {
+        for (auto& table : shared_) table.resize(length_);
+    }
 }
 
 template <typename Row>
@@ -87,7 +89,7 @@ bool Finder<Row>::find_single(int64_t from, int64_t count, int64_t column, Block
     uintptr_t* __restrict rows = block.rows;
     for (int64_t n = 0; n < count; ++n)
         rows[n] = static_cast<uintptr_t>(origin[n]) + static_cast<uintptr_t>(given[n] * row_bytes[n]);
-    block.segments = shared_.data() + column;
+    block.segments = shared_[in_use_].data() + column;
     return true;
 }
 
@@ -194,6 +196,7 @@ typename Finder<Row>::FieldRange Finder<Row>::range_of(int64_t row) {
 
 template <typename Row>
 void Finder<Row>::expect() {
+    in_use_ ^= 1;
     for (int64_t n = 0; n < length_; ++n) {
         const FieldRange& field = fields_[n % columns()];
         table(START)[n] = field.start;
@@ -201,7 +204,7 @@ void Finder<Row>::expect() {
         if (single_) {
             table(ORIGIN)[n] = static_cast<int64_t>(origins_[field.first].origin);
             table(ROW_BYTES)[n] = origins_[field.first].row_bytes;
-            shared_[n] = &segments_.all[field.first];
+            shared_[in_use_][n] = &segments_.all[field.first];
             continue;
         }
         table(FIRST)[n] = field.first;

@@ -131,7 +131,10 @@ class Finder {
     std::vector<Origin> origins_;
     std::vector<Coded> coded_;  // of every segment; empty where none has codes
     std::vector<int64_t> expected_;        // tables of length_ each
-    std::vector<const Segment*> shared_;  // single segments, in the same way
+    // single segments, in the same way, in two tables: a block may be decoded from the one that was in use when it
+    // was found while the next block, if it holds other fields, lays out the other
+    std::vector<const Segment*> shared_[2];
+    int64_t in_use_ = 0;
     int64_t length_ = 0, most_ = 1;
     int64_t step_ = BLOCK % columns(), next_ = -1, next_column_ = 0;  // the block that is likely asked for next
     bool direct_ = true;  // every row is stored where it is, in the payload, and few segments in a field
