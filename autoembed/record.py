@@ -78,7 +78,7 @@ def read_record(path: Path) -> TrialRecord:
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"{path} is not a trial record of this version ({error}); "
-            f"remove the folder {path.parent} to have this trial run again"
+            f"remove that file to have this trial run again"
         ) from None
 
 

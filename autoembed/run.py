@@ -1,14 +1,17 @@
 """A finished or running search as its user sees it: its front, its picks, its exported models."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from autoembed.budget import parse_budget
+from autoembed.config import ConfigError
 from autoembed.damage import DamagedError, read_json
 from autoembed.evaluate import EVALUATION_BATCH
 from autoembed.export.artifact import LARGEST_DIFFERENCE, Reference, Verified, verify_artifact, write_artifact
 from autoembed.export.candidate import load_candidate
 from autoembed.front import FrontRecord, Pick, choose, front_record
+from autoembed.front.point import reference_trials
 from autoembed.packed import PackedTable
 from autoembed.record import TrialRecord
 from autoembed.runtime import ArtifactError
@@ -21,9 +24,19 @@ from autoembed.search.study import StudyConfig, read_config
 
 def run_front(run: Path) -> FrontRecord:
     """The front of all trials that have finished so far. Raises ValueError where `run` holds no search."""
-    config = read_config(run)
-    inputs = open_inputs(config, run)
-    return front_record(read_records(run), limits_of(config, inputs.spec).budgets_bytes, config.objective)
+    config, records = read_config(run), read_records(run)
+    return front_record(records, config.budgets_bytes(_full_bytes(config, run, records)), config.objective)
+
+
+def _full_bytes(config: StudyConfig, run: Path, records: Sequence[TrialRecord]) -> int:
+    """Bytes of the exported full-precision tables: from the data, or where it is gone from the reference."""
+    try:
+        return limits_of(config, open_inputs(config, run).spec).full_bytes
+    except ConfigError:
+        known = next((record.total_bytes for record in reference_trials(records).values()), 0)
+        if not known:
+            raise
+        return known
 
 
 def pick_trial(
@@ -38,11 +51,9 @@ def pick_trial(
 
     Raises PickError where the wish cannot be met, naming the nearest point that would.
     """
-    config = read_config(run)
     budget_bytes = None
     if budget is not None:
-        full_bytes = limits_of(config, open_inputs(config, run).spec).full_bytes
-        budget_bytes = parse_budget(budget, full_bytes)
+        budget_bytes = parse_budget(budget, _full_bytes(read_config(run), run, read_records(run)))
     return choose(
         run_front(run), budget_bytes=budget_bytes, knee=knee, max_auc_drop=max_auc_drop, trial=trial
     )
@@ -62,7 +73,7 @@ def explain_trial(run: Path, trial: int) -> tuple[dict[str, Any], int]:
             f"{run}: trial {trial} has no explanation, only points of `search_space: joint` have one; "
             f"here {', '.join(map(str, known)) or 'there are none'}"
         )
-    return _read_explained(path), limits_of(config, open_inputs(config, run).spec).full_bytes
+    return _read_explained(path), _full_bytes(config, run, read_records(run))
 
 
 def walked_plans(run: Path) -> tuple[list[dict[str, Any]], list[DamagedError]]:

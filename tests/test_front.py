@@ -30,6 +30,7 @@ from autoembed.front import (
     to_json,
 )
 from autoembed.front.files import COLUMNS
+from autoembed.front.point import reference_trials
 from autoembed.record import TrialRecord
 
 
@@ -151,6 +152,16 @@ def test_seeds_without_a_reference_of_their_own_do_not_pair():
     a = make_points(records)[0]
     assert a.losses == {}
     assert pick_max_auc_drop(make_points(records), 0.02).point.candidate == "a", "then means are compared"
+
+
+def test_a_reference_that_was_trained_again_pairs_with_all_its_seeds():
+    first, *others = study()
+    again = [*others, replace(first, number=90)]
+    assert {seed: trial.number for seed, trial in reference_trials(again).items()} == {0: 90, 1: 1, 2: 2}
+    losses = [
+        {point.candidate: point.losses for point in make_points(records)} for records in (study(), again)
+    ]
+    assert losses[0] == losses[1]
 
 
 def test_one_seed_that_ran_twice_counts_once():

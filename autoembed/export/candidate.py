@@ -47,7 +47,7 @@ def load_candidate(
     `checksums`: what `save_candidate` returned, {} where an earlier version kept none. Raises DamagedError
     naming the file and what to do where one is missing, altered, or not made for this model and data.
     """
-    remedy = f"copy it back, or remove the folder {folder} and run again what made it"
+    remedy = f"copy it back, or remove {folder / 'record.json'} and run again what made it"
     check_checksums(folder, checksums, remedy)
     with readable(folder / TABLES, remedy):
         packed = Packed.load(folder / TABLES, [field.name for field in data.fields])

@@ -99,12 +99,12 @@ def make_points(records: Iterable[TrialRecord]) -> tuple[Point, ...]:
 
 def reference_trials(records: Iterable[TrialRecord]) -> dict[int, TrialRecord]:
     """Seed -> the first complete trial of the full-precision reference with that seed."""
+    complete = sorted((r for r in records if r.state == "complete"), key=lambda r: r.number)
+    # a reference that was trained again has a larger number than its repeats
+    candidate = next((r.candidate for r in complete if r.role == "reference"), None)
     trials: dict[int, TrialRecord] = {}
-    candidate = None
-    for record in sorted(records, key=lambda r: r.number):
-        if record.state == "complete" and candidate is None and record.role == "reference":
-            candidate = record.candidate
-        if record.state == "complete" and record.candidate == candidate:
+    for record in complete:
+        if record.candidate == candidate:
             trials.setdefault(record.seed, record)
     return trials
 

@@ -16,6 +16,7 @@ from autoembed.search.folder import Assignment, RunFolder
 from autoembed.search.inputs import Inputs, open_inputs
 from autoembed.search.study import StudyConfig, read_config
 from autoembed.training import Progress, train
+from autoembed_kernels.native.loader import library
 
 
 def train_candidate(
@@ -69,13 +70,17 @@ def train_candidate(
 def opened(run: Path) -> tuple[StudyConfig, Inputs]:
     """Once per worker: the data stays mapped from trial to trial."""
     config = read_config(run)
-    _warm_up()
+    warm_up()
     return config, open_inputs(config, run)
 
 
-def _warm_up() -> None:
-    """One step of nothing: the first optimizer of a process imports for a second or more, and the first
-    trial is the reference, whose seconds every cost is divided by."""
+def warm_up() -> None:
+    """The kernels' library, compiled or read, and one step of nothing, before anything is timed.
+
+    The first optimizer of a process imports for a second or more, compiling takes a minute, and the first
+    trial is the reference, whose seconds every cost is divided by.
+    """
+    library()
     layer = torch.nn.Linear(1, 1)
     optimizer = torch.optim.Adam(layer.parameters(), fused=True)
     layer(torch.zeros(1, 1)).sum().backward()

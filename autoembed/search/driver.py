@@ -40,6 +40,7 @@ from autoembed.search.preview import extents
 from autoembed.search.proposals import Proposals
 from autoembed.search.study import StudyConfig, StudyError, write_config
 from autoembed.space import Space, load_spaces
+from autoembed_kernels.native.loader import library, must_compile
 
 TRAINER = "autoembed.search.candidate:train_candidate"
 POLL_SECONDS = 0.5  # how late Ctrl-C or a full second of the clock may be noticed
@@ -68,8 +69,16 @@ def run_study(
         # the folder needs the prepared data from here on, no longer the raw logs
         write_config(config.model_copy(update={"data": str(inputs.data.path)}), folder.config)
         write_json(folder.environment, environment())
+        if must_compile():  # here, so that no worker does it, and no training's time counts it
+            _notice(folder, tell, "compiling the kernels for this processor, which is done once")
+            library()
         if config.is_joint:
-            run_joint(config, folder, inputs, limits, tell)
+            try:
+                run_joint(config, folder, inputs, limits, tell)
+            except KeyboardInterrupt:
+                finished = len(folder.records())
+                _stopped(folder, tell, f"{finished} trials are finished and kept, walks go on behind them")
+                raise
             if not config.single_spaces:
                 return folder.records()
         assignments = {number: folder.assignment(number) for number in folder.numbers()}
@@ -108,12 +117,9 @@ def run_study(
             with Pool(folder.path, trainer, config.workers, folder.worker_log) as pool:
                 session.run(pool)
         except KeyboardInterrupt:
-            stopped = session.running
-            _notice(
-                folder,
-                tell,
-                f"stopped: {len(agenda.records)} trials are finished and kept, {stopped} will run again; "
-                f"the same command with the run folder {run_dir} goes on from here",
+            again = session.running
+            _stopped(
+                folder, tell, f"{len(agenda.records)} trials are finished and kept, {again} will run again"
             )
             raise
         session.end()
@@ -256,6 +262,11 @@ def _require_feasible(space: Space, inputs: Inputs, limits: Limits, baselines: S
             f"search space {space.source}: the largest candidate, {largest.method} ({largest.settings}), "
             f"takes {largest.high_bytes} bytes, the byte range starts at {limits.low_bytes}; lower its start"
         )
+
+
+def _stopped(folder: RunFolder, tell: Listener, what: str) -> None:
+    text = f"stopped: {what}; the same command with the run folder {folder.path} goes on from here"
+    _notice(folder, tell, text)
 
 
 def _notice(folder: RunFolder, tell: Listener, text: str) -> None:

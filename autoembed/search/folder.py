@@ -25,6 +25,8 @@ from typing import Any
 from autoembed.files import writing
 from autoembed.record import Role, TrialRecord, read_record, write_json, write_record
 
+RETRAINING = "retraining"  # the event of the log with which a point's training anew begins
+
 
 @dataclass(frozen=True)
 class Assignment:
@@ -97,8 +99,14 @@ class RunFolder:
     def assign(self, assignment: Assignment) -> None:
         """Promise to run a trial; from here on an interruption cannot lose it."""
         folder = self.trial(assignment.number)
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with writing(folder):
+                folder.mkdir(exist_ok=True)
+        except FileNotFoundError:  # made anew, it would lack its study, and its trials could not be used
+            raise FileNotFoundError(
+                f"{self.trials} was moved or removed while the search ran; where the run folder is now, the "
+                "same command goes on with it"
+            ) from None
         write_json(folder / "assignment.json", asdict(assignment))
 
     def assignment(self, number: int) -> Assignment | None:
@@ -138,15 +146,26 @@ class RunFolder:
             file.write(line + "\n")
 
     def elapsed_seconds(self) -> float:
-        """Wall time that earlier searches in this folder took, from the log: each up to its last line."""
+        """Wall time that earlier searches in this folder took, from the log: each up to its last line.
+
+        Retraining a point is no search. Lines that cannot be read are passed over: only times hang on them.
+        """
         total, opened, last = 0.0, None, 0.0
-        lines = self.log_file.read_text(encoding="utf-8").splitlines() if self.log_file.exists() else []
+        lines = (
+            self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
+            if self.log_file.exists()
+            else []
+        )
         for line in lines:
-            entry = json.loads(line)
-            if entry["event"] == "opened":
+            try:
+                entry = json.loads(line)
+                event, at = entry["event"], float(entry["time"])
+            except (ValueError, KeyError, TypeError):
+                continue
+            if event in ("opened", RETRAINING):
                 total += last - opened if opened is not None else 0.0
-                opened = entry["time"]
-            last = entry["time"]
+                opened = at if event == "opened" else None
+            last = at
         return total + (last - opened if opened is not None else 0.0)
 
 

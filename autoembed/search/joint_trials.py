@@ -133,7 +133,7 @@ def read_trunk(config: StudyConfig, folder: RunFolder, inputs: Inputs, seed: int
     record = folder.record(number)
     checksums = {} if record is None else record.checksums
     path = trunk_file(folder, seed)
-    remedy = f"copy it back, or remove the folder {folder.trial(number)} and run the search again"
+    remedy = f"copy it back, or remove {folder.trial(number) / 'record.json'} and run the search again"
     facts = read_json(path, ("training", "valid", "test", "ledger"), remedy)
     packed, network = load_candidate(folder.trial(number), config.model, inputs.data, checksums)
     table = PackedTable(packed)

@@ -20,6 +20,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState, create_trial
 
+from autoembed.files import writing
 from autoembed.methods import method_parameters
 from autoembed.methods.base import Choice, Method
 from autoembed.search.folder import Assignment, cut_torn_line
@@ -75,6 +76,7 @@ class Proposals:
             "maximize" if maximize else "minimize",
             "minimize",
         ]
+        self._journal = journal
         self._study = self._open(journal, notice)
 
     def ask(self, number: int, attempt: int, explore: bool = False) -> Proposal:
@@ -84,8 +86,9 @@ class Proposals:
         """
         draw = int(np.random.SeedSequence([self._seed, number, attempt]).generate_state(1)[0])
         self._study.sampler = _sampler("random" if explore else self._sampler, draw)
-        trial = self._study.ask()
-        method = self._space.suggest(trial)
+        with writing(self._journal):
+            trial = self._study.ask()
+            method = self._space.suggest(trial)
         return Proposal(method, _content(trial), trial)
 
     def content_of(self, method: Method) -> dict[str, Any] | None:
@@ -109,17 +112,20 @@ class Proposals:
 
     def assign(self, proposal: Proposal, number: int) -> None:
         """Note which trial of the run folder trains this proposal."""
-        proposal.trial.set_user_attr("number", number)
+        with writing(self._journal):
+            proposal.trial.set_user_attr("number", number)
 
     def tell(self, proposal: Proposal, verdict: Verdict) -> None:
         """The outcome of a proposal of this session."""
-        for name, value in _constraints(verdict).items():
-            proposal.trial.set_constraint(name, value)
-        self._study.tell(proposal.trial, _values(verdict))
+        with writing(self._journal):
+            for name, value in _constraints(verdict).items():
+                proposal.trial.set_constraint(name, value)
+            self._study.tell(proposal.trial, _values(verdict))
 
     def drop(self, proposal: Proposal) -> None:
         """Forget a proposal that the sampler has been told, or will be."""
-        self._study.tell(proposal.trial, state=TrialState.FAIL)
+        with writing(self._journal):
+            self._study.tell(proposal.trial, state=TrialState.FAIL)
 
     def told(self) -> set[int]:
         """The trials of the run folder whose outcome the sampler knows."""

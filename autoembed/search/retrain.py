@@ -5,11 +5,12 @@ from pathlib import Path
 
 from autoembed.export.candidate import load_candidate
 from autoembed.files import write_file
-from autoembed.front.point import reference_trials
+from autoembed.front.point import Objective, reference_trials, sign
 from autoembed.joint.walk import retrain
 from autoembed.methods.plans import numbered_fields
 from autoembed.record import TrialRecord
-from autoembed.search.folder import Assignment, RunFolder, read_records
+from autoembed.search.candidate import warm_up
+from autoembed.search.folder import RETRAINING, Assignment, RunFolder, read_records
 from autoembed.search.inputs import open_inputs
 from autoembed.search.joint_trials import (
     EXPLAINED,
@@ -22,21 +23,28 @@ from autoembed.search.joint_trials import (
 )
 from autoembed.search.study import JOINT, read_config
 
-PAYS = 0.0002  # valid AUC gained from which retraining is said to pay: less is within the noise of a seed
+# gained on the valid split, from which retraining is said to pay: less is within the noise of a seed
+PAYS = 0.0002
 
 
 @dataclass(frozen=True)
 class Retrained:
-    """The walked point and its plan trained anew, both of one seed."""
+    """The walked point and its plan trained anew, both of one seed, compared by the study's objective."""
 
     walked: TrialRecord
     record: TrialRecord
+    objective: Objective = "auc"
 
     @property
     def gain(self) -> float:
-        """Validation AUC by which the retrained model is better."""
-        assert self.walked.valid_auc is not None and self.record.valid_auc is not None
-        return self.record.valid_auc - self.walked.valid_auc
+        """How much better the retrained model is on the valid split: AUC gained, or log loss saved."""
+        walked, anew = (self._measured(record) for record in (self.walked, self.record))
+        return sign(self.objective) * (anew - walked)
+
+    def _measured(self, record: TrialRecord) -> float:
+        value = record.valid_auc if self.objective == "auc" else record.valid_logloss
+        assert value is not None, "a walked point is measured"
+        return value
 
     @property
     def pays(self) -> bool:
@@ -45,9 +53,11 @@ class Retrained:
     @property
     def verdict(self) -> str:
         cost = "" if self.record.fte is None else f" for {self.record.fte:.2f} trainings"
+        walked, anew = (self._measured(record) for record in (self.walked, self.record))
+        name = {"auc": "AUC", "logloss": "log loss"}[self.objective]
         return (
-            f"trial {self.walked.number} as walked: valid AUC {self.walked.valid_auc:.5f}; trained anew, "
-            f"trial {self.record.number}{cost}: {self.record.valid_auc:.5f} ({self.gain:+.5f}); retraining "
+            f"trial {self.walked.number} as walked: valid {name} {walked:.5f}; trained anew, "
+            f"trial {self.record.number}{cost}: {anew:.5f} ({anew - walked:+.5f}); retraining "
             f"{'pays' if self.pays else 'does not pay'}"
         )
 
@@ -73,8 +83,10 @@ def retrain_trial(run: Path, trial: int, trainings: float = 1.0) -> Retrained:
     name = joint_name(parameters)
     earlier = next((r for r in records if r.candidate == name and r.seed == walked.seed), None)
     if earlier is not None:
-        return Retrained(walked, earlier)
+        return Retrained(walked, earlier, config.objective)
+    warm_up()
     with folder.locked():
+        folder.log(RETRAINING, number=trial)
         inputs = open_inputs(config, run)
         trunks = reference_trials(records)
         trunk = read_trunk(config, folder, inputs, walked.seed, trunks[walked.seed].number)
@@ -97,7 +109,7 @@ def retrain_trial(run: Path, trial: int, trainings: float = 1.0) -> Retrained:
             **measured_point(config, point),
             reason=f"trial {trial} trained anew",
         )
-    return Retrained(walked, record)
+    return Retrained(walked, record, config.objective)
 
 
 def _is_walked(record: TrialRecord) -> bool:

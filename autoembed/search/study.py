@@ -167,6 +167,23 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
 
     Raises ConfigError naming the file, the key and what to write instead.
     """
+    config = _read_study(path, overrides)
+    if not Path(config.data).exists():
+        raise ConfigError(
+            f"{path}: key 'data': there is nothing at {config.data}; "
+            "name a prepared folder or a data YAML, relative to the study file"
+        )
+    for run in config.warm_start:
+        if not (Path(run) / "trials").is_dir():
+            raise ConfigError(
+                f"{path}: key 'warm_start': {run} is not the folder of a search; name run folders, "
+                "relative to the study file"
+            )
+    return config
+
+
+def _read_study(path: Path, overrides: Sequence[str]) -> StudyConfig:
+    """A study with absolute paths, whatever is there."""
     content = read_yaml(path)
     for override in overrides:
         _override(content, override, str(path))
@@ -177,19 +194,8 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
             "[1/4, 1/16, 64KiB], and 'byte_range', with low and high"
         )
     changes: dict[str, Any] = {"data": _absolute(path, config.data)}
-    if not Path(changes["data"]).exists():
-        raise ConfigError(
-            f"{path}: key 'data': there is nothing at {changes['data']}; "
-            "name a prepared folder or a data YAML, relative to the study file"
-        )
     changes["search_space"] = _spaces(config, lambda space: _absolute(path, space))
     changes["warm_start"] = tuple(_absolute(path, run) for run in config.warm_start)
-    for run in changes["warm_start"]:
-        if not (Path(run) / "trials").is_dir():
-            raise ConfigError(
-                f"{path}: key 'warm_start': {run} is not the folder of a search; name run folders, "
-                "relative to the study file"
-            )
     if "metric" not in config.training.model_fields_set:
         # epochs are chosen by what the study is about, unless the file says otherwise
         changes["training"] = config.training.model_copy(update={"metric": config.objective})
@@ -197,12 +203,15 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
 
 
 def read_config(run: Path) -> StudyConfig:
-    """The study that a run folder holds. Raises ConfigError where it is not a run folder."""
+    """The study that a run folder holds; its data, and runs it started from, may be gone.
+
+    Raises ConfigError where it is not a run folder.
+    """
     if not (run / "config.yaml").exists():
         raise ConfigError(
             f"{run} is not the folder of a search: it has no config.yaml; see `autoembed search`"
         )
-    return load_study(run / "config.yaml")
+    return _read_study(run / "config.yaml", ())
 
 
 def write_config(config: StudyConfig, path: Path) -> None:

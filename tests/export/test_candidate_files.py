@@ -39,9 +39,8 @@ def test_one_altered_byte_of_a_candidate_is_found_and_named(tmp_path: Path, name
     content[-5] ^= 1
     (tmp_path / name).write_bytes(content)
     load_candidate(tmp_path, MODEL, data, {})  # as long and as well formed as before
-    with pytest.raises(
-        DamagedError, match=rf"{name}: altered.*copy it back, or remove the folder {tmp_path}"
-    ):
+    remedy = f"copy it back, or remove {tmp_path / 'record.json'} and run again"
+    with pytest.raises(DamagedError, match=rf"{name}: altered.*{remedy}"):
         load_candidate(tmp_path, MODEL, data, checksums)
     (tmp_path / name).write_bytes(content[:-5])
     with pytest.raises(DamagedError, match=f"{name}: cut off or altered, {len(content) - 5} bytes instead"):

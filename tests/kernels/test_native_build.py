@@ -36,6 +36,12 @@ from autoembed_kernels.native.loader import library
 unique, _ = dedupe(torch.tensor([3, 1, 3]), 4)
 print(json.dumps({"unique": unique.tolist(), "native": library() is not None}))
 """
+COMPILES = """
+import json, sys, torch
+from autoembed_kernels.native.loader import library, must_compile
+before = must_compile()
+print(json.dumps({"before": before, "native": library() is not None, "after": must_compile()}))
+"""
 
 
 def run(code: str, **environment: str) -> tuple[dict[str, object], str]:
@@ -87,6 +93,14 @@ def test_the_library_can_be_switched_off_without_a_message() -> None:
 
 
 @pytest.mark.slow
+def test_whether_a_library_must_be_compiled_is_known_before() -> None:
+    native()
+    found, _ = run(COMPILES)
+    assert found == {"before": False, "native": True, "after": False}
+    off, _ = run(COMPILES, AUTOEMBED_NATIVE="0")
+    assert off == {"before": False, "native": False, "after": False}
+
+
 def test_processes_that_build_at_once_each_load_a_whole_library(tmp_path: Path) -> None:
     native()
     quick = tmp_path / "quick-compiler"  # which does not optimize: the race is the same

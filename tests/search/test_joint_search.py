@@ -27,8 +27,8 @@ from autoembed.search.inputs import open_inputs
 from autoembed.search.joint_trials import RECIPES, RETRAINED, TUNING, check_numbers
 from autoembed.search.pool import Pool
 from autoembed.search.preview import preview
-from autoembed.search.retrain import retrain_trial
-from autoembed.search.study import StudyConfig, StudyError
+from autoembed.search.retrain import Retrained, retrain_trial
+from autoembed.search.study import StudyConfig, StudyError, load_study
 
 
 def joint_study(clicks: Path, **changes: object) -> StudyConfig:
@@ -162,12 +162,12 @@ def test_damage_to_a_run_is_told_with_the_file_and_what_to_do_and_undone_by_it(
     drawn = printed.out.replace("\n", "")  # the console wraps long paths
     assert "left out of the plans" in printed.err and "front_plans.png" in drawn
     shutil.rmtree(trials[1])
-    # whatever of the trunk is damaged is undone by removing its trial
+    # whatever of the trunk is damaged is undone by removing its record
     for file in (run / "walks" / "0" / "trunk.json", trials[0] / "tables.safetensors"):
         file.write_bytes(file.read_bytes()[:-30])
-        with pytest.raises(StudyError, match=f"{file}: cut off or altered.*remove the folder {trials[0]}"):
+        with pytest.raises(StudyError, match=f"{file}: cut off or altered.*remove {trials[0]}/record.json"):
             run_study(config, run)
-        shutil.rmtree(trials[0])
+        (trials[0] / "record.json").unlink()
         run_study(config, run)
         shutil.rmtree(trials[1])
     assert [timeless(record) for record in run_study(config, run)] == [timeless(r) for r in walked]
@@ -265,6 +265,46 @@ def test_a_plan_trained_anew_is_kept_beside_the_walked_one_and_judged(clicks: Pa
             retrain_trial(run, trial, trainings)
     with pytest.raises(ValueError, match="above 0"):
         retrain_trial(run, 1, 0.0)
+
+
+def test_retraining_is_judged_by_the_objective() -> None:
+    point = TrialRecord(1, "joint(budget=9)", "joint", {"budget": 9}, 0, "search", "complete", {"total": 9})
+    walked = replace(point, valid_auc=0.70, valid_logloss=0.50)
+    anew = replace(point, number=7000, valid_auc=0.69, valid_logloss=0.48)
+    by_auc, by_loss = Retrained(walked, anew), Retrained(walked, anew, "logloss")
+    assert not by_auc.pays and by_auc.gain == pytest.approx(-0.01)
+    assert by_loss.pays and by_loss.gain == pytest.approx(0.02)
+    assert "valid log loss 0.50000; trained anew, trial 7000: 0.48000 (-0.02000)" in by_loss.verdict
+
+
+def test_an_interrupt_says_how_to_go_on_and_the_walk_does(clicks: Path, tmp_path: Path) -> None:
+    config, run, told = joint_study(clicks, seeds=1), tmp_path / "run", list[Event]()
+
+    def interrupt(event: Event) -> None:
+        told.append(event)
+        if isinstance(event, TrialEnded) and event.record.number == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(config, run, progress=interrupt)
+    assert isinstance(told[-1], Notice) and "trials are finished and kept" in told[-1].text
+    assert f"run folder {run} goes on from here" in told[-1].text
+    assert len(run_study(config, run)) == 3
+
+
+def test_a_front_is_drawn_and_picked_from_where_data_and_earlier_runs_are_gone(
+    clicks: Path, tmp_path: Path
+) -> None:
+    config, run = joint_study(clicks, seeds=1), tmp_path / "run"
+    run_study(config, run)
+    before = run_front(run)
+    content = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**content, "warm_start": ["../gone"]}))
+    shutil.rmtree(open_inputs(config, run).data.path)
+    assert run_front(run) == before
+    assert pick_trial(run, budget="1/2").point == pick_trial(run, trial=1).point
+    with pytest.raises(ConfigError, match="gone is not the folder of a search"):
+        load_study(run / "config.yaml", [f"data={clicks / 'clicks.yaml'}"])
 
 
 def test_other_recipes_are_walked_once_and_the_best_goes_to_the_other_seeds(

@@ -1,3 +1,4 @@
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,17 @@ def test_bytes_beyond_the_budget_are_stored_as_a_constraint(tmp_path: Path) -> N
     assert [trial.constraints["bytes"] for trial in trials] == [-3, -2, -1, 0, 1, 2]
     assert [trial.values for trial in trials][1] == [0.51, pytest.approx(3.00043, abs=1e-5)]
     assert all(trial.number < 4 for trial in load(tmp_path / "journal").best_trials)
+
+
+def test_a_full_disk_is_told_with_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proposals = open_proposals(tmp_path / "journal")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(optuna.storages.journal.JournalFileBackend, "append_logs", full)
+    with pytest.raises(OSError, match=f"{tmp_path / 'journal'}: No space left on device; free space there"):
+        proposals.ask(0, 0)
 
 
 def load(journal: Path) -> optuna.Study:

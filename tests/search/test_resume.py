@@ -122,6 +122,17 @@ def test_an_interrupt_stops_at_once_and_says_how_to_go_on(
         assert replace(kept[record.number], fte=record.fte) == record
 
 
+def test_a_trial_whose_record_is_removed_is_trained_again(clicks: Path, tmp_path: Path) -> None:
+    config = make_study(clicks)
+    before = {record.number: record for record in run_study(config, tmp_path, trainer=SLOW)}
+    sampled = next(number for number, record in before.items() if record.role == "search")
+    for number in (0, sampled):  # the reference, and one that the sampler proposed
+        (RunFolder(tmp_path).trial(number) / "record.json").unlink()
+        run_study(config, tmp_path, trainer=SLOW)
+        found = records(tmp_path)
+        assert {n: r.candidate for n, r in found.items()} == {n: r.candidate for n, r in before.items()}
+
+
 def test_a_second_search_in_the_same_folder_is_refused(clicks: Path, tmp_path: Path) -> None:
     config = make_study(clicks)
     with RunFolder(tmp_path).locked(), pytest.raises(BlockingIOError, match="another search is running"):

@@ -6,7 +6,7 @@ import pytest
 from search_study import make_study
 
 from autoembed.record import TrialRecord
-from autoembed.search.folder import Assignment, RunFolder, cut_torn_line, read_records
+from autoembed.search.folder import RETRAINING, Assignment, RunFolder, cut_torn_line, read_records
 from autoembed.search.inputs import prepare_inputs
 
 
@@ -39,7 +39,7 @@ def test_an_unreadable_record_is_named(tmp_path: Path) -> None:
     with folder.locked():
         folder.trial(0).mkdir()
         (folder.trial(0) / "record.json").write_text('{"colour": 1}')
-    with pytest.raises(ValueError, match=r"record.json is not a trial record .*colour.*remove the folder"):
+    with pytest.raises(ValueError, match=r"record.json is not a trial record .*colour.*remove that file"):
         read_records(tmp_path)
 
 
@@ -104,6 +104,23 @@ def test_elapsed_time_counts_sessions_and_not_the_time_between(tmp_path: Path) -
     times = [("opened", 100), ("started", 103), ("complete", 110), ("opened", 500), ("ended", 504)]
     folder.log_file.write_text("".join(json.dumps({"time": t, "event": e}) + "\n" for e, t in times))
     assert folder.elapsed_seconds() == 14
+
+
+def test_elapsed_time_passes_over_retraining_and_lines_that_cannot_be_read(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    times = [("opened", 100), ("complete", 110), (RETRAINING, 500), ("complete", 530), ("opened", 900)]
+    lines = [json.dumps({"time": t, "event": e}) for e, t in [*times, ("ended", 904)]]
+    folder.log_file.write_text("\n".join([*lines[:2], "\0\0", '{"event": "opened"}', "[]", *lines[2:], ""]))
+    assert folder.elapsed_seconds() == 14
+
+
+def test_a_run_folder_that_was_moved_meanwhile_is_not_made_anew(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked():
+        folder.path.rename(tmp_path / "elsewhere")
+        with pytest.raises(FileNotFoundError, match=f"{folder.trials} was moved or removed while"):
+            folder.assign(Assignment(0, "fp16()", "fp16", {}, 0, "search"))
+    assert not folder.path.exists()
 
 
 def test_a_folder_that_holds_no_search_is_refused(tmp_path: Path) -> None:

@@ -70,16 +70,19 @@ def compiler() -> tuple[str, str]:
     raise BuildError(f"no C++ compiler found (looked for {', '.join(wanted)}); install g++ or set CXX")
 
 
+def kept(target_level: str, openmp: bool) -> Path:
+    """Where `build` keeps the library for a level, whether it is there or not. Raises BuildError."""
+    path, version = compiler()
+    return cache_folder() / f"{target_level}-{_key(path, version, _flags(target_level, openmp))}.so"
+
+
 def build(target_level: str, openmp: bool) -> Path:
     """The library for a level, compiled unless the cache holds it. Raises BuildError."""
-    path, version = compiler()
-    sources = sorted(SOURCES.glob("*.cpp"))
-    flags = [*_COMMON, *(["-fopenmp"] if openmp else [])]
-    if target_level.startswith("x86-64-"):
-        flags.append(f"-march={target_level}")
-    library = cache_folder() / f"{target_level}-{_key(path, version, flags)}.so"
+    library = kept(target_level, openmp)
     if library.exists():
         return library
+    path, _ = compiler()
+    flags, sources = _flags(target_level, openmp), sorted(SOURCES.glob("*.cpp"))
     try:
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent, prefix="build-") as folder:
@@ -91,6 +94,13 @@ def build(target_level: str, openmp: bool) -> Path:
     except OSError as error:
         raise BuildError(f"{library.parent} cannot be written ({error}); set XDG_CACHE_HOME") from None
     return library
+
+
+def _flags(target_level: str, openmp: bool) -> list[str]:
+    flags = [*_COMMON, *(["-fopenmp"] if openmp else [])]
+    if target_level.startswith("x86-64-"):
+        flags.append(f"-march={target_level}")
+    return flags
 
 
 def _compiled(path: str, flags: Sequence[str], source: Path, folder: Path) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from autoembed_kernels.native.build import BuildError, build, level, processor_flags, shipped
+from autoembed_kernels.native.build import BuildError, build, kept, level, processor_flags, shipped
 
 _LOG = logging.getLogger(__name__)
 _LOCK = threading.Lock()
@@ -107,6 +107,17 @@ def library() -> ctypes.CDLL | None:
     return _Loaded.library
 
 
+def must_compile() -> bool:
+    """Whether the first call of `library` compiles it."""
+    if _Loaded.tried or os.environ.get("AUTOEMBED_NATIVE") == "0":
+        return False
+    wanted = _wanted()
+    try:
+        return not shipped(*wanted).exists() and not kept(*wanted).exists()
+    except BuildError:
+        return False
+
+
 def native_for(*tensors: Tensor | None) -> ctypes.CDLL | None:
     """The library, where it can work on all these tensors: dense, contiguous, on the CPU."""
     return library() if readable(*tensors) else None
@@ -144,8 +155,13 @@ def shares_openmp() -> bool:
     return any(line.rstrip().endswith("/libgomp.so.1") for line in maps.splitlines())
 
 
+def _wanted() -> tuple[str, bool]:
+    """The processor's level, and whether the library joins torch's OpenMP."""
+    return level(processor_flags(), platform.machine()), shares_openmp()
+
+
 def _load() -> ctypes.CDLL | None:
-    wanted = (level(processor_flags(), platform.machine()), shares_openmp())
+    wanted = _wanted()
     failed = ""
     if shipped(*wanted).exists():
         try:
