@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from autoembed.config import ConfigError
 
@@ -20,8 +21,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 WIDTH_OF_FILES = 140  # a pipe has no width; tables should not lose columns for it
-console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_OF_FILES)
-errors = Console(stderr=True, soft_wrap=True)
+# paths and ids may hold [brackets] and :names: of emoji, which are text and no markup, in cells of tables too
+console = Console(
+    width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_OF_FILES,
+    markup=False,
+    emoji=False,
+)
+errors = Console(stderr=True, soft_wrap=True, markup=False, emoji=False)
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -41,7 +47,7 @@ def main() -> None:
         if os.environ.get("AUTOEMBED_TRACEBACK"):
             raise
         what = "error: not enough memory:" if isinstance(error, MemoryError) else "error:"
-        errors.print(f"{what} {error}".rstrip(" :"), style="bold red", markup=False, highlight=False)
+        errors.print(f"{what} {error}".rstrip(" :"), style="bold red", highlight=False)
         sys.exit(2)
 
 
@@ -132,13 +138,13 @@ def spaces(name: Annotated[str | None, typer.Argument(help="Print one preset's Y
         for preset in (*preset_names(), "joint"):
             console.print(preset)
     else:
-        console.print(preset_path(name).read_text(encoding="utf-8"), markup=False, highlight=False, end="")
+        console.print(preset_path(name).read_text(encoding="utf-8"), highlight=False, end="")
 
 
 @app.command()
 def plan(
     study: Annotated[Path, typer.Argument(help="The study file (YAML).")],
-    run: Annotated[Path | None, typer.Option("--run", help="Folder of the search.")] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Folder of the search (runs/NAME).")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override a key: training.epochs=3.")
     ] = None,
@@ -157,7 +163,7 @@ def plan(
 @app.command()
 def search(
     study: Annotated[Path, typer.Argument(help="The study file (YAML).")],
-    run: Annotated[Path | None, typer.Option("--run", help="Folder of the search [runs/NAME].")] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Folder of the search (runs/NAME).")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override a key: training.epochs=3.")
     ] = None,
@@ -197,7 +203,7 @@ def front(
     elif markdown:
         from autoembed.report.front import summary_markdown
 
-        console.print(summary_markdown(record), markup=False, highlight=False, soft_wrap=True)
+        console.print(summary_markdown(record), highlight=False, soft_wrap=True)
     else:
         _print_front(run)
 
@@ -224,7 +230,7 @@ def explain(
 @app.command()
 def plot(
     run: RunFolder,
-    out: Annotated[Path | None, typer.Option(help="PNG or SVG file [both, in the run folder].")] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG or SVG file (both, in the run folder).")] = None,
 ) -> None:
     """Draw accuracy against bytes, and for a joint search what the bytes of every budget went to."""
     from autoembed.report.front import plot_front, plot_plans
@@ -237,7 +243,7 @@ def plot(
         console.print(f"drew {path}")
     plans, damaged = walked_plans(run)
     for problem in damaged:
-        errors.print(f"left out of the plans: {problem}", markup=False, highlight=False)
+        errors.print(f"left out of the plans: {problem}", highlight=False)
     if plans and record.reference is not None:
         for path in paths:
             beside = path.with_name(f"{path.stem}_plans{path.suffix}")
@@ -343,8 +349,8 @@ def _print_front(run: Path) -> None:
 
 
 def _print_method(row: dict[str, Any]) -> None:
-    console.print(f"[bold]{row['name']}[/bold]: {row['summary']}")
-    console.print(f"source: {row['source']}", markup=False)
+    console.print(Text.assemble((row["name"], "bold"), f": {row['summary']}"))
+    console.print(f"source: {row['source']}")
     console.print(f"levers: {', '.join(row['levers'])}")
     ranks = row["ranks"] if isinstance(row["ranks"], bool) else f"with {row['ranks']}"
     for label, value in (

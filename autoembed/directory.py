@@ -51,16 +51,15 @@ def encode(plan: Plan) -> bytes:
     return b"".join(parts)
 
 
-def split(index: bytes) -> tuple[bytes, bytes]:
-    """The `index` tensor as its directory and the segments' index bytes; cut off, as all and none."""
-    if len(index) < _HEADER.size:
-        return index, b""
-    end = _HEADER.size + _HEADER.unpack_from(index)[2] * FIELD_ENTRY_BYTES
-    if len(index) < end:
-        return index, b""
-    counts = (entry[0] for entry in _FIELD.iter_unpack(index[_HEADER.size : end]))
-    end += SEGMENT_ENTRY_BYTES * sum(counts)
-    return index[:end], index[end:]
+def directory_of(index: memoryview) -> bytes:
+    """The directory that the bytes of the `index` tensor start with; all of them where they are cut off."""
+    end = _HEADER.size
+    if len(index) >= end:
+        end += _HEADER.unpack_from(index)[2] * FIELD_ENTRY_BYTES
+    if len(index) >= end:
+        counts = (entry[0] for entry in _FIELD.iter_unpack(index[_HEADER.size : end]))
+        end += SEGMENT_ENTRY_BYTES * sum(counts)
+    return bytes(index[:end])
 
 
 def decode(index: bytes, names: Sequence[str] | None = None) -> Plan:

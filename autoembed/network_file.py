@@ -39,9 +39,12 @@ def read_network(path: Path, config: ModelConfig, fields: int, dense: int) -> nn
         raise NetworkError(f"{path}: there is no such file") from None
     except (SafetensorError, OSError) as error:
         raise NetworkError(f"{path}: cut off, altered or no network file: {error}") from None
-    network = build_network(config, fields, dense, torch.Generator().manual_seed(0))
     try:
-        network.load_state_dict(state)
+        with torch.device("meta"):  # sizes are compared with the file's before memory is taken for them
+            shapes = build_network(config, fields, dense, torch.Generator("cpu"))
+        shapes.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise NetworkError(f"{path}: its tensors are not those of model {config.name!r}: {error}") from None
+    network = build_network(config, fields, dense, torch.Generator().manual_seed(0))
+    network.load_state_dict(state)
     return network.eval()

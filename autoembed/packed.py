@@ -21,11 +21,13 @@ from autoembed.row_tails import RowTails
 from autoembed.segment_index import check_segment_index, placed_index, unpack_codes
 from autoembed.shared_rows import SharedAddress
 from autoembed.tables_file import read_tables, write_tables
+from autoembed_kernels.checked_rows import check_rows
 from autoembed_kernels.code_stream import PAD, code_bits
 from autoembed_kernels.gather_packed import SEGMENT_TENSORS, PackedSegments, as_words, gather_packed
 from autoembed_kernels.look_up_packed import ROW_TENSORS, PackedRows, look_up_packed, stored_rows
 from autoembed_kernels.look_up_parts import look_up_parts
 from autoembed_kernels.look_up_shared import look_up_shared
+from autoembed_kernels.native.loader import checked
 from autoembed_kernels.pool_packed import pool_packed
 
 _CHUNK_VALUES = 1 << 20  # rows are packed and decoded in pieces of about this many values
@@ -288,6 +290,7 @@ class PackedTable(nn.Module):
         """Global rows (N,) -> what is stored for them (N, W), padded with zeros, before any projection.
 
         `columns`: the single fields of the batch, in whose turn the first rows come; it only saves time.
+        On a CPU, raises IndexError where a row is negative or not below the number of rows of all fields.
         """
         layout, addresses = self._held()
         if self._reads_single_rows:
@@ -298,6 +301,8 @@ class PackedTable(nn.Module):
             return look_up_parts(
                 self.words, layout, addresses, self.tails.count, self.tails.most, rows, columns
             )
+        if not torch.compiler.is_compiling():
+            _check_rows(rows, addresses.rows)
         pool = self.pool_address.pool
         _, segment, stored = stored_rows(addresses, rows)
         if pool is not None:
@@ -368,6 +373,16 @@ class PackedTable(nn.Module):
         if field in self._projected:
             return values @ self.matrices[self._projected.index(field)]
         return values[:, : self.dim]
+
+
+def _check_rows(rows: Tensor, bound: int) -> None:
+    """As look-ups in C++ check rows (N,); on a GPU, which must be waited for, only in the checked mode."""
+    if rows.device.type != "cpu":
+        check_rows(rows, bound)
+        return
+    outside = (rows < 0) | (rows >= bound)
+    if outside.any():
+        checked(-1 - int(outside.nonzero()[0]), rows, bound, "row")
 
 
 def _weights(bag: Bag) -> Tensor:

@@ -73,7 +73,7 @@ def run_quickstart(out: Path, workers: int, console: Console) -> None:
     _say(console, f"autoembed plot {run}")
     for picture in (run / "front.png", run / "front.svg"):
         plot_front(record, picture)
-        console.print(f"drew {picture}", highlight=False)
+        console.print(f"drew {picture}", markup=False, highlight=False)
 
     model = out / "model"
     _say(console, f"autoembed export {run} --budget {BUDGET} -o {model} --overwrite")
@@ -85,4 +85,4 @@ def run_quickstart(out: Path, workers: int, console: Console) -> None:
 
 
 def _say(console: Console, command: str) -> None:
-    console.print(f"\n[bold]$ {command}[/bold]", highlight=False, soft_wrap=True)
+    console.print(f"\n$ {command}", style="bold", markup=False, highlight=False, soft_wrap=True)

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from autoembed.packed_marks import count_marks, is_list_of_marks
 from autoembed.plan import Plan, Segment, Sharing, placed, segment_index_bytes
 from autoembed_kernels.bitpack import pack_bits, unpack_bits
 from autoembed_kernels.code_stream import code_bits
-from autoembed_kernels.listed_marks import pack_listed, unpack_listed
-from autoembed_kernels.marked_bits import pack_marks, unpack_marks
+
+_CODES = 1 << 20  # codes that are unpacked together to check them; eight end on a byte
 
 
 def placed_index(plan: Plan) -> Iterator[tuple[int, Segment, int]]:
@@ -37,7 +38,9 @@ def check_segment_index(plan: Plan, segment_index: Tensor) -> None:
 
 def hashed_rows(segment: Segment, index: Tensor) -> int:
     """How many rows lie before the marked ones; index (bytes,) uint8 are the marked segment's own."""
-    return segment.stored_rows - int(unpack_marks(index, segment.rows * segment.chunks).sum())
+    marked = count_marks(index, segment.rows * segment.chunks)
+    assert marked is not None  # `check_segment_index` has seen them
+    return segment.stored_rows - marked
 
 
 def pack_codes(segment: Segment, codes: Tensor) -> Tensor:
@@ -56,7 +59,12 @@ def _codes_problem(segment: Segment, index: Tensor) -> str:
     if left and int(index[-1]) >> left:
         return "the bits behind the last code are not zero"
     if segment.stored_rows < 1 << bits:
-        largest = int(unpack_codes(segment, index).max())
+        pieces = torch.split(index, _CODES * bits // 8)
+        counts = [_CODES] * (len(pieces) - 1) + [segment.rows - _CODES * (len(pieces) - 1)]
+        largest = max(
+            int(unpack_bits(piece.view(1, -1), count, bits).max())
+            for piece, count in zip(pieces, counts, strict=True)
+        )
         if largest >= segment.stored_rows:
             return f"a code of {largest} names no row of its codebook of {segment.stored_rows}"
     return ""
@@ -64,14 +72,12 @@ def _codes_problem(segment: Segment, index: Tensor) -> str:
 
 def _marks_problem(segment: Segment, index: Tensor) -> str:
     if segment.sharing is Sharing.LISTED:
-        listed = unpack_listed(index, segment.rows * segment.chunks, segment.stored_rows)
-        if torch.equal(pack_listed(listed), index):
+        if is_list_of_marks(index, segment.rows * segment.chunks, segment.stored_rows):
             return ""
         return f"its list is none of {segment.stored_rows} marks, ascending and of its chunks"
-    marks = unpack_marks(index, segment.rows * segment.chunks)
-    if not torch.equal(pack_marks(marks), index):
+    marked = count_marks(index, segment.rows * segment.chunks)
+    if marked is None:
         return "the counts of its marks, or the bits behind the last mark, are not those of its marks"
-    marked = int(marks.sum())
     if segment.sharing is Sharing.MARKED and marked != segment.stored_rows:
         return f"{marked} chunks are marked, {segment.stored_rows} are stored"
     if segment.sharing is Sharing.MARKED_OR_HASHED and marked >= segment.stored_rows:

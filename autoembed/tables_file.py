@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from autoembed.directory import decode, encode, split
+from autoembed.directory import decode, directory_of, encode
 from autoembed.files import write_file
 from autoembed.plan import FILE_METADATA, TENSORS, Plan, plan_bytes, tables_header
 from autoembed.segment_index import check_segment_index
@@ -62,7 +62,7 @@ def read_tables(path: Path, names: Sequence[str] | None = None) -> tuple[Plan, d
     except (SafetensorError, OSError) as error:
         raise TablesError(f"{path}: cut off, altered or no tables file: {error}") from None
     try:
-        directory, _ = split(tensors["index"].numpy().tobytes())
+        directory = directory_of(tensors["index"].numpy().data.cast("B"))
         plan = decode(directory, names)
     except ValueError as error:
         raise TablesError(f"{path}: {error}") from None

@@ -231,6 +231,69 @@ def test_export_wants_exactly_one_wish(
     assert "exactly one" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("trainings", ["inf", "nan", "-1", "1e306"])
+def test_export_retrains_for_a_number_of_trainings(
+    trainings: str,
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wish = ("--trial", "0", "--retrain", trainings, "-o", tmp_path / "m")
+    assert run_command(monkeypatch, "export", run, *wish) == 2
+    message = capsys.readouterr().err
+    assert "error: retraining takes a number of trainings above 0 and up to 1000" in message
+    assert not (tmp_path / "m").exists()
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was written, without the ends of lines that are too long."""
+    streams = capsys.readouterr()
+    return (streams.out + streams.err).replace("\n", "")
+
+
+def test_brackets_and_names_of_emoji_in_paths_and_data_are_printed_as_they_are(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = tmp_path / "b[" / "x]r[bold]:key:"  # "[/x]" closes a style that was never opened
+    odd.mkdir(parents=True)
+    folder = odd / "run"
+    shutil.copytree(run, folder)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("data: ../", f"data: {run.parent}/"))
+    study = run.parent / "study.yaml"
+    assert run_command(monkeypatch, "search", study, "--run", folder, "--set", "trials=2") == 0
+    assert f"autoembed export {folder} --knee".replace(" ", "") in printed(capsys).replace(" ", "")
+    assert run_command(monkeypatch, "plot", folder, "--out", folder / "front.svg") == 0
+    assert f"drew {folder}/front.svg".replace(" ", "") in printed(capsys).replace(" ", "")
+    assert run_command(monkeypatch, "export", folder, "--knee", "-o", odd / "model") == 0
+    assert f"wrote {odd}/model" in printed(capsys)
+    assert run_command(monkeypatch, "verify", odd / "model") == 0
+    assert f"{odd}/model: intact".replace(" ", "") in printed(capsys).replace(" ", "")
+    assert run_command(monkeypatch, "verify", odd / "nothing[/x]") == 2
+    assert f"{odd}/nothing[/x]: no exported model here" in printed(capsys)
+
+    log = ["click,a[/b]:key:", *(f"{row % 2},{row % 5}" for row in range(80)), "maybe[/b] [foo],1"]
+    (odd / "log.csv").write_text("\n".join(log) + "\n")
+    split = {"random": {"valid": 0.2, "test": 0.2, "seed": 1}}
+    described = {"path": "log.csv", "label": "click", "categorical": ["a[/b]:key:"], "split": split}
+    described["max_bad_share"] = 0.5
+    (odd / "log.yaml").write_text(yaml.safe_dump(described))
+    assert run_command(monkeypatch, "prepare", odd / "log.yaml", "-o", odd / "data") == 0
+    told = printed(capsys).replace(" ", "")
+    assert f"prepared {odd}/data: ".replace(" ", "") in told and "maybe[/b][foo]" in told
+    assert run_command(monkeypatch, "stats", odd / "data", "--plot", odd / "tail.png") == 0
+    told = printed(capsys)
+    assert "a[/b]:key: " in told and f"drew {odd}/tail.png".replace(" ", "") in told.replace(" ", "")
+
+
+def test_help_shows_what_stands_in_brackets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(monkeypatch, "search", "--help") == 0
+    assert "runs/NAME" in capsys.readouterr().out
+
+
 def test_a_budget_that_nothing_fits_names_the_smallest_candidate(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

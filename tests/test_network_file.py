@@ -25,6 +25,26 @@ def test_a_network_read_back_gives_the_same_logits(name: str, tmp_path: Path) ->
     assert torch.equal(again(*inputs), network.eval()(*inputs))
 
 
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_a_network_larger_than_its_file_is_refused_before_memory_is_taken(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "network.safetensors"
+    write_network(path, build_network(config(name), 3, 2, torch.Generator().manual_seed(1)))
+
+    def build(config: ModelConfig, fields: int, dense: int, generator: torch.Generator) -> torch.nn.Module:
+        network = build_network(config, fields, dense, generator)
+        assert all(tensor.is_meta for tensor in network.state_dict().values())
+        return network
+
+    monkeypatch.setattr("autoembed.network_file.build_network", build)
+    wide = config(name).model_copy(update={"hidden": (65536, 65536)})  # 17 GB
+    with pytest.raises(NetworkError, match=f"not those of model '{name}'"):
+        read_network(path, wide, 3, 2)
+    with pytest.raises(NetworkError, match=f"not those of model '{name}'"):
+        read_network(path, config(name).model_copy(update={"dim": 4096}), 2**22, 2)
+
+
 def test_the_file_of_another_network_is_refused(tmp_path: Path) -> None:
     write_network(
         tmp_path / "network.safetensors",

@@ -11,13 +11,14 @@ from torch import Tensor
 from autoembed.data.batch import Bag, Batch
 from autoembed.packed import Packed, PackedTable, SegmentRows, pack
 from autoembed.plan import PROFILES, FieldPlan, Plan, Segment, Sharing, own, segment_index_bytes
-from autoembed.segment_index import pack_codes, placed_index
+from autoembed.segment_index import check_segment_index, pack_codes, placed_index
 from autoembed.tables_file import TablesError
 from autoembed_kernels.code_stream import code_bits
 from autoembed_kernels.code_stream import reference as reference_code
 from autoembed_kernels.listed_marks import pack_listed, unpack_listed
 from autoembed_kernels.lsq import Grid, fake_quantize, grid_table
 from autoembed_kernels.marked_bits import pack_marks, unpack_marks
+from autoembed_kernels.native.loader import library
 from autoembed_kernels.path_mlp import path_networks, path_rows
 from autoembed_kernels.path_mlp import reference as reference_path
 from autoembed_kernels.pool_slots import reference as reference_slots
@@ -332,6 +333,27 @@ def test_the_sign_of_a_learned_step_is_dropped() -> None:
     assert torch.equal(one.payload, other.payload) and torch.equal(one.scales, other.scales)
 
 
+@given(plans(PROFILES["packed"]), st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_a_row_that_is_not_there_is_refused_whatever_the_plan(plan: Plan, bagged: bool) -> None:
+    if library() is None:
+        pytest.skip("without C++ only plans of several rows a look-up are checked")
+    table = PackedTable(packed_with_rows(plan, seed=1)[0])
+    total = sum(field.rows for field in plan.fields)
+    for row in (total, 2**62, 2**63 - 1, -1, -(2**63)):
+        with pytest.raises(IndexError, match=f"row {row} at place 1 is out of range, there are {total}"):
+            table.stored(torch.tensor([0, row, 0]))
+    fields = len(plan.fields)
+    ids = torch.zeros(2, fields, dtype=torch.int64)
+    bags = {}
+    if bagged:
+        bags[fields - 1] = Bag(torch.tensor([0, plan.fields[-1].rows]), torch.tensor([0, 1, 2]))
+    else:
+        ids[1, -1] = plan.fields[-1].rows
+    with pytest.raises(IndexError, match=f"row {total} at place"):
+        table(Batch(torch.zeros(2), torch.zeros(2, 0), ids, bags))
+
+
 def test_only_packed_bytes_are_held_while_looking_up() -> None:
     values = torch.zeros(5000, 16)
     table = PackedTable(
@@ -409,6 +431,22 @@ def test_a_list_of_marks_that_is_altered_is_refused(tmp_path: Path) -> None:
         path.write_bytes(whole[: start + at] + bytes([value]) + whole[start + at + 1 :])
         with pytest.raises(TablesError, match="its list is none of 3 marks"):
             Packed.load(path)
+
+
+def test_codes_are_checked_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoembed.segment_index._CODES", 8)
+    for rows in (1, 7, 8, 9, 16, 50):
+        segment = Segment(0, rows, Sharing.CODEBOOK, min(5, rows), 3, "fp32")
+        plan = Plan(PROFILES["packed"], (FieldPlan("user", rows, 3, (segment,)),))
+        largest = segment.stored_rows - 1
+        for place in range(rows):
+            codes = torch.zeros(rows, dtype=torch.int64)
+            codes[place] = largest
+            check_segment_index(plan, pack_codes(segment, codes))
+            codes[place] += 1
+            if largest + 1 < 1 << code_bits(segment.stored_rows):
+                with pytest.raises(ValueError, match=f"a code of {largest + 1} names no row"):
+                    check_segment_index(plan, pack_codes(segment, codes))
 
 
 def test_codes_that_are_altered_are_refused(tmp_path: Path) -> None:

@@ -167,11 +167,13 @@ def _wrong_weights(
 def numbers(
     table: pa.Table, name: str, file: Path, fix: str = "is it categorical?"
 ) -> npt.NDArray[np.float64]:
-    """A numeric, boolean or time column as float64 (B,), NaN where missing. Raises ConfigError, which ends
-    with the `fix`, for others."""
+    """A column of numbers, truth values, dates or timestamps as float64 (B,), NaN where missing.
+
+    Raises ConfigError, which ends with the `fix`, for others.
+    """
     column = table[name]
     kind = column.type
-    if pa.types.is_temporal(kind):
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
         column = column.cast(pa.timestamp("us")).cast(pa.int64())
     elif not (
         pa.types.is_integer(kind)

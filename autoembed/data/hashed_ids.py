@@ -46,7 +46,7 @@ class HashedIds:
         """
         array = plain_array(values)
         rows = np.zeros(len(array), dtype=np.int64)
-        if pa.types.is_null(array.type):
+        if len(array) == 0 or pa.types.is_null(array.type):
             return rows
         array = ids_of_kind(array, self.kind, "field")
         present = array.is_valid().to_numpy(zero_copy_only=False)

@@ -1,5 +1,6 @@
 """From the raw values of a field to its rows: the value of rank r reads row r, all others read row 0."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -13,6 +14,10 @@ from autoembed.data.keys import Keys, buckets, integer_keys, string_keys
 
 Kind = Literal["integers", "strings", "buckets"]
 _SEEDS = 64
+
+
+class RepeatedIdError(ValueError):
+    """A vocabulary holds an id twice, so that it has two rows."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,10 @@ class Vocabulary:
     def lookup(self, values: Any) -> npt.NDArray[np.int64]:
         """Raw values (N,), a pyarrow array or a list -> rows (N,); unseen and missing values -> 0.
 
-        Raises TypeError where text meets a vocabulary of numbers or the reverse.
+        Raises TypeError where text meets a vocabulary of numbers or the reverse, RepeatedIdError.
         """
         array = plain_array(values)
-        if pa.types.is_null(array.type):
+        if len(array) == 0 or pa.types.is_null(array.type):
             return np.zeros(len(array), dtype=np.int64)
         array = ids_of_kind(array, self.kind, "vocabulary")
         rows = np.zeros(len(array), dtype=np.int64)
@@ -120,7 +125,11 @@ class Vocabulary:
 
     @cached_property
     def _index(self) -> tuple[Keys, npt.NDArray[np.int64], int, bool]:
-        """Sorted keys, the row of each, the seed that keeps the keys distinct, whether they are exact."""
+        """Sorted keys, the row of each, the seed that keeps the keys distinct, whether they are exact.
+
+        Raises RepeatedIdError: here all are sorted anyway, while a search for repeats in a file that is read
+        would take longer than reading it.
+        """
         for seed in range(_SEEDS):
             if self.kind == "strings":
                 keys, exact = string_keys(self.values, seed)
@@ -128,8 +137,13 @@ class Vocabulary:
                 keys, exact = integer_keys(self.values.to_numpy()), True
             order = np.argsort(keys)
             keys = keys[order]
-            if exact or not (keys[1:] == keys[:-1]).any():
+            places = np.flatnonzero(keys[1:] == keys[:-1])
+            if len(places) == 0:
                 return keys, order.astype(np.int64) + 1, seed, exact
+            ids = self.values.take(pa.array(order[places]))
+            same = pc.equal(ids, self.values.take(pa.array(order[places + 1])))
+            if pc.any(same).as_py():
+                raise RepeatedIdError(f"the vocabulary holds the id {ids.filter(same)[0].as_py()!r} twice")
         raise RuntimeError(f"no seed below {_SEEDS} keeps the keys of {self.size} values distinct")
 
 
@@ -161,10 +175,31 @@ def without_nan(array: pa.Array) -> pa.Array:
 
 
 def plain_array(values: Any) -> pa.Array:
-    """Lists, chunked and dictionary-encoded arrays -> one plain pyarrow array; NaN in a list is null."""
-    array = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, from_pandas=True)
+    """Lists, NumPy arrays, chunked, dictionary-encoded and view arrays -> one plain pyarrow array.
+
+    NaN in a list is null. Whole numbers, and lists of them, are uint64 where int64 does not hold them; raises
+    OverflowError where neither does.
+    """
+    array = values if isinstance(values, pa.Array | pa.ChunkedArray) else _arrow(values)
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # several chunks of nothing
         array = pa.concat_arrays(array.chunks)
-    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    # there are no kernels for views; pyarrow 15 has no name for their type
+    return array.cast(pa.large_string()) if str(array.type) == "string_view" else array
+
+
+def _arrow(values: Any) -> pa.Array:
+    if isinstance(values, np.ndarray) and not values.dtype.isnative:
+        values = values.astype(values.dtype.newbyteorder("="))
+    if isinstance(values, Iterator):
+        values = list(values)  # it may be read more than once
+    try:
+        return pa.array(values, from_pandas=True)
+    except OverflowError:
+        try:
+            return pa.array(values, pa.uint64(), from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            return pa.array(values, pa.list_(pa.uint64()), from_pandas=True)

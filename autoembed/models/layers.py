@@ -13,6 +13,8 @@ from autoembed_kernels.pair_products import pair_places, pair_products
 def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     """A linear map with zero bias and weights N(0, 2 / (inputs + outputs)) (Glorot and Bengio, 2010)."""
     layer = nn.Linear(inputs, outputs)
+    if layer.weight.is_meta:  # torch takes 2 s to find out what normal numbers are there
+        return layer
     with torch.no_grad():
         layer.weight.normal_(0.0, math.sqrt(2.0 / (inputs + outputs)), generator=generator)
         layer.bias.zero_()
@@ -83,7 +85,10 @@ class PairProducts(nn.Module):
 
     def __init__(self, vectors: int) -> None:
         super().__init__()
-        for name, places in zip(("upper", "mirrored"), pair_places(vectors), strict=True):
+        empty = torch.empty(0, dtype=torch.int64)
+        # on the meta device only the shapes of what is saved are wanted, and torch takes 2 s there, too
+        both = (empty, empty) if empty.is_meta else pair_places(vectors)
+        for name, places in zip(("upper", "mirrored"), both, strict=True):
             self.register_buffer(name, places, persistent=False)
 
     def forward(self, vectors: Tensor) -> Tensor:

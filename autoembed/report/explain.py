@@ -6,6 +6,7 @@ from typing import Any
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from autoembed.budget import format_bytes
 
@@ -20,7 +21,7 @@ def explanation(content: dict[str, Any], full_bytes: int) -> RenderableType:
         for group in field["groups"]:
             kinds[group["choice"]] += group["stop"] - group["start"]
         table.add_row(
-            field["name"],
+            Text(field["name"]),
             f"{field['lookups']:.1%}",
             f"{field['rows']:,}",
             f"{field['stored_rows']:,}",
@@ -28,7 +29,7 @@ def explanation(content: dict[str, Any], full_bytes: int) -> RenderableType:
             f"{field['loss']:.2g}",
             ", ".join(f"{kind} ({rows:,})" for kind, rows in kinds.most_common(4)),
         )
-    return Group(table, *_sentences(content, full_bytes))
+    return Group(table, *map(Text, _sentences(content, full_bytes)))
 
 
 def _sentences(content: dict[str, Any], full_bytes: int) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from autoembed.budget import format_bytes
 from autoembed.front import FrontRecord, Pick, Point, Split
@@ -221,7 +222,7 @@ def _print_table(
             table.add_column(heading, width=widths[name], justify=justify, no_wrap=True)
     for row in rows:
         on_front = isinstance(row, FrontRow) and row.marks.startswith("*")
-        table.add_row(*(getattr(row, name) for name in columns), style="bold" if on_front else "")
+        table.add_row(*(Text(getattr(row, name)) for name in columns), style="bold" if on_front else "")
     console.print(table)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from autoembed.data.hashed_ids import sharing_ids
 from autoembed.data.prepared import PreparedData
@@ -94,7 +95,7 @@ def print_stats(rows: Sequence[FieldRow], console: Console) -> None:
         table.add_column(header, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            f"{row.name} (bag)" if row.bag else row.name,
+            Text(f"{row.name} (bag)" if row.bag else row.name),
             f"{row.rows:,}",
             f"{row.head_share:.1%}",
             f"{row.singleton_share:.1%}",

@@ -62,16 +62,21 @@ class Artifact:
         return encode_columns(columns, self.fields, self.dense, self.label)
 
     def logits(self, batches: Iterable[Batch]) -> npt.NDArray[np.float32]:
-        """Log-odds (N,) of all examples, in order."""
-        return predict(self.network, self.table, batches, self.device)
+        """Log-odds (N,) of all examples, in order. Raises IndexError as `predict`."""
+        return self._logits(check_ids(batch, self.plan) for batch in batches)
 
     def predict(self, batch: Batch) -> Tensor:
-        """Probabilities of a click, (B,) float32 on the CPU."""
+        """Probabilities of a click, (B,) float32 on the CPU.
+
+        Raises IndexError, which names the field, where an id of it, in a bag too, is negative or not below
+        its number of rows: another field's row would be read. Batches that `encode` makes have none.
+        """
         return torch.from_numpy(self.logits([batch])).sigmoid()
 
     def predict_raw(self, columns: Mapping[str, Any]) -> Tensor:
-        """Probabilities of a click for raw columns, (B,) float32 on the CPU."""
-        return self.predict(self.encode(columns))
+        """Probabilities of a click for raw columns, (B,) float32 on the CPU. Raises ValueError as
+        `encode_columns`."""
+        return torch.from_numpy(self._logits([self.encode(columns)])).sigmoid()
 
     def evaluate(self, data: PreparedData, split: str = "test") -> Metrics:
         """AUC and log loss on a split of the prepared data that the model was trained on.
@@ -84,7 +89,7 @@ class Artifact:
                 f"{data.path} has fingerprint {data.fingerprint}, this model was trained on {trained_on}: "
                 "rows stand for other ids there; give it that data, or raw columns (evaluate_raw)"
             )
-        return measure(data.labels(split), self.logits(data.batches(split, EVALUATION_BATCH)))
+        return measure(data.labels(split), self._logits(data.batches(split, EVALUATION_BATCH)))
 
     def evaluate_raw(self, pieces: Iterable[Mapping[str, Any]]) -> Metrics:
         """AUC and log loss on raw columns with the label, a piece of the log at a time."""
@@ -107,8 +112,35 @@ class Artifact:
         labels, logits = [np.zeros(0, dtype=np.float32)], [np.zeros(0, dtype=np.float32)]
         for batch in batches:
             labels.append(batch.labels.numpy())
-            logits.append(self.logits([batch]))
+            logits.append(self._logits([batch]))
         return measure(np.concatenate(labels), np.concatenate(logits))
+
+    def _logits(self, batches: Iterable[Batch]) -> npt.NDArray[np.float32]:
+        """`logits` of batches whose ids are known to be rows of their fields."""
+        return predict(self.network, self.table, batches, self.device)
+
+
+def check_ids(batch: Batch, plan: Plan) -> Batch:
+    """The batch, all of whose ids are rows of their fields. Raises IndexError where one is not, ValueError
+    for another number of fields."""
+    if batch.ids.shape[1] != len(plan.fields):
+        raise ValueError(f"the batch has {batch.ids.shape[1]} fields, the model reads {len(plan.fields)}")
+    rows = torch.tensor([field.rows for field in plan.fields], device=batch.ids.device)
+    outside = (batch.ids < 0) | (batch.ids >= rows)  # (B, F)
+    outside[:, list(batch.bags)] = False  # a bag's column is not read
+    if outside.any():
+        example, field = outside.nonzero()[0].tolist()
+        raise IndexError(_no_row(plan, field, int(batch.ids[example, field])))
+    for field, bag in batch.bags.items():
+        outside = (bag.values < 0) | (bag.values >= plan.fields[field].rows)
+        if outside.any():
+            raise IndexError(_no_row(plan, field, int(bag.values[outside.nonzero()[0]])))
+    return batch
+
+
+def _no_row(plan: Plan, field: int, found: int) -> str:
+    name, rows = plan.fields[field].name, plan.fields[field].rows
+    return f"field {name!r}: id {found} is out of range, the field has {rows} rows; ids are 0 to {rows - 1}"
 
 
 def load(path: Path | str, device: torch.device | str = "cpu") -> Artifact:
@@ -147,9 +179,11 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Artifact:
                     f"{folder / VOCABULARY}: field {field.name!r} has {field.vocabulary.rows} rows, "
                     f"its plan keeps {kept_rows}; export it again"
                 )
+        table, label = PackedTable(packed), data["label"]
     except ArtifactError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise ArtifactError(f"{folder}: inconsistent, export the model again: no {error}") from None
+    except (TypeError, ValueError) as error:
         raise ArtifactError(f"{folder}: inconsistent, export the model again: {error}") from None
-    table = PackedTable(packed).to(device).eval()
-    return Artifact(manifest, table, network.to(device), fields, dense, data["label"], device)
+    return Artifact(manifest, table.to(device).eval(), network.to(device), fields, dense, label, device)

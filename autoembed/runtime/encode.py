@@ -18,7 +18,8 @@ import torch
 from autoembed.data.bag_weights import weights_of, wrong_weights
 from autoembed.data.batch import Bag, Batch
 from autoembed.data.hashed_ids import FieldIds
-from autoembed.data.vocabulary import plain_array, without_nan
+from autoembed.data.vocabulary import RepeatedIdError, plain_array, without_nan
+from autoembed.runtime.manifest import ArtifactError
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,9 @@ def encode_columns(
 ) -> Batch:
     """Columns of equal length (lists, NumPy or pyarrow arrays) -> a Batch; other columns are ignored.
 
-    Labels are taken from the column `label`, zeros where there is none. Raises ValueError naming the column
-    that is missing, of another length, or of a type that its field cannot read.
+    Labels are taken from the column `label`, zeros where there is none. Columns of no rows may have any type.
+    Raises ValueError naming the column that is missing, of another length, or of a type that its field cannot
+    read, and ArtifactError, which is one, naming the field whose vocabulary holds an id twice.
     """
     names = [name for field in fields for name in field.columns] + [column.name for column in dense]
     missing = [name for name in names if name not in columns]
@@ -90,11 +92,11 @@ def _array(name: str, values: Any) -> pa.Array:
             f"column {name!r} is {values!r}, expected a value for every row; pass a list or an array"
         )
     try:
-        return plain_array(values)
+        array = plain_array(values)
     except OverflowError:
         raise ValueError(
-            f"column {name!r} holds a whole number of more than 64 bits; "
-            "pass None in place of such an id, a float in place of such a dense value"
+            f"column {name!r} holds a whole number of more than 64 bits, or one from 2**63 on beside one "
+            "below 0; pass None in place of such an id, a float in place of such a dense value"
         ) from None
     except UnicodeEncodeError as error:
         raise ValueError(
@@ -102,6 +104,9 @@ def _array(name: str, values: Any) -> pa.Array:
         ) from None
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise ValueError(f"column {name!r} mixes types or holds no plain values: {error}") from None
+    except pa.ArrowNotImplementedError as error:
+        raise ValueError(f"column {name!r} has a type that cannot be read: {error}") from None
+    return array if len(array) else pa.nulls(0)
 
 
 def _rows(field: RawField, values: pa.Array) -> npt.NDArray[np.int64]:
@@ -109,6 +114,8 @@ def _rows(field: RawField, values: pa.Array) -> npt.NDArray[np.int64]:
         return field.vocabulary.lookup(values)
     except (TypeError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ValueError(f"column {field.name!r}: {error}") from None
+    except RepeatedIdError as error:
+        raise ArtifactError(f"field {field.name!r}: {error}; export the model again") from None
 
 
 def _bag(field: RawField, values: pa.Array, weights: pa.Array | None = None) -> Bag:
@@ -118,7 +125,7 @@ def _bag(field: RawField, values: pa.Array, weights: pa.Array | None = None) -> 
         pieces, lengths = values.flatten(), pc.list_value_length(values)
         kept = pc.fill_null(pc.not_equal(pieces, ""), False)
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        pieces, lengths = without_nan(values.flatten()), pc.list_value_length(values)
+        pieces, lengths = without_nan(plain_array(values.flatten())), pc.list_value_length(values)
         kept = pieces.is_valid()
     elif pa.types.is_null(kind):
         pieces, kept = pa.nulls(0), pa.array([], pa.bool_())
@@ -158,8 +165,11 @@ def _weights(
 def _numbers(name: str, values: pa.Array) -> npt.NDArray[np.float64]:
     """float64 (B,), NaN where missing."""
     kind = values.type
-    if pa.types.is_temporal(kind):
-        values = values.cast(pa.timestamp("us")).cast(pa.int64())
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        try:
+            values = values.cast(pa.timestamp("us")).cast(pa.int64())
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"column {name!r}: {error}") from None
     elif pa.types.is_boolean(kind):
         values = values.cast(pa.int8())
     elif not (

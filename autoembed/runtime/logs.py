@@ -17,7 +17,9 @@ from autoembed.data.delimited import delimited_jobs, dialect_of
 from autoembed.data.parquet import parquet_jobs
 from autoembed.data.sources import find_files
 from autoembed.data.split import random_codes
+from autoembed.data.vocabulary import RepeatedIdError
 from autoembed.runtime.encode import RawDense, RawField, transformed
+from autoembed.runtime.manifest import ArtifactError
 
 
 def log_batches(
@@ -26,7 +28,8 @@ def log_batches(
     """Batches of the rows of a log, in order; of one split, or of all rows without `split`.
 
     Raises ConfigError where the log cannot be read, has other columns than the model, or too many bad rows,
-    and where its split, by a last share, is only known once the whole log has been read.
+    and where its split, by a last share, is only known once the whole log has been read; ArtifactError where
+    a vocabulary holds an id twice.
     """
     wanted = _split_code(config, split)
     readers = [_Reader(field) for field in fields]
@@ -110,6 +113,8 @@ class _Reader:
             rows = self.vocabulary.lookup(values)
         except (TypeError, pa.ArrowInvalid) as error:
             raise ConfigError(f"column {self.field.name!r}: {error}") from None
+        except RepeatedIdError as error:
+            raise ArtifactError(f"field {self.field.name!r}: {error}; export the model again") from None
         return np.append(rows, 0)[encoded.codes]  # code -1 picks the last
 
 

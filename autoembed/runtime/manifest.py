@@ -54,7 +54,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path}: cannot be read: {error}") from None
     try:
         content = json.loads(found)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ArtifactError(f"{path}: cut off or altered, it is no JSON; {_AGAIN}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ArtifactError(f"{path}: this is not the manifest of an exported model ({FORMAT!r}); {_AGAIN}")

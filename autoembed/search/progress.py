@@ -178,9 +178,9 @@ class StageBar:
         """at: has `stage`, `done` from 0 to 1, and `rows`."""
         if self._bars is None:
             columns = (
-                TextColumn("data: {task.description}"),
+                TextColumn("data: {task.description}", markup=False),
                 BarColumn(),
-                TextColumn("{task.fields[rows]:,} rows"),
+                TextColumn("{task.fields[rows]:,} rows", markup=False),
             )
             self._bars = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
             self._bars.start()

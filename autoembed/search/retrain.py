@@ -23,6 +23,7 @@ from autoembed.search.joint_trials import (
 )
 from autoembed.search.study import JOINT, read_config
 
+MOST_TRAININGS = 1000.0  # more is a slip of the keyboard
 # gained on the valid split, from which retraining is said to pay: less is within the noise of a seed
 PAYS = 0.0002
 
@@ -66,10 +67,13 @@ def retrain_trial(run: Path, trial: int, trainings: float = 1.0) -> Retrained:
     """Train the plan of `trial` anew from its seed's full-precision model; the trial is added to the run.
 
     What was retrained before with as many trainings is read back. Raises ValueError where the trial is no
-    walked point of a joint search, or `trainings` is not above 0; BlockingIOError where a search runs there.
+    walked point of a joint search, or `trainings` is not above 0 and at most MOST_TRAININGS; BlockingIOError
+    where a search runs there.
     """
-    if not trainings > 0:
-        raise ValueError(f"retraining takes a number of trainings above 0, got {trainings:g}")
+    if not 0 < trainings <= MOST_TRAININGS:
+        raise ValueError(
+            f"retraining takes a number of trainings above 0 and up to {MOST_TRAININGS:g}, got {trainings:g}"
+        )
     config, folder = read_config(run), RunFolder(run.resolve())
     records = read_records(run)
     points = {record.number: record for record in records if _is_walked(record)}

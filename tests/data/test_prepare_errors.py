@@ -1,6 +1,7 @@
 """What cannot be prepared is refused, with the file, the key and the fix in the message."""
 
 import gzip
+from datetime import time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,19 @@ def test_text_under_dense_is_told_in_parquet(tmp_path: Path) -> None:
     assert "column 'word' holds string, expected numbers; is it categorical?" in refusal(
         tmp_path, path, dense=("word",), categorical=("x",)
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(timedelta(hours=1), "duration[us]"), (time(1), "time64[us]")],
+    ids=["duration", "time"],
+)
+def test_durations_and_times_of_day_under_dense_are_told_in_parquet(
+    tmp_path: Path, value: object, kind: str
+) -> None:
+    path = write_parquet(tmp_path / "log.parquet", [row | {"took": value} for row in ROWS])
+    message = refusal(tmp_path, path, dense=("took",))
+    assert f"column 'took' holds {kind}, expected numbers" in message
 
 
 @pytest.mark.parametrize("text", ["0", "true"])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoembed.data.vocabulary import Vocabulary
+from autoembed.data.vocabulary import RepeatedIdError, Vocabulary, plain_array
 
 WORDS = ["b", "a", "", "a longer word", "ünïcödé wörds"]
 
@@ -48,6 +48,38 @@ def test_chunked_dictionary_and_empty_arrays_are_read() -> None:
     assert words().lookup([]).tolist() == []
     assert words().lookup(pa.chunked_array([], pa.string())).tolist() == []
     assert words([]).lookup(["a"]).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "message"),
+    [
+        (words(["a", "b", "a"]), "the id 'a' twice"),
+        (words(["a longer word", "b", "another word", "a longer word"]), "the id 'a longer word' twice"),
+        (numbers([5, -3, 5]), "the id 5 twice"),
+    ],
+)
+def test_an_id_that_has_two_rows_is_refused(vocabulary: Vocabulary, message: str) -> None:
+    with pytest.raises(RepeatedIdError, match=message):
+        vocabulary.lookup(vocabulary.values)
+
+
+def test_lists_of_numbers_are_unsigned_where_int64_does_not_hold_them() -> None:
+    known = numbers([7, -1, 5 - 2**63])
+    assert known.lookup([2**63 + 5, 7, None, 2**64 - 1]).tolist() == [3, 1, 0, 2]
+    assert known.lookup(iter([7, 2**63 + 5])).tolist() == [1, 3]
+    assert plain_array([[2**63 + 5], None]).type == pa.list_(pa.uint64())
+    for values in ([2**63, -1], [2**64], [[2**63], [-1]]):
+        with pytest.raises(OverflowError):
+            plain_array(values)
+    for values in ([2**63, 1.5], [1.5, 2**63], [[2**63], [1.5]]):
+        with pytest.raises(pa.ArrowInvalid):  # cast to whole numbers, they would lose their fractions
+            plain_array(values)
+
+
+def test_arrays_of_another_byte_order_and_views_of_text_are_read() -> None:
+    assert numbers([7, 5]).lookup(np.array([5, 7], ">i4")).tolist() == [2, 1]
+    assert words().lookup(np.array(["a", "b"], ">U1")).tolist() == [2, 1]
+    assert words().lookup(pa.array(["a", None], pa.string_view())).tolist() == [2, 0]
 
 
 def test_text_and_numbers_are_never_confused() -> None:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from datetime import time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,47 @@ def test_no_rows_and_columns_of_nothing_encode() -> None:
     assert batch.bags[0].offsets.tolist() == [0, 0, 0] and batch.ids.tolist() == [[0, 0], [0, 0]]
 
 
+@pytest.mark.parametrize("kind", [list, iter, np.array])
+def test_unsigned_ids_beyond_int64_are_read_from_lists(kind: Any) -> None:
+    hashes = np.array([2**63 + 5, 7, 2**64 - 1], np.uint64)
+    field = RawField("u64", Vocabulary("integers", pa.array(hashes.view(np.int64))), False, "sum", "|")
+    given = [7, 2**63 + 5, 2**64 - 1, 2**63]
+    values = kind(given) if kind in (list, iter) else kind(given, np.uint64)
+    assert encode_columns({"u64": values}, [field], [], "click").ids[:, 0].tolist() == [2, 1, 3, 0]
+    bag = encode_columns({"u64": [given, None, [7]]}, [replace(field, bag=True)], [], "click").bags[0]
+    assert bag.values.tolist() == [2, 1, 3, 0, 2] and bag.offsets.tolist() == [0, 4, 4, 5]
+    missing = encode_columns({"u64": [2**63 + 5, None, float("nan")]}, [field], [], "click")
+    assert missing.ids[:, 0].tolist() == [1, 0, 0]
+
+
+def test_numbers_of_another_byte_order_are_read() -> None:
+    batch = encode(words=["a", "b"], item=np.array([5, 7], ">i8"), age=np.array([50, 30.5], ">f4"))
+    assert batch.ids[:, 1].tolist() == [2, 1]
+    torch.testing.assert_close(batch.dense[:, 0], torch.tensor([1.0, -0.95]))
+
+
+@pytest.mark.parametrize("vocabulary", [WORDS.vocabulary, HashedIds("strings", 5)])
+def test_views_of_text_are_read(vocabulary: Any) -> None:
+    fields = [replace(WORDS, vocabulary=vocabulary), replace(WORDS, name="word", bag=False)]
+    expected = encode_columns({"words": ["a|b", None], "word": ["b", None]}, fields, [], "click")
+    for words in (pa.array(["a|b", None], pa.string_view()), pa.array([["a", "b"], None])):
+        if pa.types.is_list(words.type):
+            words = words.cast(pa.list_(pa.string_view()))
+        columns = {"words": words, "word": pa.array(["b", None], pa.string_view())}
+        batch = encode_columns(columns, fields, [], "click")
+        assert torch.equal(batch.bags[0].values, expected.bags[0].values)
+        assert torch.equal(batch.ids, expected.ids)
+
+
+@pytest.mark.parametrize("nothing", [[], np.zeros(0), np.zeros(0, np.int64), pa.array([], pa.string())])
+def test_a_column_of_no_rows_may_have_any_type(nothing: Any) -> None:
+    for fields in ([WORDS, ITEM], [replace(WORDS, bag=False), replace(ITEM, bag=True)]):
+        columns = {"words": nothing, "item": nothing, "age": nothing, "click": nothing}
+        assert len(encode_columns(columns, fields, [AGE], "click")) == 0
+    batch = encode(words=[np.zeros(0), np.zeros(0)], item=[5, 7], age=[1, 2])
+    assert batch.bags[0].offsets.tolist() == [0, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
@@ -119,6 +161,16 @@ def test_no_rows_and_columns_of_nothing_encode() -> None:
         ({"words": ["a"], "item": [2**70], "age": [1]}, "column 'item' holds a whole number of more than 64"),
         ({"words": ["\ud800"], "item": [1], "age": [1]}, "column 'words' holds text that is no Unicode"),
         ({"words": [["\ud800"]], "item": [1], "age": [1]}, "column 'words' holds text that is no Unicode"),
+        ({"words": ["a", "b"], "item": [2**63, -1], "age": [1, 1]}, "column 'item' holds a whole number"),
+        ({"words": ["a", "b"], "item": [2**63, 1.5], "age": [1, 1]}, "column 'item' mixes types"),
+        ({"words": ["a"], "item": np.array([1j]), "age": [1]}, "column 'item' has a type that cannot be"),
+        ({"words": ["a"], "item": [1], "age": np.array([1j])}, "column 'age' has a type that cannot be"),
+        ({"words": ["a"], "item": [1], "age": [timedelta(1)]}, "column 'age' holds duration"),
+        ({"words": ["a"], "item": [1], "age": [time(1)]}, "column 'age' holds time64"),
+        (
+            {"words": ["a"], "item": [1], "age": pa.array([1], pa.timestamp("ns"))},
+            "column 'age': Casting from timestamp",
+        ),
         ({"words": ["a"], "item": [1.5], "age": [1]}, "column 'item': Float value 1.50* was truncated"),
         ({"words": ["a"], "item": [1], "age": [1], "click": [2]}, "label 'click' must be 0 or 1"),
     ],

@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,28 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
-from exported_model import MODEL, exported
+from exported_model import MODEL, config_for, exported
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import autoembed
 from autoembed.data.batch import Batch
+from autoembed.data.vocabulary import Vocabulary
+from autoembed.directory import plan_json
 from autoembed.evaluate import predict
 from autoembed.packed import PackedTable
 from autoembed.runtime import ArtifactError, load
-from autoembed.runtime.manifest import FILES, MANIFEST, manifest_bytes
+from autoembed.runtime.manifest import (
+    FILES,
+    MANIFEST,
+    NETWORK,
+    TABLES,
+    VOCABULARY,
+    describe_files,
+    manifest_bytes,
+)
+from autoembed.vocabulary_file import write_vocabularies
 
 ALL_FILES = (MANIFEST, *FILES)
 
@@ -178,6 +190,78 @@ def test_a_folder_that_is_no_artifact_is_refused(copy: Path, tmp_path: Path) -> 
         load(copy)
 
 
+def test_an_id_outside_its_field_is_refused_in_place_of_another_fields_row() -> None:
+    model, batch = load(exported().artifact), test_batches()[0]
+    expected = model.predict(batch)
+    for field, bag in ((0, False), (1, False), (4, False), (2, True), (3, True)):
+        name, rows = model.plan.fields[field].name, model.plan.fields[field].rows
+        for wrong in (-1, rows, 2**62, -(2**63)):
+            ids, bags = batch.ids.clone(), dict(batch.bags)
+            if bag:
+                values = bags[field].values.clone()
+                values[-1] = wrong
+                bags[field] = replace(bags[field], values=values)
+            else:
+                ids[5, field] = wrong
+            message = f"field '{name}': id {wrong} is out of range, the field has {rows} rows"
+            with pytest.raises(IndexError, match=message):
+                model.predict(replace(batch, ids=ids, bags=bags))
+            with pytest.raises(IndexError, match=message):
+                model.logits([batch, replace(batch, ids=ids, bags=bags)])
+    # the last row of a field is one, and what stands in the column of a bag is not read
+    ids = batch.ids.clone()
+    ids[:, 2] = -1
+    assert torch.equal(model.predict(replace(batch, ids=ids)), expected)
+    model.predict(replace(batch, ids=ids.index_fill(1, torch.tensor([0]), model.plan.fields[0].rows - 1)))
+    with pytest.raises(ValueError, match="the batch has 1 fields, the model reads 5"):
+        model.predict(replace(batch, ids=batch.ids[:, :1], bags={}))
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a":' * 100_000])
+def test_a_manifest_nested_without_end_is_refused(copy: Path, content: bytes) -> None:
+    (copy / MANIFEST).write_bytes(content)
+    with pytest.raises(ArtifactError, match="it is no JSON"):
+        load(copy)
+
+
+def test_a_manifest_without_a_label_is_refused(copy: Path) -> None:
+    data = json.loads((copy / MANIFEST).read_text())["data"]
+    del data["label"]
+    rewritten(copy, data=data)
+    with pytest.raises(ArtifactError, match="export the model again: no 'label'"):
+        load(copy)
+
+
+def test_a_plan_whose_fields_have_several_dimensions_is_refused(copy: Path) -> None:
+    plan = exported().trained.packed.plan
+    wider = replace(plan, fields=(replace(plan.fields[0], dim=7), *plan.fields[1:]))
+    replace(exported().trained.packed, plan=wider).save(copy / TABLES)
+    rewritten(copy, plan=plan_json(wider), files=describe_files(copy))
+    with pytest.raises(ArtifactError, match=r"one output dimension, this plan has \[6, 7\]"):
+        load(copy)
+
+
+def test_a_model_larger_than_its_network_file_is_refused_without_memory_for_it(copy: Path) -> None:
+    model = json.loads((copy / MANIFEST).read_text())["model"]
+    rewritten(copy, model={**model, "hidden": [65536, 65536]})  # 17 GB
+    with pytest.raises(ArtifactError, match="not those of model 'dlrm'"):
+        load(copy)
+
+
+def test_a_vocabulary_with_a_repeated_id_is_told_at_the_first_prediction(copy: Path) -> None:
+    model = load(copy)
+    users = model.fields[0].vocabulary.values.to_pylist()
+    users[-1] = users[0]
+    vocabularies = [field.vocabulary for field in model.fields]
+    vocabularies[0] = Vocabulary("strings", pa.array(users, pa.large_string()))
+    write_vocabularies(copy / VOCABULARY, vocabularies)
+    rewritten(copy, files=describe_files(copy))
+    with pytest.raises(ArtifactError, match=r"field 'user': the vocabulary holds the id .* twice; export"):
+        load(copy).predict_raw(raw_split("test"))
+    with pytest.raises(ArtifactError, match=r"field 'user': the vocabulary holds the id .* twice; export"):
+        load(copy).evaluate_log(config_for(exported().folder / "log.parquet"))
+
+
 def test_files_that_do_not_belong_together_are_refused(copy: Path) -> None:
     content = json.loads((copy / MANIFEST).read_text())
     plan = content["plan"]
@@ -202,8 +286,6 @@ def test_a_manifest_that_lacks_parts_is_refused_even_with_a_fitting_checksum(cop
 
 
 def test_a_network_with_another_tensor_is_refused_even_with_a_fitting_checksum(copy: Path) -> None:
-    from autoembed.runtime.manifest import NETWORK, describe_files
-
     state = load_file(copy / NETWORK)
     save_file({**state, "extra": torch.zeros(1)}, copy / NETWORK, metadata={"format": "autoembed-network 1"})
     rewritten(copy, files=describe_files(copy))

@@ -263,8 +263,9 @@ def test_a_plan_trained_anew_is_kept_beside_the_walked_one_and_judged(clicks: Pa
     for trial, trainings in ((0, 1.0), (RETRAINED, 1.0)):
         with pytest.raises(ValueError, match=f"trial {trial} is no walked point.*here 1, 2, 4, 5$"):
             retrain_trial(run, trial, trainings)
-    with pytest.raises(ValueError, match="above 0"):
-        retrain_trial(run, 1, 0.0)
+    for trainings in (0.0, float("inf"), float("nan"), 1e306):
+        with pytest.raises(ValueError, match="above 0 and up to 1000, got"):
+            retrain_trial(run, 1, trainings)
 
 
 def test_retraining_is_judged_by_the_objective() -> None:
