@@ -214,7 +214,7 @@ def test_a_trial_whose_rows_were_altered_is_not_exported_with_its_old_metrics(
     tables.write_bytes(content)
     assert run_command(monkeypatch, "export", broken, "--trial", "0", "-o", tmp_path / "m") == 2
     message = capsys.readouterr().err
-    assert f"{tables}: altered" in message and f"remove the folder {tables.parent}" in message
+    assert f"{tables}: altered" in message and f"remove {tables.with_name('record.json')}" in message
     assert not (tmp_path / "m").exists()
     # a record of an earlier version holds no checksums: its files are taken as they are
     path = tables.with_name("record.json")
