@@ -14,6 +14,7 @@ from ctypes import CDLL
 import torch
 from torch import Tensor
 
+from autoembed_kernels.checks import check_dims
 from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.native.loader import address, native_for, threads
 from autoembed_kernels.operators import operators
@@ -52,7 +53,8 @@ def reference_unpack_bits(packed: Tensor, dim: int, bits: int) -> Tensor:
 def pack_bits(codes: Tensor, bits: int) -> Tensor:
     """codes (R, D) integers in 0 .. 2^bits - 1 -> (R, ceil(D * bits / 8)) uint8. bits in 1..8.
 
-    Codes outside the range give a wrong row, not an error: the caller clips.
+    Codes outside the range give a wrong row, not an error: the caller clips. Raises ValueError for other
+    bits and shapes.
     """
     if torch.compiler.is_compiling():
         traced: Tensor = operators().pack_bits(codes, bits)
@@ -62,6 +64,8 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
 
 def eager_pack_bits(codes: Tensor, bits: int) -> Tensor:
     """`pack_bits` itself."""
+    _check_bits(bits)
+    check_dims("codes", codes, "R, D")
     if triton_for(codes):
         from autoembed_kernels.gpu.bitpack import triton_pack_bits
 
@@ -77,6 +81,11 @@ def native_pack_bits(library: CDLL, codes: Tensor, bits: int) -> Tensor:
     packed = codes.new_empty(rows, packed_row_bytes(dim, bits))
     library.autoembed_pack_bits(address(codes), rows, dim, bits, address(packed), threads())
     return packed
+
+
+def _check_bits(bits: int) -> None:
+    if not 1 <= bits <= 8:
+        raise ValueError(f"codes have 1 to 8 bits, got {bits}")
 
 
 def _native(given: Tensor) -> CDLL | None:
@@ -99,7 +108,11 @@ def torch_pack_bits(codes: Tensor, bits: int) -> Tensor:
 
 
 def unpack_bits(packed: Tensor, dim: int, bits: int) -> Tensor:
-    """packed (R, ceil(D * bits / 8)) uint8 -> codes (R, D) uint8."""
+    """packed (R, ceil(D * bits / 8)) uint8 -> codes (R, D) uint8. bits in 1..8.
+
+    Bytes of another dtype are read as such, and those behind the last code are not. Raises ValueError for
+    other bits and where rows have too few bytes.
+    """
     if torch.compiler.is_compiling():
         traced: Tensor = operators().unpack_bits(packed, dim, bits)
         return traced
@@ -108,6 +121,13 @@ def unpack_bits(packed: Tensor, dim: int, bits: int) -> Tensor:
 
 def eager_unpack_bits(packed: Tensor, dim: int, bits: int) -> Tensor:
     """`unpack_bits` itself."""
+    _check_bits(bits)
+    if packed.dim() != 2 or packed.shape[1] < packed_row_bytes(dim, bits):
+        raise ValueError(
+            f"packed has shape {tuple(packed.shape)}, expected (R, {packed_row_bytes(dim, bits)}): "
+            f"the bytes of {dim} codes of {bits} bits"
+        )
+    packed = packed.to(torch.uint8)
     if triton_for(packed):
         from autoembed_kernels.gpu.bitpack import triton_unpack_bits
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from autoembed_kernels.checked_rows import check_rows
+from autoembed_kernels.checks import as_indices
 from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.native.loader import address, checked, native_for, threads
 from autoembed_kernels.row_hash import reference as reference_row_hash
@@ -29,10 +30,13 @@ def reference(tags: list[int], ways: int, row: int) -> int:
 def cache_probe(tags: Tensor, ways: int, rows: Tensor, bound: int) -> Tensor:
     """rows (U,) int64 or int32 in [0, bound), bound <= 2^31 -> their slots (U,) int64, EMPTY without one.
 
-    On a CPU with the C++ library, raises IndexError where a row is out of range.
+    On a CPU with the C++ library, raises IndexError where a row is out of range. Raises ValueError where
+    tags are not sets of `ways`, and for another shape of the rows.
     """
-    rows = (rows if rows.dtype in (torch.int32, torch.int64) else rows.long()).contiguous()
-    native = native_for(tags, rows)
+    rows = as_indices("rows", rows, torch.int32).contiguous()
+    if tags.dim() != 1 or ways < 1 or not len(tags) or len(tags) % ways:
+        raise ValueError(f"tags has shape {tuple(tags.shape)}, expected (sets * ways,) with {ways} ways")
+    native = native_for(tags, rows) if tags.dtype == torch.int32 else None
     if native is not None:
         out = torch.empty(len(rows), dtype=torch.int64)
         return native_cache_probe(native, tags, ways, rows, bound, out)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from autoembed_kernels.checked_rows import check_rows
+from autoembed_kernels.checks import as_indices, check_dims
 from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.native.loader import address, checked, native_for, threads
 
@@ -34,10 +35,17 @@ def reference(pool: Tensor, pointers: Tensor, entry: Tensor | None, rows: Tensor
 def chunk_look_up(pool: Tensor, pointers: Tensor, entry: Tensor | None, rows: Tensor) -> Tensor:
     """rows (N,) int64 or int32 -> (N, k z), exactly what lies in the pool.
 
-    Raises IndexError on a CPU where a row is negative or not below E, or V where there are entries.
+    Raises IndexError on a CPU where a row is negative or not below E, or V where there are entries, and
+    ValueError for other shapes.
     """
-    rows = (rows if rows.dtype in (torch.int32, torch.int64) else rows.long()).contiguous()
-    native = native_for(pool, pointers, entry, rows) if pool.dtype == torch.float32 else None
+    rows = as_indices("rows", rows, torch.int32).contiguous()
+    check_dims("pool", pool, "P, z")
+    check_dims("pointers", pointers, "E, k")
+    if entry is not None:
+        check_dims("entry", entry, "V")
+    are_int32 = pointers.dtype == (pointers if entry is None else entry).dtype == torch.int32
+    served = pool.dtype == torch.float32 and are_int32
+    native = native_for(pool, pointers, entry, rows) if served else None
     if native is not None:
         out = pool.new_empty(len(rows), pointers.shape[1] * pool.shape[1])
         return native_chunk_look_up(native, pool, pointers, entry, rows, out)

@@ -14,6 +14,7 @@ many steps.
 import torch
 from torch import Tensor
 
+from autoembed_kernels.checks import as_indices, check_dims, check_shape
 from autoembed_kernels.native.loader import address, checked, native_for, threads
 
 PART = 1 << 16  # chunks that C++ counts together; native/chunk_rounds.cpp has the same number
@@ -44,9 +45,15 @@ def admit(pointers: Tensor, entries: Tensor, free: Tensor, free_count: int) -> i
     """entries (U,) distinct, int64 or int32; free (P,) int32, whose first `free_count` are unused places.
 
     Pointers are set in place. Returns how many places are left. Raises IndexError on a CPU where an entry is
-    out of range; then nothing is changed.
+    out of range, and ValueError where `free` has fewer places or shapes do not fit; then nothing is changed.
     """
-    native = native_for(pointers, entries, free)
+    entries = as_indices("entries", entries, torch.int32)
+    check_dims("pointers", pointers, "E, k")
+    check_dims("free", free, "P")
+    if not 0 <= free_count <= len(free):
+        raise ValueError(f"of {len(free)} places in `free`, 0 to {len(free)} are unused, got {free_count}")
+    are_int32 = pointers.dtype == free.dtype == torch.int32
+    native = native_for(pointers, entries, free) if are_int32 else None
     if native is not None:
         left = native.autoembed_admit_chunks(
             *(address(pointers), *pointers.shape, address(entries), entries.element_size(), len(entries)),
@@ -61,7 +68,7 @@ def torch_admit(pointers: Tensor, entries: Tensor, free: Tensor, free_count: int
     held = pointers.index_select(0, entries)  # (U, k)
     come = (held < 0).flatten().nonzero().squeeze(1)[:free_count]
     left = free_count - len(come)
-    held.view(-1)[come] = free[left:free_count]
+    held.view(-1)[come] = free[left:free_count].to(held.dtype)
     pointers.index_copy_(0, entries.long(), held)
     return left
 
@@ -71,9 +78,11 @@ def choose_moves(
 ) -> tuple[Tensor, Tensor]:
     """pointers, utility (E, k) -> the chunks that leave (L,) and those that come (C,), int64, ascending.
 
-    The utility decays in place.
+    The utility decays in place. Raises ValueError where shapes differ.
     """
-    native = native_for(pointers, utility) if utility.dtype == torch.float32 else None
+    check_shape("utility", utility, pointers.shape, "one for each pointer")
+    served = utility.dtype == torch.float32 and pointers.dtype == torch.int32
+    native = native_for(pointers, utility) if served else None
     if native is None:
         return torch_choose_moves(pointers, utility, decay, low, high)
     count = utility.numel()

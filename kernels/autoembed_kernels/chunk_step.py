@@ -14,10 +14,18 @@ import torch
 from torch import Tensor
 
 from autoembed_kernels.checked_rows import check_rows
+from autoembed_kernels.checks import as_indices, check_dims, check_shape
 from autoembed_kernels.dedupe import Repeats, sum_repeats
 from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.native.loader import address, checked, native_for, threads
-from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, row_update, state_tensors
+from autoembed_kernels.row_update import (
+    OPTIMIZERS,
+    RowOptimizer,
+    check_state,
+    row_update,
+    serves_state,
+    state_tensors,
+)
 from autoembed_kernels.row_update import reference as row_reference
 
 
@@ -55,13 +63,30 @@ def chunk_step(
     """In place: pool (P, z), its state, utility (E, k), at entries (U,), distinct, int64 or int32.
 
     gradient: (U, k z), or with `repeats` that of all look-ups (N, k z), summed on the way in the order of
-    `sum_repeats`. Raises IndexError on a CPU where an entry is out of range; then nothing is changed.
+    `sum_repeats`. Raises IndexError on a CPU where an entry is out of range, and ValueError where shapes do
+    not fit or state is missing; then nothing is changed. `repeats` must come from `dedupe`: where they point
+    is not looked at.
     """
+    entries = as_indices("entries", entries, torch.int32)
+    check_dims("pool", pool, "P, z")
+    check_dims("pointers", pointers, "E, k")
+    check_shape("utility", utility, pointers.shape, "one for each pointer")
+    check_state(optimizer, pool, state)
+    if repeats is not None:
+        repeats = Repeats(
+            repeats.inverse, as_indices("order", repeats.order), as_indices("starts", repeats.starts)
+        )
+        check_shape("starts", repeats.starts, entries.shape, "one for each of entries")
+    count = len(entries) if repeats is None else len(repeats.order)
+    each = "entries" if repeats is None else "the look-ups"
+    shape = (count, pointers.shape[1] * pool.shape[1])
+    check_shape("gradient", gradient, shape, f"the chunks of each of {each}")
     gradient = gradient.contiguous()
     spans = (None, None) if repeats is None else (repeats.order, repeats.starts)
     is_float32 = pool.dtype == gradient.dtype == utility.dtype == torch.float32
     held = (pool, utility, pointers, *state.values())
-    native = native_for(*held, entries, gradient, *spans) if is_float32 else None
+    served = is_float32 and pointers.dtype == torch.int32 and serves_state(optimizer, state)
+    native = native_for(*held, entries, gradient, *spans) if served else None
     if native is not None:
         native_chunk_step(
             native, optimizer, pool, state, utility, pointers, entries, gradient, learning_rate, repeats
@@ -71,7 +96,7 @@ def chunk_step(
     if repeats is not None:
         gradient = sum_repeats(gradient, repeats.order, repeats.starts)
     is_dense = all(tensor.is_contiguous() for tensor in held)
-    if is_float32 and is_dense and triton_for(*held, entries, gradient):
+    if served and is_dense and triton_for(*held, entries, gradient):
         from autoembed_kernels.gpu.chunk_step import triton_chunk_step
 
         triton_chunk_step(optimizer, pool, state, utility, pointers, entries, gradient, learning_rate)
@@ -127,9 +152,12 @@ def torch_chunk_step(
 def number_entries(entry: Tensor, rows: Tensor, taken: int) -> tuple[Tensor, int]:
     """entry (V,) int32, rows (U,) int64 distinct -> their entries (U,) int32, and how many entries are taken.
 
-    Rows without one get the next, from `taken` on, in order; `entry` keeps them.
+    Rows without one get the next, from `taken` on, in order; `entry` keeps them. Raises IndexError on a CPU
+    where a row is out of range, and ValueError for other shapes; then nothing is changed.
     """
-    native = native_for(entry, rows) if rows.dtype == torch.int64 else None
+    rows = as_indices("rows", rows)
+    check_dims("entry", entry, "V")
+    native = native_for(entry, rows) if entry.dtype == torch.int32 else None
     if native is not None:
         entries = entry.new_empty(len(rows))
         numbered = native.autoembed_new_entries(

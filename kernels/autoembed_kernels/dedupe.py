@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
 from autoembed_kernels.checked_rows import check_rows
+from autoembed_kernels.checks import as_indices, check_dims, check_shape
 from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.native.loader import address, checked, native_for, threads
 from autoembed_kernels.operators import operators
@@ -54,7 +55,8 @@ def reference(rows: Tensor) -> tuple[Tensor, Tensor]:
 def dedupe(rows: Tensor, bound: int) -> tuple[Tensor, Repeats]:
     """rows (N,) int64 in [0, bound) -> distinct rows (U,) int64, ascending, and their repeats.
 
-    On a CPU with the C++ library, raises IndexError where a row is out of range.
+    On a CPU with the C++ library, raises IndexError where a row is out of range. Raises ValueError for
+    another shape of the rows.
     """
     if torch.compiler.is_compiling():
         unique, inverse, order, starts = operators().dedupe(rows, bound)
@@ -64,7 +66,8 @@ def dedupe(rows: Tensor, bound: int) -> tuple[Tensor, Repeats]:
 
 def eager_dedupe(rows: Tensor, bound: int) -> tuple[Tensor, Repeats]:
     """`dedupe` itself."""
-    native = native_for(rows) if rows.dtype == torch.int64 and max(bound, len(rows)) <= UINT32 else None
+    rows = as_indices("rows", rows)
+    native = native_for(rows) if max(bound, len(rows)) <= UINT32 else None
     if native is not None:
         return native_dedupe(native, rows, bound)
     check_rows(rows, bound)
@@ -122,7 +125,7 @@ class _Repeat(torch.autograd.Function):
 def take_rows(table: Tensor, rows: Tensor) -> Tensor:
     """table (R, D), rows (N,) int64 -> table[rows] (N, D), without a gradient of its own.
 
-    Raises IndexError on a CPU where a row is out of range.
+    Raises IndexError on a CPU where a row is out of range, and ValueError for another shape of the rows.
     """
     if torch.compiler.is_compiling():
         traced: Tensor = operators().take_rows(table, rows)
@@ -132,6 +135,7 @@ def take_rows(table: Tensor, rows: Tensor) -> Tensor:
 
 def eager_take_rows(table: Tensor, rows: Tensor) -> Tensor:
     """`take_rows` itself."""
+    rows = as_indices("rows", rows)
     native = native_for(table, rows) if table.dtype == torch.float32 and table.dim() == 2 else None
     if native is None:
         check_rows(rows, len(table))
@@ -155,7 +159,11 @@ def native_take_rows(library: CDLL, table: Tensor, rows: Tensor, out: Tensor) ->
 
 
 def sum_repeats(gradient: Tensor, order: Tensor, starts: Tensor) -> Tensor:
-    """gradient (N, D), order and starts of `Repeats` -> the sum over each distinct row's look-ups (U, D)."""
+    """gradient (N, D), order and starts of `Repeats` -> the sum over each distinct row's look-ups (U, D).
+
+    order and starts must come from `dedupe`: where they point is not looked at, which would take a pass over
+    all look-ups. Raises ValueError where shapes do not fit.
+    """
     if torch.compiler.is_compiling():
         traced: Tensor = operators().sum_repeats(gradient, order, starts)
         return traced
@@ -164,6 +172,9 @@ def sum_repeats(gradient: Tensor, order: Tensor, starts: Tensor) -> Tensor:
 
 def eager_sum_repeats(gradient: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     """`sum_repeats` itself."""
+    order, starts = as_indices("order", order), as_indices("starts", starts)
+    check_dims("gradient", gradient, "N, D")
+    check_shape("order", order, gradient.shape[:1], "one for each row of the gradient")
     native = native_for(gradient, order, starts) if gradient.dtype == torch.float32 else None
     if native is not None:
         out = gradient.new_empty(len(starts), gradient.shape[1])

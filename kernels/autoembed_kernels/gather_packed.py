@@ -25,6 +25,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from autoembed_kernels.checks import as_indices, check_shape
 from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.large_pages import in_large_pages
 from autoembed_kernels.native.loader import address, native_for, readable, threads
@@ -131,6 +132,7 @@ def gather_packed(words: Tensor, segments: PackedSegments, segment: Tensor, row:
 
     Equals the reference to float32 rounding: 3 * 2^-24 * (|c + shift| * |scale| + |offset|). On a CPU with
     the C++ library, raises IndexError where a segment does not exist or a row lies outside the payload.
+    Raises ValueError where shapes do not fit or words are of another dtype.
     """
     if torch.compiler.is_compiling():
         from autoembed_kernels.ops.packed import segments_as_arguments
@@ -143,7 +145,9 @@ def gather_packed(words: Tensor, segments: PackedSegments, segment: Tensor, row:
 
 def eager_gather_packed(words: Tensor, segments: PackedSegments, segment: Tensor, row: Tensor) -> Tensor:
     """`gather_packed` itself."""
-    segment, row = segment.contiguous(), row.contiguous()
+    check_words(words)
+    segment, row = as_indices("segment", segment).contiguous(), as_indices("row", row).contiguous()
+    check_shape("segment", segment, row.shape, "one for each row")
     native = native_for(words, segment, row) if segments.readable else None
     if native is None and triton_for(words, segment, row):
         from autoembed_kernels.gpu.gather_packed import triton_gather_packed
@@ -152,6 +156,14 @@ def eager_gather_packed(words: Tensor, segments: PackedSegments, segment: Tensor
     if native is None:
         return torch_gather_packed(words, segments, segment, row)
     return native_gather_packed(native, words, segments, segment, row, torch.empty(len(row), segments.width))
+
+
+def check_words(words: Tensor) -> None:
+    """Raises ValueError where these are not what `as_words` makes."""
+    if words.dtype != torch.int64 or words.dim() != 1:
+        raise ValueError(
+            f"words has shape {tuple(words.shape)} and dtype {words.dtype}, expected int64 of `as_words`"
+        )
 
 
 class NativeSegments(ctypes.Structure):

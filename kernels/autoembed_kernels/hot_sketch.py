@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from autoembed_kernels.checks import as_indices, check_shape
 from autoembed_kernels.row_hash import row_hash
 
 SLOTS = 4  # of a bucket
@@ -68,7 +69,12 @@ class HotSketch(nn.Module):
         return torch.where(slots >= 0, self.place[slots.clamp(min=0)].long(), NONE)
 
     def add(self, rows: Tensor, amounts: Tensor) -> None:
-        """A batch's distinct rows (U,) int64 came with these amounts (U,) >= 0 of importance."""
+        """A batch's distinct rows (U,) int64 came with these amounts (U,) >= 0 of importance.
+
+        Raises ValueError where shapes do not fit.
+        """
+        rows = as_indices("rows", rows)
+        check_shape("amounts", amounts, rows.shape, "one for each of rows")
         slots = self.find(rows)
         tracked = slots >= 0
         self.importance[slots[tracked]] += amounts[tracked]

@@ -39,7 +39,10 @@ def linear_relu(inputs: Tensor, weight: Tensor, bias: Tensor, alone: bool = Fals
 
 
 def _served(inputs: Tensor, weight: Tensor, bias: Tensor) -> bool:
-    if torch.compiler.is_compiling() or inputs.dim() != 2 or len(inputs) * len(bias) < LEAST_NUMBERS:
+    if torch.compiler.is_compiling() or inputs.dim() != 2 or weight.dim() != 2:
+        return False
+    # torch repeats a bias of one number, and tells of other shapes
+    if bias.shape != weight.shape[:1] or len(inputs) * len(bias) < LEAST_NUMBERS:
         return False
     if torch.is_autocast_enabled("cpu") or not inputs.dtype == weight.dtype == bias.dtype == torch.float32:
         return False

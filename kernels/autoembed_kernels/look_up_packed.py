@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from autoembed_kernels.checked_rows import check_rows
+from autoembed_kernels.checks import as_indices
 from autoembed_kernels.code_stream import read_codes
-from autoembed_kernels.gather_packed import PackedSegments, torch_gather_packed, typed_addresses
+from autoembed_kernels.gather_packed import PackedSegments, check_words, torch_gather_packed, typed_addresses
 from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.native.loader import address, checked, native_for, readable, threads
 from autoembed_kernels.operators import operators
@@ -82,6 +83,7 @@ def look_up_packed(
 
     `columns`: where look-up n mostly reads the field that look-up n - columns read; it only saves time.
     On a CPU with the C++ library, raises IndexError where a row is negative or not below `addresses.rows`.
+    Raises ValueError where rows have another shape or words another dtype.
     """
     if torch.compiler.is_compiling():
         from autoembed_kernels.ops.packed import rows_as_arguments, segments_as_arguments
@@ -96,7 +98,8 @@ def eager_look_up_packed(
     words: Tensor, segments: PackedSegments, addresses: PackedRows, rows: Tensor, columns: int
 ) -> Tensor:
     """`look_up_packed` itself."""
-    rows = (rows if rows.dtype in (torch.int32, torch.int64) else rows.long()).contiguous()
+    rows = as_indices("rows", rows, torch.int32).contiguous()
+    check_words(words)
     native = native_for(words, rows) if segments.readable and addresses.readable else None
     if native is None:
         check_rows(rows, addresses.rows)

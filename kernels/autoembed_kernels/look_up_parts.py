@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from autoembed_kernels.checked_rows import check_rows
-from autoembed_kernels.gather_packed import PackedSegments, torch_gather_packed
+from autoembed_kernels.checks import as_indices, check_shape
+from autoembed_kernels.gather_packed import PackedSegments, check_words, torch_gather_packed
 from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.look_up_packed import PackedRows, stored_rows
 from autoembed_kernels.native.loader import address, checked, native_for, readable, threads
@@ -34,9 +35,12 @@ def look_up_parts(
     """words of `as_words`, tails (S,) int64, `most` of them, rows (N,) int64 or int32 -> (N, W) float32.
 
     `columns`: as in `look_up_packed`. On a CPU with the C++ library, raises IndexError where a row is below 0
-    or not below `addresses.rows`.
+    or not below `addresses.rows`. Raises ValueError where shapes do not fit or words have another dtype.
     """
-    rows = (rows if rows.dtype in (torch.int32, torch.int64) else rows.long()).contiguous()
+    rows = as_indices("rows", rows, torch.int32).contiguous()
+    check_words(words)
+    check_shape("tails", tails, segments.base.shape, "one for each segment")
+    tails = tails.long()
     is_readable = segments.readable and addresses.readable and readable(tails)
     native = native_for(words, rows) if is_readable and most <= MOST_NATIVE else None
     if native is not None:

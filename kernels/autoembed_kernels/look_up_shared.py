@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from autoembed_kernels.checked_rows import check_rows
-from autoembed_kernels.gather_packed import PackedSegments, torch_gather_packed, typed_addresses
+from autoembed_kernels.checks import as_indices
+from autoembed_kernels.gather_packed import PackedSegments, check_words, torch_gather_packed, typed_addresses
 from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.look_up_packed import PackedRows, stored_rows
 from autoembed_kernels.native.loader import address, checked, native_for, readable, threads
@@ -92,8 +93,10 @@ def look_up_shared(
     """words of `as_words`, rows (N,) int64 or int32 -> (N, W) float32. `columns`: as in `look_up_packed`.
 
     On a CPU with the C++ library, raises IndexError where a row is negative or not below `addresses.rows`.
+    Raises ValueError where rows have another shape or words another dtype.
     """
-    rows = (rows if rows.dtype in (torch.int32, torch.int64) else rows.long()).contiguous()
+    rows = as_indices("rows", rows, torch.int32).contiguous()
+    check_words(words)
     is_readable = segments.readable and addresses.readable and shared.readable
     native = native_for(words, rows) if is_readable else None
     if native is not None:

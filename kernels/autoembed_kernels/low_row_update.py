@@ -16,11 +16,19 @@ import torch
 from torch import Tensor
 
 from autoembed_kernels.checked_rows import check_rows
+from autoembed_kernels.checks import as_indices, check_dims, check_shape
 from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.native.loader import address, checked, native_for, threads
 from autoembed_kernels.operators import operators
 from autoembed_kernels.philox import row_chances
-from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, row_update, state_tensors
+from autoembed_kernels.row_update import (
+    OPTIMIZERS,
+    RowOptimizer,
+    checked_update,
+    row_update,
+    serves_state,
+    state_tensors,
+)
 from autoembed_kernels.stochastic_round import stochastic_codes, stochastic_round
 
 LARGEST_CODE = 127
@@ -41,7 +49,8 @@ def low_row_update(
 ) -> None:
     """Update weight (R, D) float16, bfloat16 or int8 and its float32 state at distinct rows (U,), in place.
 
-    Raises IndexError on a CPU where a row is out of range; then nothing is changed.
+    Raises IndexError on a CPU where a row is out of range, and ValueError where shapes do not fit or state or
+    steps are missing; then nothing is changed.
 
     steps (R,) float16 of int8 rows, else None. values (U, D) are `low_row_values` of the rows and may be
     overwritten; gradient (U, D) float32. chance: seed and number of the update; None casts to the nearest.
@@ -69,11 +78,12 @@ def eager_low_row_update(
     chance: tuple[int, int] | None,
 ) -> None:
     """`low_row_update` itself."""
-    native = None
-    if weight.dtype in FORMATS and (weight.dtype == torch.int8) == (steps is not None):
-        is_float32 = gradient.dtype == values.dtype == torch.float32
-        gradient = gradient.contiguous()
-        native = native_for(weight, steps, rows, gradient, *state.values()) if is_float32 else None
+    rows = checked_low_update(optimizer, weight, steps, state, rows, gradient)
+    check_shape("values", values, gradient.shape, "those of `low_row_values`")
+    gradient = gradient.contiguous()
+    is_float32 = gradient.dtype == values.dtype == torch.float32
+    served = is_float32 and weight.dtype in FORMATS and serves_state(optimizer, state)
+    native = native_for(weight, steps, rows, gradient, *state.values()) if served else None
     if native is not None:
         native_low_row_update(native, optimizer, weight, steps, state, rows, gradient, learning_rate, chance)
         return
@@ -85,6 +95,26 @@ def eager_low_row_update(
         triton_row_update(*held, steps=steps, chance=chance)
     else:
         torch_low_row_update(optimizer, weight, steps, state, rows, values, gradient, learning_rate, chance)
+
+
+def checked_low_update(
+    optimizer: RowOptimizer,
+    weight: Tensor,
+    steps: Tensor | None,
+    state: dict[str, Tensor],
+    rows: Tensor,
+    gradient: Tensor,
+) -> Tensor:
+    """The rows as int64. Raises ValueError where shapes do not fit, or steps that int8 rows alone have."""
+    rows = checked_update(optimizer, weight, state, rows, gradient)
+    if (weight.dtype == torch.int8) != (steps is not None):
+        given = "without" if steps is None else "with"
+        raise ValueError(f"rows of int8 have steps and no others do, got {weight.dtype} {given} steps")
+    if steps is not None:
+        check_shape("steps", steps, weight.shape[:1], "one for each row of the weight")
+        if steps.dtype != torch.float16:
+            raise ValueError(f"steps has dtype {steps.dtype}, expected float16, in which they are stored")
+    return rows
 
 
 def native_low_row_update(
@@ -119,10 +149,15 @@ def native_low_row_update(
 def low_row_values(weight: Tensor, steps: Tensor | None, rows: Tensor) -> Tensor:
     """The values (U, D) float32 of rows (U,), which may repeat.
 
-    Raises IndexError on a CPU where a row is out of range.
+    Raises IndexError on a CPU where a row is out of range, and ValueError where shapes do not fit.
     """
     serves = weight.dtype in FORMATS and (weight.dtype == torch.int8) == (steps is not None)
-    if serves and rows.dtype == torch.int64 and not torch.compiler.is_compiling():
+    serves = serves and (steps is None or steps.dtype == torch.float16)
+    rows = as_indices("rows", rows)
+    check_dims("weight", weight, "R, D")
+    if steps is not None:
+        check_shape("steps", steps, weight.shape[:1], "one for each row of the weight")
+    if serves and not torch.compiler.is_compiling():
         native = native_for(weight, steps, rows)
         if native is not None:
             return native_low_row_values(native, weight, steps, rows)

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autoembed_kernels.checks import as_indices, check_dims, check_shape
 from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.native.loader import address, checked, native_for, threads
 from autoembed_kernels.operators import operators
@@ -70,7 +71,8 @@ def fake_quantize(
     """values (N, D) -> (N, D) on the grid of each row.
 
     steps (S,), grids (S, 3) of `grid_table`, gradient_scales (S,); which (N,) int64 is the row's grid and
-    step, None where there is one; offset (D,), None for zero.
+    step, None where there is one; offset (D,), None for zero. Raises IndexError on a CPU with the C++ library
+    where a row's grid does not exist, and ValueError where shapes do not fit.
     """
     if torch.compiler.is_compiling():
         traced: Tensor = operators().fake_quantize(values, steps, offset, grids, gradient_scales, which)
@@ -93,7 +95,8 @@ def mix_quantized(
 
     steps (P,), grids (P, 3), gradient_scales (P,), offset (D,) or None. A width is computed for the rows
     that give it weight and no copy is kept; its gradient is exact where the weight is exactly zero too,
-    except for that of the weight itself, which a softmax multiplies by zero anyway.
+    except for that of the weight itself, which a softmax multiplies by zero anyway. Raises ValueError where
+    shapes do not fit.
     """
     if torch.compiler.is_compiling():
         traced: Tensor = operators().mix_quantized(values, steps, offset, grids, gradient_scales, mixture)
@@ -136,7 +139,8 @@ def fake_quantized(
     values: Tensor, steps: Tensor, offset: Tensor | None, grids: Tensor, which: Tensor | None
 ) -> Tensor:
     """`fake_quantize` without a gradient."""
-    native = _native(values, steps, offset, grids, which)
+    which = _checked_which(values, steps, offset, grids, which)
+    native = _native(which, values, steps, offset, grids)
     if native is not None:
         return native_quantized(native, values, steps, offset, grids, which, None)
     if _triton_serves(values, steps, offset, grids, which):
@@ -165,7 +169,9 @@ def fake_quantized_gradients(
     which: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """gradient (N, D) of the output -> those of values, steps and offset."""
-    native = _native(values, steps, offset, grids, which, gradient_scales)
+    which = _checked_which(values, steps, offset, grids, which)
+    _check_gradient(gradient, values, steps, gradient_scales)
+    native = _native(which, values, steps, offset, grids, gradient, gradient_scales)
     if native is not None:
         held = (gradient, values, steps, offset, grids, gradient_scales)
         return native_quantized_gradients(native, *held, which, None)[:3]
@@ -224,7 +230,8 @@ def mixed_quantized(
     values: Tensor, steps: Tensor, offset: Tensor | None, grids: Tensor, mixture: Tensor
 ) -> Tensor:
     """`mix_quantized` without a gradient."""
-    native = _native(values, steps, offset, grids, mixture)
+    _check_mixture(values, steps, offset, grids, mixture)
+    native = _native(None, values, steps, offset, grids, mixture)
     if native is not None:
         return native_quantized(native, values, steps, offset, grids, None, mixture)
     if _triton_serves(values, steps, offset, grids, mixture):
@@ -258,7 +265,9 @@ def mixed_quantized_gradients(
     mixture: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """gradient (N, D) of the output -> those of values, steps, offset and mixture."""
-    native = _native(values, steps, offset, grids, mixture, gradient_scales)
+    _check_mixture(values, steps, offset, grids, mixture)
+    _check_gradient(gradient, values, steps, gradient_scales)
+    native = _native(None, values, steps, offset, grids, mixture, gradient, gradient_scales)
     if native is not None:
         held = (gradient, values, steps, offset, grids, gradient_scales)
         d_values, d_steps, d_offset, d_mixture = native_quantized_gradients(native, *held, None, mixture)
@@ -362,20 +371,56 @@ def native_quantized_gradients(
     return d_values, d_steps * steps.sign(), None if d_blocks is None else d_blocks.sum(0), d_mixture
 
 
+def _checked_which(
+    values: Tensor, steps: Tensor, offset: Tensor | None, grids: Tensor, which: Tensor | None
+) -> Tensor | None:
+    """`which` as int64. Raises ValueError where shapes do not fit."""
+    _check_grids(values, steps, offset, grids)
+    if which is None:
+        check_shape("steps", steps, (1,), "one for all rows, where `which` names none for each")
+        return None
+    which = as_indices("which", which)
+    check_shape("which", which, values.shape[:1], "a grid for each row of the values")
+    return which
+
+
+def _check_mixture(
+    values: Tensor, steps: Tensor, offset: Tensor | None, grids: Tensor, mixture: Tensor
+) -> None:
+    _check_grids(values, steps, offset, grids)
+    check_shape("mixture", mixture, (len(values), len(steps)), "a weight of each step for each row")
+
+
+def _check_grids(values: Tensor, steps: Tensor, offset: Tensor | None, grids: Tensor) -> None:
+    check_dims("values", values, "N, D")
+    check_dims("steps", steps, "S")
+    check_shape("grids", grids, (len(steps), 3), "a grid of `grid_table` for each step")
+    if offset is not None:
+        check_shape("offset", offset, values.shape[1:], "one for each column of the values")
+
+
+def _check_gradient(gradient: Tensor, values: Tensor, steps: Tensor, gradient_scales: Tensor) -> None:
+    check_shape("gradient", gradient, values.shape, "that of the output")
+    check_shape("gradient_scales", gradient_scales, steps.shape, "one for each step")
+
+
 def _contiguous(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
 
 def _native(
-    values: Tensor, steps: Tensor, offset: Tensor | None, grids: Tensor, *others: Tensor | None
+    which: Tensor | None,
+    values: Tensor,
+    steps: Tensor,
+    offset: Tensor | None,
+    grids: Tensor,
+    *others: Tensor | None,
 ) -> CDLL | None:
     """The library, where all is on the CPU and every number a float32."""
     held = [tensor for tensor in (values, steps, offset, grids, *others) if tensor is not None]
-    if any(
-        tensor.dtype not in (torch.float32, torch.int64) or tensor.device.type != "cpu" for tensor in held
-    ):
+    if any(tensor.dtype != torch.float32 or not tensor.is_cpu for tensor in held):
         return None
-    return native_for(steps, grids) if values.dim() == 2 and values.dtype == torch.float32 else None
+    return native_for(steps, grids) if which is None or which.is_cpu else None
 
 
 def _triton_serves(values: Tensor, *others: Tensor | None) -> bool:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from autoembed_kernels.checks import check_dims, check_shape
 from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.native.loader import address, native_for, threads
 from autoembed_kernels.operators import operators
@@ -31,7 +32,8 @@ def reference(vectors: Tensor) -> Tensor:
 def pair_products(vectors: Tensor, upper: Tensor, mirrored: Tensor) -> Tensor:
     """vectors (B, V, D), V >= 2 -> (B, V (V - 1) / 2); first derivatives only.
 
-    upper and mirrored of `pair_places(V)`, which the torch path uses.
+    upper and mirrored of `pair_places(V)`, which the torch path uses. Raises ValueError where they are those
+    of another V.
     """
     if torch.compiler.is_compiling():
         traced: Tensor = operators().pair_products(vectors, upper, mirrored)
@@ -64,6 +66,9 @@ def native_gradient(library: CDLL, gradient: Tensor, vectors: Tensor, out: Tenso
 
 def products_of(vectors: Tensor, upper: Tensor) -> Tensor:
     """vectors (B, V, D) contiguous -> (B, pairs), without a gradient."""
+    check_dims("vectors", vectors, "B, V, D")
+    count = vectors.shape[1]
+    check_shape("upper", upper, (count * (count - 1) // 2,), f"that of `pair_places({count})`")
     native = _native(vectors)
     if native is not None:
         return native_products(native, vectors, vectors.new_empty(len(vectors), len(upper)))
@@ -83,7 +88,11 @@ def products_gradient(gradient: Tensor, vectors: Tensor, mirrored: Tensor) -> Te
     In torch it is one product with the mirrored gradient of the pairs, about half the time of autograd's own
     backward pass through bmm and index_select on a CPU.
     """
-    native = _native(vectors)
+    check_dims("vectors", vectors, "B, V, D")
+    size, count, _ = vectors.shape
+    check_shape("mirrored", mirrored, (count**2,), f"that of `pair_places({count})`")
+    check_shape("gradient", gradient, (size, count * (count - 1) // 2), "one for each pair")
+    native = _native(vectors, gradient)
     if native is not None:
         return native_gradient(native, gradient, vectors, torch.empty_like(vectors))
     if triton_for(vectors, gradient):
@@ -91,7 +100,6 @@ def products_gradient(gradient: Tensor, vectors: Tensor, mirrored: Tensor) -> Te
 
         if serves(vectors):
             return triton_gradient(gradient, vectors, torch.empty_like(vectors))
-    size, count, _ = vectors.shape
     full = gradient.index_select(1, mirrored).view(size, count, count)
     full.diagonal(dim1=1, dim2=2).zero_()
     return torch.bmm(full, vectors)
@@ -111,5 +119,5 @@ class _PairProducts(torch.autograd.Function):
         return products_gradient(gradient.contiguous(), vectors, mirrored), None, None
 
 
-def _native(vectors: Tensor) -> CDLL | None:
-    return native_for(vectors) if vectors.dtype == torch.float32 else None
+def _native(*tensors: Tensor) -> CDLL | None:
+    return native_for(*tensors) if all(tensor.dtype == torch.float32 for tensor in tensors) else None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from autoembed_kernels.checks import as_indices, check_dims, check_shape
 from autoembed_kernels.native.loader import address, checked, native_for, threads
 from autoembed_kernels.quotient_remainder import ADD, CONCATENATE, MULTIPLY, combine, quotient_remainder
 
@@ -50,14 +51,19 @@ class Pairs:
 def pair_places(segments: PairedSegments, rows: Tensor) -> Pairs:
     """rows (N,) int64 -> the stored rows that they read.
 
-    On a CPU with the C++ library, raises IndexError where a row is out of range.
+    On a CPU with the C++ library, raises IndexError where a row is out of range. Raises ValueError where
+    shapes do not fit.
     """
+    rows = as_indices("rows", rows)
     held = (
         *(segments.start, segments.first, segments.how, segments.ids),
         *(segments.multiplier, segments.remainders, segments.quotients),
     )
-    is_eager = rows.dtype == torch.int64 and not torch.compiler.is_compiling()
-    native = native_for(*held, segments.dim, rows) if is_eager else None
+    for tensor in (*held, segments.dim):
+        check_shape("a tensor of the segments", tensor, (len(segments.start),), "one for each segment")
+    are_int64 = all(tensor.dtype == torch.int64 for tensor in (*held, segments.dim))
+    served = are_int64 and len(segments.start) > 0 and not torch.compiler.is_compiling()
+    native = native_for(*held, segments.dim, rows) if served else None
     if native is None:
         return torch_pair_places(segments, rows)
     stored = rows.new_empty(2 * len(rows))
@@ -86,11 +92,20 @@ def torch_pair_places(segments: PairedSegments, rows: Tensor) -> Pairs:
 
 
 def join_pairs(values: Tensor, pairs: Pairs) -> Tensor:
-    """values (N + P, W), zero from a row's dimension on -> (N, W), with their gradient."""
+    """values (N + P, W), zero from a row's dimension on -> (N, W), with their gradient.
+
+    pairs must come from `pair_places`: nobody looks where they point. Raises ValueError where shapes do not
+    fit.
+    """
     if torch.compiler.is_compiling():
         return torch_join_pairs(values, pairs)
+    check_dims("values", values, "N + P, W")
+    check_shape("stored", pairs.stored, values.shape[:1], "one for each row of the values")
+    for name in ("how", "dim"):
+        check_shape(name, getattr(pairs, name), pairs.paired.shape, "one for each pair")
     held = (values, pairs.paired, pairs.how, pairs.dim)
-    if values.dtype != torch.float32 or native_for(*held) is None:
+    are_int64 = all(tensor.dtype == torch.int64 for tensor in held[1:])
+    if values.dtype != torch.float32 or not are_int64 or native_for(*held) is None:
         return torch_join_pairs(values, pairs)
     joined: Tensor = _Joined.apply(*held)  # type: ignore[no-untyped-call]
     return joined

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from autoembed_kernels.checked_rows import check_rows
-from autoembed_kernels.gather_packed import PackedSegments
+from autoembed_kernels.checks import as_indices, check_shape
+from autoembed_kernels.gather_packed import PackedSegments, check_words
 from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.look_up_packed import PackedRows, look_up_packed
 from autoembed_kernels.native.loader import address, checked, native_for, threads
@@ -33,12 +34,17 @@ def pool_packed(
     -> (B, F, W) float32.
 
     On a CPU with the C++ library, raises IndexError where a row does not exist and ValueError where offsets
-    do not ascend from 0 to N; on a GPU that is the caller's to see to.
+    do not ascend from 0 to N; on a GPU that is the caller's to see to. Raises ValueError where shapes do not
+    fit.
     """
+    check_words(words)
+    rows = as_indices("rows", rows, torch.int32)
     rows, offsets, means = rows.contiguous(), offsets.long().contiguous(), means.bool().contiguous()
-    weights = None if weights is None else weights.float().contiguous()
+    if weights is not None:
+        check_shape("weights", weights, rows.shape, "one for each of rows")
+        weights = weights.float().contiguous()
     native = None
-    known = segments.readable and addresses.readable and rows.dtype in (torch.int32, torch.int64)
+    known = segments.readable and addresses.readable
     if known and not torch.compiler.is_compiling():
         native = native_for(words, rows, offsets, means, weights)
     if (
@@ -59,7 +65,7 @@ def pool_packed(
 
 
 def _check_shapes(rows: Tensor, offsets: Tensor, examples: int, fields: int, weights: Tensor | None) -> None:
-    if len(offsets) != examples * fields + 1 or (weights is not None and len(weights) != len(rows)):
+    if len(offsets) != examples * fields + 1 or (weights is not None and weights.shape != rows.shape):
         raise ValueError(
             f"{examples} x {fields} bags of {len(rows)} rows need {examples * fields + 1} offsets, got "
             f"{len(offsets)}, and as many weights as rows or none"

@@ -11,6 +11,7 @@ on: blocks begin at any slot, not at multiples of Z, and no two blocks of a vect
 import torch
 from torch import Tensor
 
+from autoembed_kernels.checks import as_indices
 from autoembed_kernels.native.loader import address, native_for, threads
 from autoembed_kernels.row_hash import reference as reference_row_hash
 from autoembed_kernels.row_hash import row_hash
@@ -21,12 +22,18 @@ _FIELD = 1 << 16  # more than a vector has blocks
 def pool_slots(rows: Tensor, field: int | Tensor, blocks: int, block: int, slots: int) -> Tensor:
     """rows (N,) int64 of `field`, a number or (N,) int64 -> (N, blocks), the first slot of every block.
 
-    `block` Z values of a pool of `slots` >= Z; vectors have `blocks` of them.
+    `block` Z values of a pool of `slots` >= Z; vectors have `blocks` of them. Raises ValueError where shapes
+    do not fit.
     """
+    rows = as_indices("rows", rows)
+    if not 1 <= block <= slots:
+        raise ValueError(f"a pool of {slots} values has no block of {block}")
     if not torch.compiler.is_compiling():
-        native = native_for(rows) if rows.dtype == torch.int64 and rows.dim() == 1 else None
+        native = native_for(rows)
         fields = torch.as_tensor(field, dtype=torch.int64, device=rows.device).reshape(-1).contiguous()
-        if native is not None and len(fields) in (1, len(rows)) and slots >= block:
+        if len(fields) not in (1, len(rows)):
+            raise ValueError(f"{len(fields)} fields, expected one or a field for each of {len(rows)} rows")
+        if native is not None:
             out = rows.new_empty(len(rows), blocks)
             of_each = (address(fields), int(len(fields) > 1), len(rows), blocks, slots - block + 1)
             native.autoembed_pool_slots(address(rows), *of_each, address(out), threads())

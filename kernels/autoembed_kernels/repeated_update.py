@@ -16,9 +16,21 @@ from torch import Tensor
 from autoembed_kernels.checked_rows import check_rows
 from autoembed_kernels.dedupe import UINT32, dedupe, sum_repeats
 from autoembed_kernels.gpu.present import triton_for
-from autoembed_kernels.low_row_update import FORMATS, low_row_update, low_row_values, native_low_row_update
+from autoembed_kernels.low_row_update import (
+    FORMATS,
+    checked_low_update,
+    low_row_update,
+    low_row_values,
+    native_low_row_update,
+)
 from autoembed_kernels.native.loader import native_for
-from autoembed_kernels.row_update import RowOptimizer, native_row_update, row_update
+from autoembed_kernels.row_update import (
+    RowOptimizer,
+    checked_update,
+    native_row_update,
+    row_update,
+    serves_state,
+)
 from autoembed_kernels.row_update import reference as row_reference
 
 
@@ -49,16 +61,19 @@ def repeated_row_update(
 ) -> None:
     """Update weight (R, D) and its state at rows (N,) int64, which may repeat, from gradient (N, D).
 
-    Raises IndexError on a CPU where a row is out of range; then nothing is changed.
+    Raises IndexError on a CPU where a row is out of range, and ValueError where shapes do not fit or state is
+    missing; then nothing is changed.
     """
     if not torch.compiler.is_compiling():
+        rows = checked_update(optimizer, weight, state, rows, gradient)
         gradient = gradient.contiguous()
         is_float32 = weight.dtype == gradient.dtype == torch.float32
-        native = _native(weight, rows, gradient, *state.values()) if is_float32 else None
+        served = is_float32 and serves_state(optimizer, state)
+        native = _native(weight, rows, gradient, *state.values()) if served else None
         if native is not None:
             native_row_update(native, optimizer, weight, state, rows, gradient, learning_rate, repeated=True)
             return
-        if is_float32 and _on_gpu(weight, rows, gradient):
+        if served and _on_gpu(weight, rows, gradient):
             _triton_update(optimizer, weight, None, state, rows, gradient, learning_rate, None)
             return
     unique, repeats = dedupe(rows, len(weight))
@@ -78,15 +93,16 @@ def repeated_low_row_update(
 ) -> None:
     """`repeated_row_update` of float16, bfloat16 or int8 rows; steps and chance as in `low_row_update`."""
     if not torch.compiler.is_compiling():
+        rows = checked_low_update(optimizer, weight, steps, state, rows, gradient)
         gradient = gradient.contiguous()
-        serves = weight.dtype in FORMATS and (weight.dtype == torch.int8) == (steps is not None)
-        serves = serves and gradient.dtype == torch.float32
-        native = _native(weight, rows, gradient, steps, *state.values()) if serves else None
+        is_stored = weight.dtype in FORMATS and gradient.dtype == torch.float32
+        served = is_stored and serves_state(optimizer, state)
+        native = _native(weight, rows, gradient, steps, *state.values()) if served else None
         if native is not None:
             stored = (optimizer, weight, steps, state, rows, gradient, learning_rate)
             native_low_row_update(native, *stored, chance, repeated=True)
             return
-        if serves and _on_gpu(weight, rows, gradient):
+        if served and _on_gpu(weight, rows, gradient):
             _triton_update(optimizer, weight, steps, state, rows, gradient, learning_rate, chance)
             return
     unique, repeats = dedupe(rows, len(weight))
@@ -121,5 +137,5 @@ def _triton_update(
 
 def _native(weight: Tensor, rows: Tensor, *others: Tensor | None) -> CDLL | None:
     """The library, where its 32-bit rows and places suffice."""
-    fits = rows.dtype == torch.int64 and max(len(weight), len(rows)) <= UINT32
+    fits = max(len(weight), len(rows)) <= UINT32
     return native_for(weight, rows, *others) if fits else None

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from autoembed_kernels.cache_probe import EMPTY, cache_probe
+from autoembed_kernels.checks import as_indices, check_shape
 from autoembed_kernels.native.loader import address, checked, native_for
 from autoembed_kernels.row_hash import row_hash
 
@@ -68,9 +69,15 @@ class RowCache(nn.Module):
         return cache_probe(self.tags, self.ways, rows, self.store_rows)
 
     def place(self, rows: Tensor, uses: Tensor) -> Placed:
-        """Find slots for a step's distinct rows (U,), used `uses` (U,) times, int64; tags move at once."""
+        """Find slots for a step's distinct rows (U,), used `uses` (U,) times, int64; tags move at once.
+
+        Raises ValueError where shapes do not fit and, on a CPU with the C++ library, IndexError where a row
+        is out of range; then nothing moves.
+        """
+        rows, uses = as_indices("rows", rows), as_indices("uses", uses)
+        check_shape("uses", uses, rows.shape, "one for each of rows")
         native = native_for(self.tags, self.stamps, rows, uses)
-        if native is not None and rows.dtype == uses.dtype == torch.int64:
+        if native is not None:
             return self._native_place(native, rows, uses)
         return self._torch_place(rows, uses)
 

@@ -16,14 +16,14 @@ SECOND = 0x94D049BB133111EB - 2**64
 
 
 def row_hash(rows: Tensor, salt: int | Tensor, buckets: int | Tensor) -> Tensor:
-    """rows (N,) int64 >= 0 -> buckets (N,) int64 in [0, buckets).
+    """rows (N,) of whole numbers >= 0 -> buckets (N,) int64 in [0, buckets).
 
     `salt` tells tables apart: the field's index. `salt` and `buckets` >= 1 are numbers or (N,) int64.
     Rows are counted from the start of the field, not of a segment.
     """
     if isinstance(salt, int):
         salt = torch.tensor(salt, dtype=torch.int64, device=rows.device)
-    mixed = rows + (salt + 1) * GOLDEN
+    mixed = rows.long() + (salt + 1) * GOLDEN
     mixed = (mixed ^ _shift(mixed, 30)) * FIRST
     mixed = (mixed ^ _shift(mixed, 27)) * SECOND
     mixed = mixed ^ _shift(mixed, 31)

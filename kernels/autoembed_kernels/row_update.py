@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from autoembed_kernels.checked_rows import check_rows
+from autoembed_kernels.checks import as_indices, check_dims, check_shape
 from autoembed_kernels.gpu.present import triton_for
 from autoembed_kernels.native.loader import address, checked, native_for, threads
 from autoembed_kernels.operators import operators
@@ -101,7 +102,8 @@ def row_update(
 ) -> None:
     """Update weight (R, D) and its state at the distinct rows (U,) from gradient (U, D), in place.
 
-    Raises IndexError on a CPU where a row is out of range; then nothing is changed.
+    Raises IndexError on a CPU where a row is out of range, and ValueError where shapes do not fit or state is
+    missing; then nothing is changed.
     """
     if torch.compiler.is_compiling():
         settings = (optimizer.name, optimizer.betas, optimizer.eps, optimizer.l2)
@@ -119,19 +121,53 @@ def eager_row_update(
     learning_rate: float,
 ) -> None:
     """`row_update` itself."""
+    rows = checked_update(optimizer, weight, state, rows, gradient)
     gradient = gradient.contiguous()
-    is_float32 = _is_float32(weight, gradient)
-    native = native_for(weight, rows, gradient, *state.values()) if is_float32 else None
+    served = _is_float32(weight, gradient) and serves_state(optimizer, state)
+    native = native_for(weight, rows, gradient, *state.values()) if served else None
     if native is not None:
         native_row_update(native, optimizer, weight, state, rows, gradient, learning_rate)
         return
     check_rows(rows, len(weight))
-    if is_float32 and weight.is_contiguous() and triton_for(weight, rows, gradient):
+    if served and weight.is_contiguous() and triton_for(weight, rows, gradient):
         from autoembed_kernels.gpu.row_update import triton_row_update
 
         triton_row_update(optimizer, weight, state, rows, gradient, learning_rate)
     else:
         torch_row_update(optimizer, weight, state, rows, gradient, learning_rate)
+
+
+def checked_update(
+    optimizer: RowOptimizer, weight: Tensor, state: dict[str, Tensor], rows: Tensor, gradient: Tensor
+) -> Tensor:
+    """The rows as int64. Raises ValueError where shapes do not fit or state is missing."""
+    rows = as_indices("rows", rows)
+    check_dims("weight", weight, "R, D")
+    check_shape("gradient", gradient, (rows.shape[0], weight.shape[1]), "a row for each of rows")
+    check_state(optimizer, weight, state)
+    return rows
+
+
+def check_state(optimizer: RowOptimizer, weight: Tensor, state: dict[str, Tensor]) -> None:
+    """Raises ValueError where state of weight (R, D) is missing or has another shape."""
+    whole = weight.shape
+    by_row = (whole[0],)
+    for name in optimizer.state_names:
+        if name not in state:
+            raise ValueError(
+                f"{optimizer.name} needs the state {name!r}, got {sorted(state)}; "
+                "`RowOptimizer.state` makes it"
+            )
+        shape = by_row if name == "touches" or optimizer.name == "rowwise_adagrad" else whole
+        check_shape(name, state[name], shape, "state as `RowOptimizer.state` makes it")
+
+
+def serves_state(optimizer: RowOptimizer, state: dict[str, Tensor]) -> bool:
+    """Whether the state has the dtypes that C++ and Triton take: float32, `touches` int32."""
+    for name in optimizer.state_names:
+        if state[name].dtype is not (torch.int32 if name == "touches" else torch.float32):
+            return False
+    return True
 
 
 def state_tensors(state: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -189,6 +225,7 @@ def torch_row_update(
 
 def _adam(optimizer: RowOptimizer, state: dict[str, Tensor], rows: Tensor, gradient: Tensor) -> Tensor:
     first, second = optimizer.betas
+    gradient = gradient.to(state["moment"].dtype)  # lerp_ takes no other
     touches = state["touches"].index_select(0, rows).add_(1)
     moment = state["moment"].index_select(0, rows).lerp_(gradient, 1 - first)
     square = state["square"].index_select(0, rows).mul_(second).addcmul_(gradient, gradient, value=1 - second)

@@ -17,6 +17,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from autoembed_kernels.checks import as_indices
 from autoembed_kernels.min_hash import KEY_BITS, KEYS
 from autoembed_kernels.native.loader import address, native_for, threads
 from autoembed_kernels.row_hash import reference as reference_row_hash
@@ -32,11 +33,19 @@ def signature_slots(signatures: Tensor, masks: Tensor, block: int, slots: int) -
     """signatures (N,) int64 -> (N, blocks) int64, the first slot of every block of Z = `block` values.
 
     masks: a row of `key_masks`, (blocks,) int64, or one for each signature, (N, blocks). The pool has
-    `slots` >= Z.
+    `slots` >= Z. Raises ValueError where shapes do not fit.
     """
+    signatures = as_indices("signatures", signatures)
+    if masks.dim() not in (1, 2) or (masks.dim() == 2 and len(masks) != len(signatures)):
+        raise ValueError(
+            f"masks has shape {tuple(masks.shape)}, expected (blocks,) or ({len(signatures)}, blocks): "
+            "a row for each signature"
+        )
+    if not 1 <= block <= slots:
+        raise ValueError(f"a pool of {slots} values has no block of {block}")
     if not torch.compiler.is_compiling():
-        native = native_for(signatures, masks) if signatures.dtype == masks.dtype == torch.int64 else None
-        if native is not None and masks.dim() in (1, 2) and slots >= block:
+        native = native_for(signatures, masks) if masks.dtype == torch.int64 else None
+        if native is not None:
             out = signatures.new_empty(len(signatures), masks.shape[-1])
             stride = masks.shape[1] if masks.dim() == 2 else 0
             numbers = (stride, len(signatures), masks.shape[-1], slots - block + 1)

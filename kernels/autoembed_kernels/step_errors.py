@@ -9,6 +9,7 @@ One pass over the rows of a group for each of its steps, and no rounded copy of 
 import torch
 from torch import Tensor
 
+from autoembed_kernels.checks import as_indices, check_dims
 from autoembed_kernels.lsq import Grid
 from autoembed_kernels.native.loader import address, native_for, threads
 
@@ -27,16 +28,21 @@ def reference(values: Tensor, weights: Tensor, sizes: Tensor, steps: Tensor, gri
 def step_errors(values: Tensor, weights: Tensor, sizes: Tensor, steps: Tensor, grid: Grid) -> Tensor:
     """values, weights (N, D) float32, the rows of G groups behind one another -> errors (G, P, D).
 
-    sizes (G,) int64: rows by group, which sum to N; steps (G, P) above zero. Raises ValueError where shapes
-    do not fit.
+    sizes (G,) int64: rows by group, none below 0, which sum to N; steps (G, P) above zero. Weights and steps
+    of other floats are cast to the dtype of the values. Raises ValueError where shapes do not fit.
     """
+    sizes = as_indices("sizes", sizes)
+    check_dims("values", values, "N, D")
+    check_dims("steps", steps, "G, P")
     if values.shape != weights.shape or len(sizes) != len(steps) or int(sizes.sum()) != len(values):
         raise ValueError(
             f"values {tuple(values.shape)}, weights {tuple(weights.shape)}, {len(sizes)} groups of "
             f"{int(sizes.sum())} rows and steps {tuple(steps.shape)} do not fit"
         )
-    values, weights, steps = values.contiguous(), weights.contiguous(), steps.contiguous()
-    native = native_for(values, weights, steps) if values.dtype == torch.float32 else None
+    if len(sizes) and int(sizes.min()) < 0:
+        raise ValueError(f"group {int(sizes.argmin())} has {int(sizes.min())} rows, expected 0 or more")
+    values, weights, steps = (x.to(values.dtype).contiguous() for x in (values, weights, steps))
+    native = native_for(values, weights, steps, sizes) if values.dtype == torch.float32 else None
     if native is None:
         return torch_step_errors(values, weights, sizes, steps, grid)
     starts = torch.nn.functional.pad(sizes.cumsum(0), (1, 0))

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -73,3 +74,33 @@ def test_the_layout_is_the_documented_one() -> None:
 def test_wide_and_narrow_integer_types_pack_alike() -> None:
     codes = torch.arange(40).view(4, 10) % 32
     assert torch.equal(pack_bits(codes, 5), pack_bits(codes.to(torch.uint8), 5))
+
+
+@pytest.mark.parametrize("bits", [-1, 0, 9])
+def test_other_bits_are_refused(bits: int) -> None:
+    codes = torch.zeros(2, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=f"1 to 8 bits, got {bits}"):
+        pack_bits(codes, bits)
+    with pytest.raises(ValueError, match=f"1 to 8 bits, got {bits}"):
+        unpack_bits(codes, 8, bits)
+
+
+@pytest.mark.parametrize("bits", [1, 3, 8])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int8])
+def test_bytes_in_another_dtype_are_read_as_bytes(bits: int, dtype: torch.dtype) -> None:
+    codes = torch.randint(0, 1 << bits, (5, 13), generator=torch.Generator().manual_seed(0))
+    found = unpack_bits(pack_bits(codes, bits).to(dtype), 13, bits)
+    assert found.dtype == torch.uint8
+    assert torch.equal(found, codes.to(torch.uint8))
+
+
+def test_rows_with_too_few_bytes_are_refused_and_bytes_behind_the_codes_are_not_read() -> None:
+    codes = torch.arange(8, dtype=torch.uint8).view(1, 8)
+    packed = pack_bits(codes, 3)
+    with pytest.raises(ValueError, match=r"\(1, 2\), expected \(R, 3\)"):
+        unpack_bits(packed[:, :2], 8, 3)
+    with pytest.raises(ValueError, match="shape"):
+        unpack_bits(packed[0], 8, 3)
+    with pytest.raises(ValueError, match="shape"):
+        pack_bits(codes[0], 3)
+    assert torch.equal(unpack_bits(torch.nn.functional.pad(packed, (0, 2), value=255), 8, 3), codes)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoembed_kernels.dedupe import INT32_ROWS, dedupe, reference, repeat
+from autoembed_kernels.dedupe import INT32_ROWS, dedupe, reference, repeat, sum_repeats, take_rows
 
 LOOKUPS = st.integers(1, 40).flatmap(
     lambda bound: st.tuples(st.just(bound), st.lists(st.integers(0, bound - 1), max_size=80))
@@ -83,3 +83,31 @@ def test_a_gpu_finds_the_same_rows() -> None:
     assert torch.equal(unique_gpu.cpu(), unique)
     assert torch.equal(repeats_gpu.inverse.cpu(), repeats.inverse)
     assert torch.equal(repeats_gpu.order.cpu(), repeats.order)
+
+
+def test_rows_of_32_bits_are_those_of_64() -> None:
+    rows = torch.tensor([4, 1, 4, 0], dtype=torch.int32)
+    unique, repeats = dedupe(rows, 5)
+    expected, places = dedupe(rows.long(), 5)
+    assert unique.dtype == torch.int64 and torch.equal(unique, expected)
+    assert torch.equal(repeats.inverse, places.inverse)
+    table, gradient = torch.arange(10.0).view(5, 2), torch.arange(8.0).view(4, 2)
+    assert torch.equal(take_rows(table, rows), table[rows.long()])
+    summed = sum_repeats(gradient, places.order, places.starts)
+    assert torch.equal(sum_repeats(gradient, places.order.int(), places.starts.int()), summed)
+
+
+def test_other_shapes_are_refused() -> None:
+    rows, table, gradient = torch.tensor([[1, 2], [3, 4]]), torch.zeros(5, 2), torch.zeros(4, 2)
+    order, starts = torch.arange(4), torch.tensor([0, 2])
+    for call in (
+        lambda: dedupe(rows, 5),
+        lambda: dedupe(rows[0].float(), 5),
+        lambda: take_rows(table, rows),
+        lambda: sum_repeats(gradient[0], order, starts),
+        lambda: sum_repeats(gradient, order[:3], starts),
+        lambda: sum_repeats(gradient, order, starts.view(1, 2)),
+        lambda: sum_repeats(gradient, order, starts.float()),
+    ):
+        with pytest.raises(ValueError, match=r"shape .* expected"):
+            call()

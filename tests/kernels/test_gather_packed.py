@@ -131,3 +131,18 @@ def test_columns_past_the_dimension_are_zero_where_the_next_row_is_not_a_number(
     zero = torch.zeros(1, dtype=torch.int64)
     values = gather_packed(as_words(rows.view(torch.uint8).flatten(), 3), segments, zero, zero)
     assert values.tolist() == [[1.0, 0.0, 0.0]]
+
+
+def test_look_ups_of_32_bits_are_those_of_64_and_shapes_must_fit() -> None:
+    payload, segments = build([(INTEGER, 3, 5, 4), (FP32, 8, 7, 2)], 0, 7, torch.Generator().manual_seed(0))
+    words, segment, row = as_words(payload, 7), torch.tensor([0, 1, 0]), torch.tensor([3, 1, 0])
+    expected = gather_packed(words, segments, segment, row)
+    assert torch.equal(gather_packed(words, segments, segment.int(), row.int()), expected)
+    for wrong in (
+        (words, segments, segment[:2], row),
+        (words, segments, segment.view(1, 3), row.view(1, 3)),
+        (words, segments, segment.float(), row),
+        (words.view(torch.uint8), segments, segment, row),
+    ):
+        with pytest.raises(ValueError, match=r"shape .* expected"):
+            gather_packed(*wrong)

@@ -86,3 +86,15 @@ def test_a_bucket_of_four_slots_takes_48_bytes_and_sizes_are_checked() -> None:
     assert HotSketch(7).nbytes == 7 * SLOTS * SLOT_BYTES == 7 * 48
     with pytest.raises(ValueError, match="1 to"):
         HotSketch(0)
+
+
+def test_rows_of_32_bits_are_those_of_64_and_shapes_must_fit() -> None:
+    ours, theirs = HotSketch(3), HotSketch(3)
+    rows, amounts = torch.arange(20), torch.arange(20.0)
+    ours.add(rows.int(), amounts)
+    theirs.add(rows, amounts)
+    assert torch.equal(ours.rows, theirs.rows) and torch.equal(ours.importance, theirs.importance)
+    assert torch.equal(ours.find(rows.int()), theirs.find(rows))
+    for wrong in ((rows, amounts[:3]), (rows.view(4, 5), amounts), (rows.float(), amounts)):
+        with pytest.raises(ValueError, match="shape"):
+            ours.add(*wrong)

@@ -95,3 +95,14 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
     finally:
         torch.set_num_threads(before)
     assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
+
+
+def test_a_bias_of_one_number_is_repeated_as_torch_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operation, "LEAST_NUMBERS", 0)
+    generator = torch.Generator().manual_seed(0)
+    inputs, weight = (torch.randn(size, 3, generator=generator) for size in (4, 70))
+    out = linear_relu(inputs, weight, torch.ones(1))
+    # products of three numbers, in another order of sums
+    torch.testing.assert_close(out.double(), reference(inputs, weight, torch.ones(70)), rtol=1e-5, atol=1e-5)
+    with pytest.raises(RuntimeError):
+        linear_relu(inputs, weight, torch.ones(69))

@@ -102,3 +102,17 @@ def test_rows_in_more_parts_than_a_byte_counts_are_read_by_torch() -> None:
     expected = torch_look_up_parts(*held(table), rows)
     assert table.tails.most == 257 and expected.ne(0).any(0).float().mean() > 0.5
     assert torch.equal(look_up_parts(*held(table), rows), expected)
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    words, layout, addresses, tails, most = held(small())
+    rows = torch.tensor([0, 3])
+    expected = look_up_parts(words, layout, addresses, tails, most, rows)
+    assert torch.equal(look_up_parts(words, layout, addresses, tails.int(), most, rows), expected)
+    for wrong in (
+        (words, layout, addresses, tails[:1], most, rows),
+        (words, layout, addresses, tails, most, rows.view(1, 2)),
+        (words.view(torch.uint8), layout, addresses, tails, most, rows),
+    ):
+        with pytest.raises(ValueError, match=r"shape .* expected"):
+            look_up_parts(*wrong)

@@ -137,3 +137,52 @@ def test_an_empty_batch_has_empty_gradients() -> None:
     output = mix_quantized(values, steps, table, torch.ones(2), torch.zeros(0, 2))
     output.sum().backward()
     assert output.shape == (0, 4) and steps.grad is not None and not steps.grad.any()
+
+
+def test_a_mixture_of_whole_numbers_is_that_of_floats() -> None:
+    values, table = rows(5, 4).float(), grid_table([Grid(4), Grid(2)])
+    steps, scales = torch.tensor([0.1, 0.2]), torch.ones(2)
+    mixture = torch.tensor([[1, 0], [0, 1], [1, 1], [0, 0], [2, 0]])
+    mixed = mix_quantized(values, steps, table, scales, mixture)
+    assert torch.equal(mixed, mix_quantized(values, steps, table, scales, mixture.float()))
+
+
+def test_numbers_in_another_dtype_give_what_float32_gives() -> None:
+    values, table = rows(5, 4).float(), grid_table([Grid(4), Grid(2)])
+    steps, scales, which = torch.tensor([0.125, 0.25]), torch.ones(2), torch.tensor([1, 0, 0, 1, 1])
+    expected = fake_quantize(values, steps, table, scales, which)
+    assert torch.equal(fake_quantize(values, steps, table, scales, which.int()), expected)
+    # steps that float32 holds exactly; the guard is added in float64
+    wide = fake_quantize(values, steps.double(), table.double(), scales, which)
+    torch.testing.assert_close(wide.float(), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"which": torch.zeros(2, dtype=torch.int64)},
+        {"which": None},
+        {"which": torch.zeros(5)},
+        {"offset": torch.zeros(2)},
+        {"steps": torch.ones(1)},
+        {"grids": torch.zeros(2, 2)},
+        {"values": torch.zeros(5)},
+        {"gradient_scales": torch.ones(1)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_shapes_that_do_not_fit_are_refused(change: dict[str, Tensor | None]) -> None:
+    of_both = {
+        "values": torch.zeros(5, 4, requires_grad=True),
+        "steps": torch.ones(2),
+        "grids": grid_table([Grid(4), Grid(2)]),
+        "gradient_scales": torch.ones(2),
+        "offset": torch.zeros(4),
+    }
+    one = {**of_both, "which": torch.zeros(5, dtype=torch.int64), **change}
+    with pytest.raises(ValueError, match=r"shape .* expected"):
+        fake_quantize(**one).sum().backward()
+    change = {"mixture": torch.ones(5, 3)} if "which" in change else change
+    mixed = {**of_both, "mixture": torch.ones(5, 2), **change}
+    with pytest.raises(ValueError, match=r"shape .* expected"):
+        mix_quantized(**mixed).sum().backward()

@@ -83,3 +83,36 @@ def test_a_large_step_moves_what_torch_moves() -> None:
             found, expected = ours.place(unique, uses), theirs._torch_place(unique, uses)
             assert torch.equal(found.slot, expected.slot) and torch.equal(found.evicted, expected.evicted)
         assert torch.equal(ours.tags, theirs.tags) and len(found.evicted) > 100
+
+
+@pytest.mark.parametrize("policy", ["lru", "lfu"])
+def test_rows_and_uses_of_32_bits_are_placed_as_those_of_64(policy: str) -> None:
+    ours, theirs = RowCache(100, 8, 2, policy), RowCache(100, 8, 2, policy)
+    for rows in (torch.arange(12), torch.arange(5, 30, 3)):
+        uses = rows % 3 + 1
+        found, expected = ours.place(rows.int(), uses.int()), theirs.place(rows, uses)
+        assert torch.equal(found.slot, expected.slot) and torch.equal(found.evicted, expected.evicted)
+    assert torch.equal(ours.tags, theirs.tags) and torch.equal(ours.stamps, theirs.stamps)
+
+
+@pytest.mark.parametrize("policy", ["lru", "lfu"])
+def test_uses_that_do_not_fit_are_refused_and_nothing_moves(policy: str) -> None:
+    cache, rows = RowCache(100, 8, 2, policy), torch.arange(50)
+    for given_rows, uses in [(rows, rows[:2]), (rows.view(5, 10), rows.view(5, 10)), (rows, rows.float())]:
+        with pytest.raises(ValueError, match="shape"):
+            cache.place(given_rows, uses)
+    assert cache.step == 0 and not cache.stamps.any() and (cache.tags == -1).all()
+
+
+@pytest.mark.parametrize(("slots", "ways"), [(4, 8), (4, 0), (4, -2), (5, 2), (0, 1)])
+def test_tags_that_are_not_sets_of_ways_are_refused(slots: int, ways: int) -> None:
+    with pytest.raises(ValueError, match=rf"\({slots},\), expected \(sets \* ways,\) with {ways} ways"):
+        cache_probe(torch.full((slots,), -1, dtype=torch.int32), ways, torch.arange(3), 10)
+
+
+def test_tags_of_64_bits_are_probed_as_those_of_32() -> None:
+    cache, rows = RowCache(100, 8, 2, "lru"), torch.arange(12)
+    cache.place(rows, torch.ones_like(rows))
+    assert torch.equal(cache_probe(cache.tags.long(), 2, rows, 100), cache.find(rows))
+    with pytest.raises(ValueError, match="rows has shape"):
+        cache.find(rows.view(3, 4))

@@ -224,3 +224,89 @@ def test_ids_met_for_the_first_time_get_the_next_entries_in_order(ids: int, coun
         assert entries.tolist() == [numbers[row] for row in rows.tolist()]
         assert taken == len(numbers)
         assert entry.tolist() == [numbers.get(row, ABSENT) for row in range(ids)]
+
+
+def _small_store(optimizer: RowOptimizer) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+    """A pool (9, 4), its state and pointers (5, 2), some of them absent."""
+    pool = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    pointers = torch.tensor([[0, 1], [2, -1], [-1, -1], [3, 4], [8, 7]], dtype=torch.int32)
+    return pool, optimizer.state(pool), pointers
+
+
+def test_pointers_and_state_in_other_dtypes_give_what_the_usual_ones_give() -> None:
+    optimizer = RowOptimizer("adam")
+    pool, state, pointers = _small_store(optimizer)
+    entries, gradient = torch.tensor([4, 0, 2]), torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
+    entry = torch.tensor([3, -1, 0, 4], dtype=torch.int32)
+    for held in (None, entry):
+        rows = torch.tensor([2, 0, 3])
+        wide = chunk_look_up(pool, pointers.long(), None if held is None else held.long(), rows)
+        assert torch.equal(wide, chunk_look_up(pool, pointers, held, rows))
+    other, utility, other_utility = pool.clone(), torch.zeros(5, 2), torch.zeros(5, 2)
+    wide_state = {key: held.long() if key == "touches" else held.double() for key, held in state.items()}
+    chunk_step.chunk_step(optimizer, pool, state, utility, pointers, entries, gradient, 0.1)
+    held = (other, wide_state, other_utility, pointers.long(), entries.int())
+    chunk_step.chunk_step(optimizer, *held, gradient, 0.1)
+    # moments in 64 bits instead of 32, norms by another order of sums
+    torch.testing.assert_close(other, pool, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(other_utility, utility, rtol=1e-6, atol=1e-6)
+    assert torch.equal(wide_state["touches"], state["touches"].long())
+
+
+def test_a_step_of_what_does_not_fit_is_refused_and_changes_nothing() -> None:
+    optimizer = RowOptimizer("adagrad")
+    pool, state, pointers = _small_store(optimizer)
+    before, utility = pool.clone(), torch.zeros(5, 2)
+    entries, gradient = torch.tensor([4, 0]), torch.ones(2, 8)
+    _, repeats = dedupe(torch.tensor([4, 0, 4]), 5)
+    for given_state, useful, where, g, spans in [
+        (state, utility, entries, gradient[:1], None),
+        (state, utility, entries, gradient[:, :4], None),
+        (state, utility[:3], entries, gradient, None),
+        (state, utility, entries.view(1, 2), gradient, None),
+        ({}, utility, entries, gradient, None),
+        ({"square_sum": state["square_sum"][:2]}, utility, entries, gradient, None),
+        (state, utility, entries, gradient, repeats),
+        (state, utility, entries[:1], torch.ones(3, 8), repeats),
+    ]:
+        with pytest.raises(ValueError, match=r"expected|needs the state"):
+            chunk_step.chunk_step(optimizer, pool, given_state, useful, pointers, where, g, 0.1, spans)
+    assert torch.equal(pool, before) and not utility.any() and not state["square_sum"].any()
+
+
+def test_look_ups_and_rounds_of_other_shapes_are_refused() -> None:
+    pool, _, pointers = _small_store(RowOptimizer("sgd"))
+    rows = torch.tensor([[0, 1]])
+    for call in (
+        lambda: chunk_look_up(pool, pointers, None, rows),
+        lambda: chunk_look_up(pool, pointers[0], None, rows[0]),
+        lambda: chunk_look_up(pool[0], pointers, None, rows[0]),
+        lambda: choose_moves(pointers, torch.zeros(5, 3), 0.9, 0.1, 0.2),
+        lambda: number_entries(pointers, rows[0], 0),
+        lambda: number_entries(pointers[0], rows, 0),
+    ):
+        with pytest.raises(ValueError, match=r"shape .* expected"):
+            call()
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_entries_are_numbered_in_any_whole_numbers(dtype: torch.dtype) -> None:
+    entry = torch.tensor([-1, 2, -1, -1], dtype=dtype)
+    entries, taken = number_entries(entry, torch.tensor([3, 1, 0], dtype=torch.int32), 5)
+    assert entries.tolist() == [5, 2, 6] and taken == 7
+    assert entry.tolist() == [6, 2, -1, 5]
+
+
+@pytest.mark.parametrize("count", [-5, 4, 5000])
+def test_more_free_places_than_there_are_or_less_than_none_are_refused(count: int) -> None:
+    pointers, free = torch.full((4, 2), ABSENT, dtype=torch.int32), torch.arange(3, dtype=torch.int32)
+    with pytest.raises(ValueError, match=f"0 to 3 are unused, got {count}"):
+        admit(pointers, torch.arange(4), free, count)
+    assert (pointers == ABSENT).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_places_are_taken_in_any_whole_numbers(dtype: torch.dtype) -> None:
+    pointers, free = torch.full((2, 2), ABSENT, dtype=torch.int32), torch.arange(3, dtype=dtype)
+    assert admit(pointers, torch.tensor([1, 0], dtype=torch.int16), free, 3) == 0
+    assert pointers.tolist() == [[2, -1], [0, 1]]

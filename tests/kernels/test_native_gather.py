@@ -256,3 +256,11 @@ def test_fields_of_one_precision_are_looked_up_as_torch_looks_them_up(dim: int, 
     found = native_look_up_packed(native(), *held, rows, 3, poisoned(303, dim))
     torch.set_num_threads(threads)
     assert torch.equal(found, expected)
+
+
+def test_look_ups_of_other_shapes_are_refused() -> None:
+    table = small_table()
+    rows = torch.zeros(2, 3, dtype=torch.int64)
+    for words, some in ((table.words, rows), (table.words.view(torch.uint8), rows[0])):
+        with pytest.raises(ValueError, match=r"shape .* expected"):
+            look_up_packed(words, *table._held(), some)

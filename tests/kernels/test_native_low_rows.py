@@ -14,6 +14,7 @@ from autoembed_kernels.low_row_update import (
     torch_low_row_update,
     write_low_rows,
 )
+from autoembed_kernels.repeated_update import repeated_low_row_update
 from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer
 
 FORMATS = (torch.float16, torch.bfloat16, torch.int8)
@@ -169,3 +170,55 @@ def test_threads_and_strides_of_the_gradient_change_no_bit(dtype: torch.dtype) -
         torch.set_num_threads(used)
     assert all(torch.equal(one, two) for one, two in zip(bits(table), bits(other), strict=True))
     assert not torch.equal(low_row_values(*table, rows), torch.zeros(101, 24))
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_rows_of_32_bits_and_wide_state_give_what_float32_gives(dtype: torch.dtype) -> None:
+    optimizer, rows = RowOptimizer("adam"), torch.tensor([3, 0])
+    generator = torch.Generator().manual_seed(0)
+    ours = stored(torch.randn(5, 6, generator=generator), dtype)
+    others, gradient = [copied(ours), copied(ours)], torch.randn(2, 6, generator=generator)
+    state = optimizer.state(torch.zeros(5, 6))
+    wide = {key: held.long() if key == "touches" else held.double() for key, held in state.items()}
+    copies = [{key: held.clone() for key, held in wide.items()} for _ in range(2)]
+    values = low_row_values(*ours, rows)
+    assert torch.equal(low_row_values(*ours, rows.int()), values)
+    low_row_update(optimizer, *ours, state, rows, values, gradient, 0.1, (1, 2))
+    held = (rows.int(), low_row_values(*others[0], rows), gradient, 0.1, (1, 2))
+    low_row_update(optimizer, *others[0], copies[0], *held)
+    repeated_low_row_update(optimizer, *others[1], copies[1], rows.int(), gradient, 0.1, (1, 2))
+    for other, copy in zip(others, copies, strict=True):
+        # moments of 64 bits may cast a value the other way: one step of 8 bits, or of 16 at values below 4
+        found, expected = (low_row_values(*table, torch.arange(5)) for table in (other, ours))
+        torch.testing.assert_close(found, expected, rtol=0, atol=0.05)
+        assert torch.equal(copy["touches"], state["touches"].long())
+        torch.testing.assert_close(copy["moment"], state["moment"].double(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_what_does_not_fit_is_refused_and_changes_nothing(dtype: torch.dtype) -> None:
+    optimizer, rows, gradient = RowOptimizer("adagrad"), torch.tensor([3, 0]), torch.ones(2, 6)
+    weight, steps = stored(torch.ones(5, 6), dtype)
+    before, state = weight.clone(), optimizer.state(torch.zeros(5, 6))
+    values = low_row_values(weight, steps, rows)
+    other_steps = [steps[:2], steps.float(), None] if steps is not None else [torch.ones(5).half()]
+    wrong = [
+        (steps, {}, rows, values, gradient),
+        (steps, {"square_sum": state["square_sum"][:3]}, rows, values, gradient),
+        (steps, state, rows, values, gradient[:1]),
+        (steps, state, rows.view(1, 2), values, gradient),
+        *((other, state, rows, values, gradient) for other in other_steps),
+    ]
+    for given_steps, held, where, read, g in wrong:
+        with pytest.raises(ValueError, match=r"expected|needs the state|steps"):
+            low_row_update(optimizer, weight, given_steps, held, where, read, g, 0.1, None)
+        with pytest.raises(ValueError, match=r"expected|needs the state|steps"):
+            repeated_low_row_update(optimizer, weight, given_steps, held, where, g, 0.1, None)
+    with pytest.raises(ValueError, match="values has shape"):
+        low_row_update(optimizer, weight, steps, state, rows, values[:1], gradient, 0.1, None)
+    with pytest.raises(ValueError, match="rows has shape"):
+        low_row_values(weight, steps, rows.view(1, 2))
+    if steps is not None:
+        with pytest.raises(ValueError, match=r"steps has shape \(2,\), expected \(5,\)"):
+            low_row_values(weight, steps[:2], rows)
+    assert torch.equal(weight, before) and not state["square_sum"].any()

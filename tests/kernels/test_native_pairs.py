@@ -50,3 +50,13 @@ def test_inputs_that_are_not_contiguous_are_read_right(dtype: torch.dtype) -> No
     (expected,) = torch.autograd.grad(reference(exact).sum(), exact)
     torch.testing.assert_close(products.double(), reference(exact), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gradient.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_places_of_another_number_of_vectors_are_refused() -> None:
+    x = torch.zeros(3, 6, 4, requires_grad=True)
+    upper, mirrored = pair_places(6)
+    for wrong in ((pair_places(3)[0], mirrored), (upper, pair_places(7)[1])):
+        with pytest.raises(ValueError, match=r"shape .* expected .* `pair_places\(6\)`"):
+            pair_products(x, *wrong).sum().backward()
+    with pytest.raises(ValueError, match="vectors has shape"):
+        pair_products(x[0], upper, mirrored)

@@ -142,3 +142,12 @@ def test_a_table_that_was_moved_reads_what_it_reads_before() -> None:
     table._apply(torch.clone)
     assert table.shared.rows() is not held
     assert torch.equal(table.stored(torch.arange(9)), before)
+
+
+def test_look_ups_of_other_shapes_are_refused() -> None:
+    segment = Segment(0, 100, KINDS["add"], 40, 3, "fp32")
+    table, _ = table_of(FieldPlan("items", 100, 6, (segment,)))
+    held, rows = (*table._held(), table.shared.rows()), torch.zeros(2, 3, dtype=torch.int64)
+    for words, some in ((table.words, rows), (table.words.view(torch.uint8), rows[0])):
+        with pytest.raises(ValueError, match=r"shape .* expected"):
+            look_up_shared(words, *held, some)

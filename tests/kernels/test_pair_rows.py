@@ -1,5 +1,7 @@
 """Pairs of rows while they train: C++ against torch, places against exact integers."""
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -118,3 +120,35 @@ def test_slots_are_those_of_torch(count: int, blocks: int, block: int, more: int
     for held in (masks[2], masks[torch.randint(0, 8, (count,), generator=generator)]):
         found = signature_slots(words, held, block, slots)
         assert torch.equal(found, torch_signature_slots(words, held, block, slots))
+
+
+def small_segments(**change: torch.Tensor) -> PairedSegments:
+    """Seven rows of their own, and 100 in pairs of 10 and 10 stored rows."""
+    columns = [(0, 0, -1, 1, 1, 1, 0, 4), (7, 7, 0, 100, 3, 10, 10, 4)]
+    names = ("start", "first", "how", "ids", "multiplier", "remainders", "quotients", "dim")
+    held = dict(zip(names, torch.tensor(columns).T.contiguous(), strict=True))
+    return PairedSegments(**{**held, **change}, rows=107)
+
+
+def test_pairs_in_whole_numbers_of_another_width_are_the_same() -> None:
+    rows = torch.tensor([106, 3, 7, 50])
+    expected = pair_places(small_segments(), rows)
+    other = pair_places(small_segments(how=small_segments().how.int()), rows.int())
+    for name in ("stored", "paired", "how", "dim"):
+        assert torch.equal(getattr(other, name).long(), getattr(expected, name)), name
+    values = torch.randn(7, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(join_pairs(values, other), join_pairs(values, expected))
+
+
+def test_pairs_of_other_shapes_are_refused() -> None:
+    rows = torch.tensor([106, 3, 7, 50])
+    pairs, values = pair_places(small_segments(), rows), torch.zeros(7, 4)
+    for call in (
+        lambda: pair_places(small_segments(), rows.view(2, 2)),
+        lambda: pair_places(small_segments(quotients=torch.zeros(1, dtype=torch.int64)), rows),
+        lambda: join_pairs(values[:5], pairs),
+        lambda: join_pairs(values[0], pairs),
+        lambda: join_pairs(values, dataclasses.replace(pairs, dim=pairs.dim[:1])),
+    ):
+        with pytest.raises(ValueError, match=r"shape .* expected"):
+            call()

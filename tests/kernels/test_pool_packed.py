@@ -117,3 +117,16 @@ def test_rows_and_offsets_out_of_range_raise() -> None:
                 *(native(), *held, torch.tensor([0, 1]), torch.tensor(offsets)),
                 *(mean, None, poisoned(2, 1, 5)),
             )
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    table, mean = small_table(5, "int3"), torch.tensor([False])
+    rows, offsets, weights = torch.tensor([0, 1]), torch.tensor([0, 2]), torch.ones(2)
+    for words, some, of_each in (
+        (table.words, rows.view(1, 2), weights),
+        (table.words, rows, weights.view(1, 2)),
+        (table.words, rows, weights[:1]),
+        (table.words.view(torch.uint8), rows, weights),
+    ):
+        with pytest.raises(ValueError, match=r"shape .* expected"):
+            pool_packed(words, table._layout, table._addresses, some, offsets, mean, of_each)

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,3 +35,14 @@ def test_starts_are_spread_evenly_over_every_value_of_the_pool() -> None:
     starts = pool_slots(torch.arange(10_000), 0, 4, 8, 47)
     # 40 thousand in 40 places: five standard deviations of a place's count are 156
     assert (torch.bincount(starts.flatten(), minlength=40) - 1000).abs().max() < 156
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    rows = torch.arange(4)
+    with pytest.raises(ValueError, match="rows has shape"):
+        pool_slots(rows.view(2, 2), 0, 4, 8, 47)
+    with pytest.raises(ValueError, match="3 fields, expected one or a field for each of 4 rows"):
+        pool_slots(rows, torch.arange(3), 4, 8, 47)
+    with pytest.raises(ValueError, match="no block of 8"):
+        pool_slots(rows, 0, 4, 8, 7)
+    assert torch.equal(pool_slots(rows.int(), 3, 4, 8, 47), pool_slots(rows, 3, 4, 8, 47))

@@ -38,3 +38,9 @@ def test_two_salts_collide_no_more_than_chance() -> None:
 def test_rows_above_2_to_24_are_told_apart() -> None:
     rows = torch.arange(2**31, 2**31 + 1000)
     assert len(row_hash(rows, 0, 2**40).unique()) == 1000
+
+
+def test_rows_of_32_bits_go_where_those_of_64_go() -> None:
+    rows = torch.tensor([0, 5, 2**31 - 1])
+    for salt in (3, torch.tensor([0, 1, 2])):
+        assert torch.equal(row_hash(rows.int(), salt, 1000), row_hash(rows, salt, 1000))

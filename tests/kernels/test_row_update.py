@@ -1,11 +1,15 @@
 """Row updates against the row-by-row reference in float64 and against torch's optimizers."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
+from autoembed_kernels.repeated_update import repeated_row_update
 from autoembed_kernels.row_update import OPTIMIZERS, RowOptimizer, reference, row_update
 
+Update = Callable[[RowOptimizer, Tensor, dict[str, Tensor], Tensor, Tensor, float], None]
 RATE = 0.05
 STEPS = [[0, 2, 5], [2], [6, 5, 0], [], [1, 2, 3, 4], [2, 6]]
 
@@ -109,3 +113,43 @@ def test_the_first_adam_step_of_a_row_is_one_learning_rate_however_late_it_comes
 def test_an_unknown_optimizer_is_refused_with_the_known_names() -> None:
     with pytest.raises(ValueError, match="adagrad"):
         RowOptimizer("adamw")
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_rows_of_32_bits_and_state_in_other_dtypes_give_what_float32_gives(name: str) -> None:
+    optimizer, rows = RowOptimizer(name), torch.tensor([2, 6, 0])
+    gradient = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+    weight, other = _weight(4), _weight(4)
+    state = optimizer.state(weight)
+    wide = {key: held.long() if key == "touches" else held.double() for key, held in state.items()}
+    for _ in range(2):
+        row_update(optimizer, weight, state, rows, gradient, RATE)
+        row_update(optimizer, other, wide, rows.int(), gradient, RATE)
+    # wide state differs from float32 by its rounding
+    torch.testing.assert_close(other, weight, rtol=1e-5, atol=1e-6)
+    for key, held in wide.items():
+        assert held.dtype in (torch.int64, torch.float64)
+        torch.testing.assert_close(held.double(), state[key].double(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("update", [row_update, repeated_row_update])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_what_does_not_fit_is_refused_and_changes_nothing(name: str, update: Update) -> None:
+    optimizer, rows, gradient = RowOptimizer(name), torch.tensor([1, 2, 3]), torch.ones(3, 16)
+    weight = _weight(16)
+    before, state = weight.clone(), optimizer.state(weight)
+    wrong = [
+        (state, rows, gradient[:1]),
+        (state, rows, gradient[:, :8]),
+        (state, rows.view(1, 3), gradient),
+        (state, rows.float(), gradient),
+    ]
+    wrong += [({k: v for k, v in state.items() if k != key}, rows, gradient) for key in state]
+    wrong += [({**state, key: state[key][:2]}, rows, gradient) for key in state]
+    for case in wrong:
+        with pytest.raises(ValueError, match=r"expected|needs the state"):
+            update(optimizer, weight, *case, RATE)
+    with pytest.raises(ValueError, match=r"weight has shape \(16,\), expected \(R, D\)"):
+        update(optimizer, weight[0], state, rows, gradient, RATE)
+    assert torch.equal(weight, before)
+    assert not any(held.any() for held in state.values())

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -73,3 +74,16 @@ def test_the_pool_is_used_evenly_beyond_24_bits() -> None:
     # 40 thousand in 40 places: five standard deviations of a place's count are 156
     counts = torch.bincount(signature_slots(signatures, key_masks(2)[7], 1, 40).flatten(), minlength=40)
     assert (counts - 1000).abs().max() < 156
+
+
+def test_masks_that_do_not_fit_are_refused() -> None:
+    signatures, masks = torch.arange(5), key_masks(3)[0]
+    for wrong in (masks.expand(2, 3).clone(), masks.expand(1, 5, 3), masks[0]):
+        with pytest.raises(ValueError, match=r"masks has shape .* expected \(blocks,\) or \(5, blocks\)"):
+            signature_slots(signatures, wrong, 1, 10)
+    with pytest.raises(ValueError, match="signatures has shape"):
+        signature_slots(signatures.view(1, 5), masks, 1, 10)
+    with pytest.raises(ValueError, match="no block of 11"):
+        signature_slots(signatures, masks, 11, 10)
+    every = signature_slots(signatures.int(), masks.expand(5, 3).clone(), 1, 10)
+    assert torch.equal(every, signature_slots(signatures, masks, 1, 10))

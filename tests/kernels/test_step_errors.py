@@ -59,3 +59,32 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         step_errors(values[1:], weights[1:], sizes, steps, Grid(3))
     with pytest.raises(ValueError, match="do not fit"):
         step_errors(values, weights, sizes, steps[:1], Grid(3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+@pytest.mark.parametrize("sizes_dtype", [torch.int64, torch.int32])
+def test_weights_and_steps_in_another_dtype_are_cast(dtype: torch.dtype, sizes_dtype: torch.dtype) -> None:
+    values, weights, sizes, steps = drawn([3, 0, 7], 4, 2, 0)
+    weights, steps = weights.half(), steps.half()
+    expected = step_errors(values, weights.float(), sizes, steps.float(), Grid(4))
+    found = step_errors(values, weights.to(dtype), sizes.to(sizes_dtype), steps.to(dtype), Grid(4))
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("sizes", [[100_000, -99_997], [4, -1], [-1, 4]])
+def test_groups_of_less_than_no_rows_are_refused(sizes: list[int]) -> None:
+    values, steps = torch.ones(3, 4), torch.ones(2, 2)
+    with pytest.raises(ValueError, match="expected 0 or more"):
+        step_errors(values, values, torch.tensor(sizes), steps, Grid(4))
+
+
+def test_other_dimensions_are_refused() -> None:
+    values, steps = torch.ones(3, 4), torch.ones(2, 2)
+    for v, s, sizes in [
+        (values[0], steps, [2, 2]),
+        (values, steps[0], [1, 2]),
+        (values, steps, [[1, 2]]),
+        (values, steps, [1.0, 2.0]),
+    ]:
+        with pytest.raises(ValueError, match="shape"):
+            step_errors(v, v, torch.tensor(sizes), s, Grid(4))
