@@ -20,6 +20,7 @@ LAYERS = (
             "marked_rows",
             "packed_segments",
             "pool_address",
+            "packed_marks",
             "quotient_pairs",
             "quotient_paths",
             "row_tails",
