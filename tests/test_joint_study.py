@@ -44,6 +44,19 @@ def test_a_pick_is_taken_over_where_it_validates_better(
     assert found[-1]["data"] == "frappe"
 
 
+def test_one_lucky_seed_takes_the_place_of_no_pick_with_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = runpy.run_path(str(STUDY))
+    (tmp_path / "epinions").mkdir()
+    new = [row("robe", 10, 1, 0.90), *(row("lma", 10, seed, 0.90) for seed in (1, 2, 3))]
+    monkeypatch.setitem(study["added"].__globals__, "single_rows", lambda *_: new)
+    old = [row("joint", 10, 1, 0.9), *(row(m, 10, s, 0.7) for m in ("robe", "lma") for s in range(1, 6))]
+    found = study["added"](old, tmp_path)
+    assert [r["valid_auc"] for r in found if r["method"] == "robe"] == [0.7] * 5
+    assert [r["valid_auc"] for r in found if r["method"] == "lma"] == [0.9] * 3
+
+
 def test_a_budget_that_singles_were_not_asked_for_takes_the_best_pick_that_fits() -> None:
     study = runpy.run_path(str(STUDY.with_name("compare.py")))
     pick, within = study["Pick"], study["pick_within"]
