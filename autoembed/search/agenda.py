@@ -158,14 +158,16 @@ class Agenda:
 
     def standing(self) -> Standing:
         now = time.monotonic()
+        tuning = [r for r in self.records if r.role == "short" and r.number < self._first]
         return standing_of(
-            self.records,
+            [record for record in self.records if record not in tuning],
             self._points,
             [now - started for _, started in self._running.values()],
             self.left(),
             self._config.workers,
             self._limits.budgets_bytes,
             self._config.objective,
+            tuning,
         )
 
     def _following(self) -> Assignment | Rejected | None:
@@ -236,7 +238,7 @@ class Agenda:
         if promotion is None:
             return None
         waiting = {entry.number for entry in self._work("short")}
-        ended = {record.number: record for record in self.records if record.role == "short"}
+        ended = {record.number: record for record in self._ours if record.role == "short"}
         numbers = sorted(waiting | {n for n, record in ended.items() if record.state != "rejected"})
         rungs = [numbers[at : at + promotion.of] for at in range(0, len(numbers), promotion.of)]
         seen = {record.candidate for record in self.records if record.role != "short"}

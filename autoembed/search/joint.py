@@ -19,6 +19,7 @@ from typing import Any
 
 from autoembed.front import make_points
 from autoembed.joint.planner import smallest_bytes
+from autoembed.record import TrialRecord
 from autoembed.search.events import (
     Listener,
     Notice,
@@ -58,7 +59,7 @@ class _Walks:
         self, config: StudyConfig, folder: RunFolder, inputs: Inputs, limits: Limits, tell: Listener
     ) -> None:
         self.config, self.folder, self.inputs, self.limits, self.tell = config, folder, inputs, limits, tell
-        self.records = [record for record in folder.records() if record.number < FIRST_SINGLE]
+        self.records, _ = self._kept()
         self.budgets = budgets_within(limits, inputs.spec)
         check_numbers(config, len(self.budgets))
         self.per_seed = 1 + len(self.budgets)
@@ -146,10 +147,17 @@ class _Walks:
         self.folder.log("notice", text=text)
         self.tell(Notice(text))
 
+    def _kept(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
+        """Records in the folder: of trunks and points; of trainings that tuned trunks, which none tells."""
+        walked = [record for record in self.folder.records() if record.number < FIRST_SINGLE]
+        tuning = [record for record in walked if record.role == "short"]
+        return [record for record in walked if record.role != "short"], tuning
+
     def _standing(self) -> Any:
         return standing_of(
             *(self.records, make_points(self.records), [], self._left(), self.workers),
             *(self.limits.budgets_bytes, self.config.objective),
+            tuning=self._kept()[1],
         )
 
     def _left(self) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from autoembed.front import Objective, Point
+from autoembed.front.point import reference_trials, trial_fte
 from autoembed.record import TrialRecord
 from autoembed.search.events import Best, Standing
 
@@ -21,14 +22,16 @@ def standing_of(
     workers: int,
     budgets_bytes: Sequence[int],
     objective: Objective,
+    tuning: Sequence[TrialRecord] = (),
 ) -> Standing:
-    """`points`: those of `records`; `left`: trainings not begun.
+    """`points`: those of `records`; `left`: trainings not begun; `tuning`: what is none of them, but cost.
 
     `running_seconds`: how long each training under way has taken.
     """
     trained = [record for record in records if record.state != "rejected"]
     mean = mean_seconds(records)
-    costs = [record.fte for record in trained if record.fte is not None]
+    reference = reference_trials(records)
+    costs = [cost for record in (*trained, *tuning) if (cost := trial_fte(record, reference)) is not None]
     return Standing(
         finished=len(trained),
         planned=len(trained) + len(running_seconds) + left,

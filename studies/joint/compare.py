@@ -52,17 +52,22 @@ def read() -> dict[str, tuple[int, Picks]]:
     for data in dict.fromkeys(row["data"] for row in rows):
         mine = [row for row in rows if row["data"] == data]
         full = references(mine, "full_precision")
-        of_singles = references(mine, SINGLES_FULL) or full
         picks: dict[str, dict[int, dict[int, Pick]]] = defaultdict(lambda: defaultdict(dict))
         for row in mine:
             seed = int(row["seed"])
-            reference = full if row["method"] == "joint" else of_singles
-            if row["method"] not in ("full_precision", SINGLES_FULL) and seed in reference:
+            reference = full if row["method"] == "joint" else beside(mine, row["method"]) or full
+            if row["method"].partition(" ")[0] not in ("full_precision", SINGLES_FULL) and seed in reference:
                 loss = float(reference[seed]["test_auc"]) - float(row["test_auc"])
                 pick = Pick(int(row["total_bytes"]), float(row["valid_auc"]), loss)
                 picks[row["method"]][int(row["budget_bytes"])][seed] = pick
         found[data] = int(next(iter(full.values()))["total_bytes"]), picks
     return found
+
+
+def beside(rows: Sequence[Mapping[str, str]], method: str) -> dict[int, Mapping[str, str]]:
+    """The full-precision models of the search that a single method's pick is from: `uniform (fitted)`."""
+    _, space, named = method.partition(" ")
+    return references(rows, SINGLES_FULL + space + named)
 
 
 def references(rows: Sequence[Mapping[str, str]], method: str) -> dict[int, Mapping[str, str]]:

@@ -4,14 +4,16 @@
     python studies/joint/run.py epinions --out runs      one, its run folder in `runs/epinions`
     python studies/joint/run.py --read --methods methods
     python studies/joint/run.py --add singles            further searches over single methods, nothing else
+    python studies/joint/run.py --add together --named fitted
 
 A run that was stopped goes on. `results.csv` beside this file gets one row per data set, budget and seed:
 the joint points as walked, and for every single method its pick for each budget, by seed. --methods names a
 folder that holds per data set one search over single methods, or several, as `studies/methods/run.py` makes
 one a method. Picks are made on validation; --add keeps what is recorded of a method at a budget unless the
-new pick, of as many seeds or three, validates better. What is recorded of data sets and methods that a call
-does not measure stays. `cost_fte` of a joint point is what the walk spent on it, the trunk's row carries the
-trunk; that of a single method is the whole search that it came from.
+new pick, of as many seeds or three, validates better; with --named its methods are called `uniform (fitted)`
+and stand beside those of searches with another full precision. What is recorded of data sets and methods that
+a call does not measure stays. `cost_fte` of a joint point is what the walk spent on it, the trunk's row
+carries the trunk; that of a single method is the whole search that it came from.
 """
 
 import argparse
@@ -101,10 +103,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("joint"), help="folder of the run folders")
     parser.add_argument("--methods", type=Path, help="the --out folder of studies/methods/run.py")
     parser.add_argument("--add", type=Path, help="a folder like that of --methods, to add to results.csv")
+    parser.add_argument("--named", help="what sets the methods of --add apart from those of other searches")
     parser.add_argument("--read", action="store_true", help="train nothing, read what is finished")
     options = parser.parse_args()
     if options.add:
-        write(added(read(), options.add))
+        write(added(read(), options.add, options.named))
         return
     rows: list[dict[str, Any]] = []
     for data in options.data:
@@ -132,23 +135,31 @@ def read() -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-def added(rows: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+def added(rows: list[dict[str, Any]], folder: Path, named: str | None) -> list[dict[str, Any]]:
     """The rows, with those of the folder's picks in place of recorded ones that validate worse."""
     for data in DATA:
         if not (folder / data).is_dir():
             continue
         budgets = {int(r["budget_bytes"]) for r in rows if r["data"] == data and r["method"] == "joint"}
         found = list(single_rows(data, folder / data, sorted(budgets)))
+        if named:
+            found = [r | {"method": apart(r["method"], named)} for r in found]
         for place in sorted({(r["method"], r["budget_bytes"]) for r in found}):
             new = [r for r in found if (r["method"], r["budget_bytes"]) == place]
             old = [r for r in rows if (r["data"], r["method"], int(r["budget_bytes"])) == (data, *place)]
-            if old and place[0] == SINGLES_FULL:  # what is recorded was trained beside the other picks
+            # a reference that is recorded was trained beside the other picks
+            if old and place[0] in (SINGLES_FULL, apart(SINGLES_FULL, named or "")):
                 continue
             enough = len(new) >= min(len(old), ENOUGH_SEEDS)  # the best of many single runs is best by luck
             if not old or (enough and valid_auc(new) > valid_auc(old)):
                 at = max(number for number, r in enumerate(rows) if r["data"] == data) + 1
                 rows = [r for r in [*rows[:at], *new, *rows[at:]] if all(r is not o for o in old)]
     return rows
+
+
+def apart(method: str, named: str) -> str:
+    """As compare.py reads it."""
+    return f"{method} ({named})"
 
 
 def valid_auc(rows: list[dict[str, Any]]) -> float:

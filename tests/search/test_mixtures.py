@@ -41,6 +41,26 @@ def test_a_joint_search_and_single_methods_share_one_folder_and_one_front(
     assert run_study(config, run) == records  # finished: nothing runs again
 
 
+def test_what_tunes_a_trunk_costs_and_is_promoted_to_nothing(clicks: Path, tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text(yaml.safe_dump({"methods": [{"method": "uniform", "knobs": {"bits": [1, 2, 4]}}]}))
+    config = make_study(
+        *(clicks,),
+        **{"search_space": ["joint", str(space)], "joint": {"tune": 1.0}, "budgets": ["1/2"], "seeds": 1},
+        **{"trials": 3, "promotion": {"share": 0.5, "of": 2, "keep": 1}},
+    )
+    run = tmp_path / "run"
+    for _ in range(2):  # the second call finds everything finished
+        events: list[Event] = []
+        records = run_study(config, run, progress=events.append)
+        (ended,) = [event for event in events if isinstance(event, StudyEnded)]
+        tuning = [r for r in records if r.role == "short" and r.method == "full_precision"]
+        assert tuning and all(record.number < FIRST_SINGLE for record in tuning)
+        assert len(candidates(records, "search")) == 1 + 2  # the point, and two of the three short ones
+        assert ended.standing.finished == ended.standing.planned == len(records) - len(tuning)
+        assert ended.standing.spent_fte == pytest.approx(run_front(run).cost.fte)
+
+
 def test_two_spaces_that_search_one_method_are_refused(clicks: Path, tmp_path: Path) -> None:
     config = make_study(clicks, search_space=["uniform", "default"])
     with pytest.raises(ConfigError, match=r"uniform and default both search uniform; leave one of them out"):
