@@ -2,13 +2,16 @@
 
 import glob
 import hashlib
+import os
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from autoembed.config import ConfigError
 from autoembed.data.config import DataConfig, Format
+from autoembed.data.manifest import MANIFEST
 
 _SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",
@@ -33,9 +36,11 @@ class SourceFile:
 
 
 def find_files(config: DataConfig) -> tuple[list[Path], Format]:
-    """All files that `config.path` names, numbers in names in numeric order, and their format.
+    """All files that `config.path` names, each once, and their format.
 
-    Raises ConfigError where nothing matches or the format is not clear.
+    Files come in the order of the entries; those of one entry by path, numbers in numeric order. A file that
+    several entries or links name is read where it is named first, if possible under its own name. Raises
+    ConfigError where nothing matches or the format is not clear.
     """
     files: list[Path] = []
     for entry in config.paths:
@@ -43,6 +48,7 @@ def find_files(config: DataConfig) -> tuple[list[Path], Format]:
         if not found:
             raise ConfigError(f"key 'path': no file matches {entry!r}; check the path and the suffixes")
         files.extend(found)
+    files = _each_once(files)
     if config.format is not None:
         return files, config.format
     formats = {_format_of(path) for path in files}
@@ -84,10 +90,53 @@ def _expand(entry: str, format: Format | None) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        inside = [p for p in path.rglob("*") if p.is_file() and not p.name.startswith((".", "_"))]
+        inside = _files_below(path)
         return sorted((p for p in inside if format is not None or _format_of(p)), key=_natural)
-    matches = [Path(match) for match in glob.glob(entry, recursive=True)]
+    matches = [Path(match) for match in glob.glob(_pattern(path), recursive=True)]
     return sorted((match for match in matches if match.is_file()), key=_natural)
+
+
+def _pattern(path: Path) -> str:
+    """The glob of an entry, in which leading folders that are there, as `exp[1]`, mean themselves."""
+    there, rest = Path(path.anchor), path.relative_to(path.anchor).parts
+    while rest and (there / rest[0]).is_dir():
+        there, rest = there / rest[0], rest[1:]
+    return str(Path(glob.escape(str(there)), *rest))
+
+
+def _files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Files in a folder and in the folders in it, links to folders among them.
+
+    Left out is what is hidden, temporary (`_...`), or prepared data: an output inside its own log.
+    """
+    real = folder.resolve()
+    if real in above or _is_prepared(folder):  # a link to a folder that it lies in would never end
+        return
+    try:
+        inside = list(folder.iterdir())
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be read ({error})") from None
+    for path in inside:
+        if path.name.startswith((".", "_")):
+            continue
+        if path.is_dir():
+            yield from _files_below(path, (*above, real))
+        elif path.is_file():
+            yield path
+
+
+def _is_prepared(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file() and (folder / "train" / "label.npy").is_file()
+
+
+def _each_once(files: list[Path]) -> list[Path]:
+    real = [Path(os.path.realpath(path)) for path in files]
+    named = {target for path, target in zip(files, real, strict=True) if not path.is_symlink()}
+    first: dict[Path, Path] = {}
+    for path, target in zip(files, real, strict=True):
+        if not path.is_symlink() or target not in named:
+            first.setdefault(target, path)
+    return list(first.values())
 
 
 def _format_of(path: Path) -> Format | None:
@@ -98,4 +147,4 @@ def _format_of(path: Path) -> Format | None:
 def _natural(path: Path) -> list[tuple[int, int, str]]:
     """Sort key under which day_2 comes before day_10."""
     parts = re.split(r"(\d+)", str(path))
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
