@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ from autoembed.data.bag_weights import FLOAT32_MOST, lengths_of, weights_of, wro
 from autoembed.data.categorical import Encoded, bag_lists, encode_column, plain_or_dictionary
 from autoembed.data.config import Categorical, ColumnSplit, DataConfig, Format, LastSplit, Transform
 from autoembed.data.hashed_ids import KEY_SEED
+
+NumberKind = Literal["numbers", "times"]
 
 SPLITS = ("train", "valid", "test")
 IGNORED = np.int8(3)
@@ -35,14 +38,17 @@ class BadRow:
 class Chunk:
     """Rows of one file in order. labels (B,) float32, dense (C, B) float64 with NaN = missing.
 
-    split (B,) int8 where a column says so, order (B,) float64 where a column orders the rows.
+    split (B,) int8 where a column says so, order (B,) float64 where a column orders the rows. kinds: what the
+    dense columns and the one that orders the rows hold, by name.
     """
 
+    file: Path
     labels: npt.NDArray[np.float32]
     dense: npt.NDArray[np.float64]
     fields: tuple[Encoded, ...]
     split: npt.NDArray[np.int8] | None
     order: npt.NDArray[np.float64] | None
+    kinds: dict[str, NumberKind]
     bad: tuple[BadRow, ...]
     bytes_read: int
 
@@ -146,7 +152,13 @@ def chunk_of(
         for name, settings in layout.categorical.items()
     )
     problems.sort(key=lambda row: row.line)
-    return Chunk(labels.astype(np.float32), dense, fields, split, order, tuple(problems), bytes_read)
+    numeric = [*layout.dense, *([layout.order] if layout.order else [])]
+    kinds: dict[str, NumberKind] = {
+        name: "times" if _is_time(table[name].type) else "numbers" for name in numeric
+    }
+    return Chunk(
+        file, labels.astype(np.float32), dense, fields, split, order, kinds, tuple(problems), bytes_read
+    )
 
 
 def _wrong_weights(
@@ -169,12 +181,17 @@ def numbers(
 ) -> npt.NDArray[np.float64]:
     """A column of numbers, truth values, dates or timestamps as float64 (B,), NaN where missing.
 
-    Raises ConfigError, which ends with the `fix`, for others.
+    Times are microseconds since 1970, in UTC; what is finer is cut off. Raises ConfigError, which ends with
+    the `fix`, for others.
     """
     column = table[name]
     kind = column.type
-    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        column = column.cast(pa.timestamp("us")).cast(pa.int64())
+    if _is_time(kind):
+        finer = pa.types.is_timestamp(kind) and kind.unit == "ns"
+        try:
+            column = column.cast(pa.timestamp("us"), safe=not finer).cast(pa.int64())
+        except pa.ArrowInvalid as error:
+            raise ConfigError(f"{file}: column {name!r} holds a time that is too far away: {error}") from None
     elif not (
         pa.types.is_integer(kind)
         or pa.types.is_floating(kind)
@@ -187,6 +204,10 @@ def numbers(
         column = column.cast(pa.int8())
     values = column.cast(pa.float64(), safe=False).to_numpy()
     return np.array(values, dtype=np.float64)
+
+
+def _is_time(kind: pa.DataType) -> bool:
+    return pa.types.is_date(kind) or pa.types.is_timestamp(kind)  # type: ignore[no-any-return]
 
 
 def _splits(table: pa.Table, split: ColumnSplit, file: Path) -> npt.NDArray[np.int8]:
