@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from autoembed.budget import format_bytes
 from autoembed.config import ConfigError
+from autoembed.data.bag_weights import FLOAT32_MOST
 from autoembed.data.chunk import SPLITS, Layout
 from autoembed.data.collect import RawField, RawLog
 from autoembed.data.columns import READ_ROWS, NpyWriter, RawColumn, write_npy
@@ -83,7 +84,10 @@ def write_labels(log: RawLog, folder: Path, written: Written, label: str) -> dic
 def write_dense(
     log: RawLog, layout: Layout, folder: Path, written: Written, rows: list[int]
 ) -> list[dict[str, Any]]:
-    """One (rows, C) float32 matrix per split; -> name, kind, mean, std of every column."""
+    """One (rows, C) float32 matrix per split; -> name, kind, mean, std of every column.
+
+    Raises ConfigError where a standardised value does not fit float32.
+    """
     described = []
     for (name, transform), column in zip(layout.dense.items(), log.dense, strict=True):
         mean, std = _train_moments(log, column) if transform == "standard" else (0.0, 1.0)
@@ -99,6 +103,7 @@ def write_dense(
             values = next(source)
             if facts["kind"] == "standard":
                 values = np.nan_to_num((values - facts["mean"]) / facts["std"], nan=0.0)
+                _refuse_overflow(values, codes, facts)
             matrix[:, position] = values
         for split, writer in enumerate(writers):
             writer.append(matrix[codes == split])
@@ -107,6 +112,17 @@ def write_dense(
     for name, writer in zip(SPLITS, writers, strict=True):
         written[f"{name}/dense.npy"] = writer.close()
     return described
+
+
+def _refuse_overflow(values: Array, codes: Array, facts: dict[str, Any]) -> None:
+    beyond = np.flatnonzero(np.abs(values) > FLOAT32_MOST)
+    if len(beyond):
+        value = values[beyond[0]] * facts["std"] + facts["mean"]
+        raise ConfigError(
+            f"dense column {facts['name']!r} holds {value:.6g} in {SPLITS[codes[beyond[0]]]}, which is too large "
+            f"once it is standardised: in train its mean is {facts['mean']:.6g}, its standard deviation "
+            f"{facts['std']:.6g}; repair the values, or use 'log' or 'none' in place of 'standard'"
+        )
 
 
 def _train_moments(log: RawLog, column: RawColumn) -> tuple[float, float]:

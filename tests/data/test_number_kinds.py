@@ -1,6 +1,6 @@
 """A column holds numbers or times in all files; times of any unit are compared."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from autoembed.data.prepare import prepare
 from autoembed.data.prepared import PreparedData
 
 BY_TIME = Split(last=LastSplit(by="t", valid=0.25, test=0.25))
-NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
+NOON = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)
 
 
 def rows(values: list[Any], word: str = "a") -> list[dict[str, Any]]:

@@ -89,6 +89,16 @@ def test_lists_without_bag_and_bags_without_lists_are_told(tmp_path: Path) -> No
     assert "expected lists or text, found int64" in refusal(tmp_path, path, categorical=bag)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_standardised_value_beyond_float32_is_told(tmp_path: Path) -> None:
+    x = {"train": 0.0, "valid": 5.0, "test": 3e30}
+    rows = [dict(ROWS[0], x=1e-9), *(dict(row, x=x[row["split"]]) for row in ROWS)]
+    path = write_parquet(tmp_path / "log.parquet", rows)
+    message = refusal(tmp_path, path, dense={"x": "standard"})
+    assert message.startswith("dense column 'x' holds 3e+30 in test, which is too large once it is standardised")
+    assert "use 'log' or 'none'" in message
+
+
 def test_an_empty_split_is_told(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "log.csv", [row for row in ROWS if row["split"] != "valid"])
     assert "the split 'valid' has no rows" in refusal(tmp_path, path)
