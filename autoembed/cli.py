@@ -1,6 +1,7 @@
 """The commands: parse, call, print; nothing else. Heavy imports wait until a command needs them."""
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -10,8 +11,6 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
-
-from autoembed.config import ConfigError
 
 app = typer.Typer(
     name="autoembed",
@@ -40,9 +39,6 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
-    except KeyboardInterrupt:
-        errors.print("interrupted; the same command goes on where it stopped")
-        sys.exit(130)
     except (ValueError, OSError, MemoryError) as error:
         if os.environ.get("AUTOEMBED_TRACEBACK"):
             raise
@@ -71,9 +67,15 @@ def prepare(
     """Read click logs once: vocabularies, memory-mapped columns, checksums."""
     from autoembed.data.config import load_data_config
     from autoembed.data.prepare import prepare as prepare_data
+    from autoembed.files import writing
 
-    with _stage_bar() as progress:
-        data = prepare_data(load_data_config(config), out, progress=progress, overwrite=overwrite)
+    described = load_data_config(config)
+    try:
+        with _stage_bar() as progress, writing(out, reads_too=True):
+            data = prepare_data(described, out, progress=progress, overwrite=overwrite)
+    except KeyboardInterrupt:
+        errors.print("interrupted; nothing was written, the same command begins again")
+        raise
     rows = {split: data.rows(split) for split in ("train", "valid", "test")}
     console.print(f"prepared {data.path}: {', '.join(f'{n:,} {split}' for split, n in rows.items())} rows")
     bad = data.manifest.get("bad_rows", {})
@@ -91,6 +93,8 @@ def stats(
     from autoembed.data.prepared import open_prepared
     from autoembed.report.stats import plot_long_tail, print_stats, stats_rows
 
+    if data.is_file():
+        raise ValueError(f"{data} is a file; prepare the log first: autoembed prepare {data} -o FOLDER")
     prepared = open_prepared(data)
     rows = stats_rows(prepared)
     if as_json:
@@ -289,16 +293,15 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="Folder of an exported model or of prepared data.")],
 ) -> None:
     """Check every file of a model or of prepared data: sizes, checksums, and the byte model."""
-    from autoembed.data.prepared import open_prepared
+    from autoembed.data.prepared import is_prepared, open_prepared
     from autoembed.runtime import ArtifactError, load
 
     try:
         model = load(folder)  # checks sizes, checksums, and the tables against the byte model
     except ArtifactError as error:
-        try:
-            data = open_prepared(folder, verify=True)
-        except ConfigError:
+        if not is_prepared(folder):
             raise error from None
+        data = open_prepared(folder, verify=True)
         rows = sum(data.rows(split) for split in ("train", "valid", "test"))
         console.print(f"{folder}: prepared data, intact, {rows:,} rows")
     else:
@@ -322,12 +325,16 @@ def evaluate(
         metrics = model.evaluate_log(load_data_config(data), None if split == "all" else split)
     else:
         metrics = model.evaluate(open_prepared(data), split)
+    if math.isnan(metrics.logloss):
+        raise ValueError(f"{data}: there is no row to evaluate on (--split {split})")
+    auc = None if math.isnan(metrics.auc) else metrics.auc
     reported = model.manifest.get("metrics", {}).get(split)
     if as_json:
-        result = {"auc": metrics.auc, "logloss": metrics.logloss, "reported": reported}
+        result = {"auc": auc, "logloss": metrics.logloss, "reported": reported}
         console.print_json(json.dumps(result))
         return
-    console.print(f"{split}: AUC {metrics.auc:.6f}, logloss {metrics.logloss:.6f}")
+    told = "AUC undefined, all labels are alike" if auc is None else f"AUC {auc:.6f}"
+    console.print(f"{split}: {told}, logloss {metrics.logloss:.6f}")
     if reported:
         console.print(f"recorded at export: AUC {reported['auc']:.6f}, logloss {reported['logloss']:.6f}")
 

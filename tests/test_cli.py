@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from command_line import run_command
@@ -183,6 +185,32 @@ def test_verify_reads_every_byte_of_prepared_data(
     content[-1] ^= 1
     column.write_bytes(bytes(content))
     assert run_command(monkeypatch, "verify", prepared) == 2
+    assert f"the content of {column.relative_to(prepared)} was altered" in capsys.readouterr().err
+
+
+def test_a_log_without_rows_has_no_metrics_and_one_of_a_single_class_no_auc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = pq.read_table(exported().folder / "log.parquet")
+    of_one = log.filter(pc.equal(log["click"], 1))
+    for name, rows in (("none", log.slice(0, 0)), ("one", of_one)):
+        pq.write_table(rows, tmp_path / f"{name}.parquet")
+        described = config_for(tmp_path / f"{name}.parquet").model_dump(mode="json", exclude_none=True)
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(described, sort_keys=False))
+    command = ("evaluate", exported().artifact)
+    assert run_command(monkeypatch, *command, tmp_path / "none.yaml") == 2
+    assert "there is no row to evaluate on" in capsys.readouterr().err
+    assert run_command(monkeypatch, *command, tmp_path / "one.yaml") == 0
+    assert "AUC undefined, all labels are alike, logloss 0." in capsys.readouterr().out
+    assert run_command(monkeypatch, *command, tmp_path / "one.yaml", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["auc"] is None
+
+
+def test_stats_of_a_log_says_to_prepare_it_first(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(monkeypatch, "stats", run.parent / "clicks.yaml") == 2
+    assert "clicks.yaml is a file; prepare the log first: autoembed prepare" in capsys.readouterr().err
 
 
 def test_a_trial_that_packing_changed_is_not_exported(

@@ -4,6 +4,7 @@ The log is read once (`collect`), then columns are written per split. Memory hol
 a few chunks, never a column. Vocabularies, counts and dense statistics come from the train split only.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from autoembed.data.keys import KeyCollision
 from autoembed.data.manifest import FORMAT_VERSION, fingerprint_of, read_manifest, write_manifest
 from autoembed.data.ordered import run_ordered
 from autoembed.data.parquet import parquet_jobs
-from autoembed.data.prepared import PreparedData, open_prepared
+from autoembed.data.prepared import PreparedData, is_prepared, open_prepared
 from autoembed.data.publish import whole_folder
 from autoembed.data.sources import describe, find_files
 
@@ -50,8 +51,9 @@ def prepare(
     """Prepare a click log into the folder `out`; returns at once where it is already there.
 
     Large files count as unchanged with the same size and time of change, small ones with the same
-    content. Raises ConfigError where the data or the configuration cannot be used, and where `out` was
-    prepared from something else and `overwrite` is not set.
+    content; with `overwrite`, what is there is compared with its checksums first. Raises ConfigError where
+    the data or the configuration cannot be used, and where `out` was prepared from something else and
+    `overwrite` is not set.
     """
     check(config)
     files, format = find_files(config)
@@ -77,26 +79,30 @@ def _is_prepared(out: Path, origin: dict[str, Any], overwrite: bool) -> bool:
     """True where `out` holds just this. Raises ConfigError where it holds something else."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
-    # an exported model has a manifest of that name too
-    if not (out / "manifest.json").is_file() or not (out / SPLITS[0]).is_dir():
+    if not is_prepared(out):
         raise ConfigError(f"{out} exists and is no prepared data; choose another place or remove it")
     try:
         found = read_manifest(out)
-        if {key: found[key] for key in origin} == origin:
-            open_prepared(out)
+        differing = [key for key in origin if not _same(found[key], origin[key])]
+        if not differing:
+            open_prepared(out, verify=overwrite)  # who asks to overwrite it may doubt it
             return True
-        differing = [key for key in origin if found[key] != origin[key]]
         problem = (
             "was prepared from other files" if differing == ["source"] else "was prepared with other keys"
         )
         if "config" in differing:
-            keys = sorted(k for k in origin["config"] if found["config"].get(k) != origin["config"][k])
+            keys = sorted(k for k, v in origin["config"].items() if not _same(found["config"].get(k), v))
             problem += f" ({', '.join(keys)})"
     except ConfigError as error:
         problem = f"cannot be used: {error}"
     if not overwrite:
         raise ConfigError(f"{out} {problem}; allow overwriting it or choose another place")
     return False
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Also in the order of keys, which is that of fields."""
+    return json.dumps(one) == json.dumps(other)
 
 
 def _jobs(

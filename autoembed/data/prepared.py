@@ -11,9 +11,10 @@ import torch
 
 from autoembed.config import ConfigError
 from autoembed.data.batch import Batch
+from autoembed.data.chunk import SPLITS
 from autoembed.data.columns import file_checksum
 from autoembed.data.hashed_ids import FieldIds, HashedIds
-from autoembed.data.manifest import read_manifest
+from autoembed.data.manifest import MANIFEST, read_manifest
 from autoembed.data.rows import BagRows, Rows, pooled_batches, whole_batches
 from autoembed.data.vocabulary import Kind, Vocabulary
 
@@ -191,6 +192,11 @@ class _Columns:
             torch.from_numpy(ids),
             bags,
         )
+
+
+def is_prepared(path: Path) -> bool:
+    """Whether this is a folder of prepared data, if a damaged one. Exported models have a manifest, too."""
+    return (path / MANIFEST).is_file() and (path / SPLITS[0]).is_dir()
 
 
 def open_prepared(

@@ -12,9 +12,14 @@ from pathlib import Path
 def whole_folder(out: Path) -> Iterator[Path]:
     """Yields an empty folder to write into; without an error it replaces `out`, else it is removed.
 
-    A killed process leaves `.NAME.partial` behind, which the next one clears. Raises BlockingIOError
-    while another process writes to the same place.
+    A killed process leaves `.NAME.partial` behind, which the next one clears. A link stays, and the folder
+    that it names is replaced. Raises BlockingIOError while another process writes to the same place,
+    ValueError where a folder cannot be replaced: the present one, and where a disk is mounted.
     """
+    asked, out = out, out.resolve()
+    if out == Path.cwd() or os.path.ismount(out):
+        what = "the present folder" if out == Path.cwd() else "where a disk is mounted"
+        raise ValueError(f"{asked} is {what}, and cannot be replaced; name a folder in it: {out / 'NAME'}")
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.parent / f".{out.name}.partial"
     lock = _locked(partial)

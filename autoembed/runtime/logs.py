@@ -85,6 +85,14 @@ def _jobs(
             f"{[column.name for column in dense]}, the log is described with "
             f"{[name for name, *_ in described]} and {list(layout.dense)}; describe it as in training"
         )
+    for field in fields:
+        in_buckets = field.vocabulary.kind == "buckets"
+        if in_buckets != layout.categorical[field.name].bucketize:
+            raise ConfigError(
+                f"the model was trained on {'buckets of' if in_buckets else ''} the numbers of {field.name!r}"
+                f"{'' if in_buckets else ' as they are'}; "
+                f"{'add' if in_buckets else 'remove'} 'bucketize: true' in its description"
+            )
     if format == "parquet":
         for path in files:
             yield from parquet_jobs(path, layout, seed=0)

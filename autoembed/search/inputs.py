@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autoembed.config import read_yaml
 from autoembed.data.config import load_data_config
 from autoembed.data.prepare import prepare
 from autoembed.data.prepared import PreparedData, open_prepared
+from autoembed.data.sources import describe, find_files
 from autoembed.files import writing
 from autoembed.methods.base import TableSpec
 from autoembed.plan import PROFILES
 from autoembed.search.events import DataProgress, Listener
+from autoembed.search.folder import RunFolder
 from autoembed.search.study import StudyConfig
 from autoembed.stats import Stats, stats_of
 
@@ -34,8 +37,14 @@ def open_inputs(config: StudyConfig, run: Path) -> Inputs:
 
 
 def prepare_inputs(config: StudyConfig, run: Path, tell: Listener | None = None) -> Inputs:
-    """As `open_inputs`, but data that a YAML describes is prepared first, once for all runs beside `run`."""
-    if not Path(config.data).is_dir():
+    """As `open_inputs`, but data that a YAML describes is prepared first, once for all runs beside `run`.
+
+    A run that was begun goes on with the data that it has, whatever became of the logs since.
+    """
+    if Path(config.data).is_dir():
+        return open_inputs(config, run)
+    folder = _data_of(run, _name(config))
+    if folder is None:
         folder = data_folder(config, run)
         with writing(folder, reads_too=True):
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -44,14 +53,35 @@ def prepare_inputs(config: StudyConfig, run: Path, tell: Listener | None = None)
                 folder,
                 progress=tell and (lambda at: tell(DataProgress(at.stage, at.done, at.rows))),
             )
-    return open_inputs(config, run)
+    return open_inputs(config.model_copy(update={"data": str(folder)}), run)
 
 
 def data_folder(config: StudyConfig, run: Path) -> Path:
-    """The prepared folder of a study: as given, or RUN/../prepared/NAME-HASH for a data YAML."""
+    """The prepared folder of a study: as given, or RUN/../prepared/NAME-HASH-HASH for a data YAML.
+
+    The hashes are of what the YAML says and of the files that it names: logs that grow or change are prepared
+    beside what earlier runs use. Raises ConfigError where the logs are not there.
+    """
     path = Path(config.data)
     if path.is_dir():
         return path
-    content: dict[str, Any] = load_data_config(path).model_dump(mode="json")
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return run.resolve().parent / "prepared" / f"{path.stem}-{digest[:8]}"
+    files, _ = find_files(load_data_config(path))
+    return run.resolve().parent / "prepared" / f"{_name(config)}-{_hash(describe(files))}"
+
+
+def _name(config: StudyConfig) -> str:
+    path = Path(config.data)
+    return f"{path.stem}-{_hash(load_data_config(path).model_dump(mode='json'))}"
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
+
+
+def _data_of(run: Path, name: str) -> Path | None:
+    """The prepared folder of a run that was begun with the data of this name."""
+    config = RunFolder(run).config
+    if not config.is_file():
+        return None
+    data = (run / str(read_yaml(config).get("data", ""))).resolve()  # as the run folder keeps it
+    return data if data.name.startswith(f"{name}-") and data.is_dir() else None

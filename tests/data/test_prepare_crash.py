@@ -1,5 +1,6 @@
 """A killed prepare leaves nothing that could be taken for data, and the next one starts afresh."""
 
+import os
 import subprocess
 import sys
 import time
@@ -75,3 +76,57 @@ def test_preparing_again_changes_nothing_and_reads_nothing(tmp_path: Path) -> No
     again = prepare(config, tmp_path / "out", progress=seen.append)
     assert (tmp_path / "out" / "manifest.json").stat() == before
     assert (again.fingerprint, seen) == (first.fingerprint, [])
+
+
+def prepared_log(tmp_path: Path) -> DataConfig:
+    rows = [row | {"word": "a", "page": "b"} for row in ANCHORS]
+    log = write_csv(tmp_path / "log.csv", rows)
+    return DataConfig(path=str(log), categorical=("word", "page"), split=Split(column="split"))
+
+
+def test_damaged_columns_are_written_anew_where_overwriting_is_allowed(tmp_path: Path) -> None:
+    config, out = prepared_log(tmp_path), tmp_path / "out"
+    prepare(config, out)
+    column = out / "train" / "label.npy"
+    content = column.read_bytes()
+    column.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    prepare(config, out, overwrite=True)
+    open_prepared(out, verify=True)
+    assert column.read_bytes() == content
+
+
+def test_other_fields_first_are_other_data(tmp_path: Path) -> None:
+    config, out = prepared_log(tmp_path), tmp_path / "out"
+    prepare(config, out)
+    turned = config.model_copy(update={"categorical": ("page", "word")})
+    with pytest.raises(ConfigError, match=r"was prepared with other keys \(categorical\)"):
+        prepare(turned, out)
+    assert [field.name for field in prepare(turned, out, overwrite=True).fields] == ["page", "word"]
+
+
+def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk" / "data")  # which is not there yet
+    for overwrite in (False, True, True):
+        config = prepared_log(tmp_path).model_copy(update={"min_count": 1 + overwrite})
+        prepare(config, tmp_path / "out", overwrite=overwrite)
+        open_prepared(tmp_path / "disk" / "data", verify=True)
+    assert (tmp_path / "out").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "log.csv", "out"]
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["data"]
+
+
+def test_folders_that_cannot_be_replaced_are_refused_before_the_log_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = prepared_log(tmp_path)
+    seen: list[PrepareProgress] = []
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ValueError, match="the present folder, and cannot be replaced; name a folder in it"):
+        prepare(config, Path("."), progress=seen.append)
+    (tmp_path / "mounted").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path / "mounted")
+    with pytest.raises(ValueError, match=r"mounted is where a disk is mounted.*mounted/NAME"):
+        prepare(config, tmp_path / "mounted", progress=seen.append)
+    assert not seen

@@ -83,3 +83,16 @@ def test_logs_that_do_not_fit_the_model_are_refused(tmp_path: Path) -> None:
     pq.write_table(broken, tmp_path / "broken.parquet")
     with pytest.raises(ConfigError, match="1500 of 1500 rows are bad"):
         model.evaluate_log(config_for(tmp_path / "broken.parquet"))
+
+
+@pytest.mark.parametrize("trained_so", [True, False])
+def test_numbers_are_described_in_buckets_or_not_as_in_training(trained_so: bool) -> None:
+    model = load(exported().artifact)
+    config = config_for(log_file())
+    described = config.categorical_columns("parquet")
+    buckets = [field.name for field in model.fields if field.vocabulary.kind == "buckets"]
+    name = next(n for n, settings in described.items() if (n in buckets) is trained_so and not settings.bag)
+    turned = described[name].model_copy(update={"bucketize": not trained_so})
+    config = config.model_copy(update={"categorical": {**described, name: turned}})
+    with pytest.raises(ConfigError, match=f"numbers of '{name}'.*{'add' if trained_so else 'remove'} 'buck"):
+        model.evaluate_log(config)

@@ -1,5 +1,6 @@
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import pytest
 from search_study import make_study
 
 import autoembed
+from autoembed.config import ConfigError
+from autoembed.data.prepared import open_prepared
 from autoembed.record import TrialRecord
 from autoembed.search.driver import run_study
 from autoembed.search.events import Event, Notice, StudyStarted, TrialEnded
@@ -19,7 +22,7 @@ from autoembed.search.folder import RunFolder, read_records
 
 TESTS = Path(__file__).parents[1]
 ROOT = Path(autoembed.__file__).parents[1]
-SLOW = "search_trainers:slow_train"
+SLOW, FAKE = "search_trainers:slow_train", "search_trainers:train"
 
 
 def start(clicks: Path, run: Path, trainer: str = SLOW) -> subprocess.Popen[bytes]:
@@ -131,6 +134,28 @@ def test_a_trial_whose_record_is_removed_is_trained_again(clicks: Path, tmp_path
         run_study(config, tmp_path, trainer=SLOW)
         found = records(tmp_path)
         assert {n: r.candidate for n, r in found.items()} == {n: r.candidate for n, r in before.items()}
+
+
+def test_a_run_goes_on_with_its_data_when_its_log_has_grown_or_is_gone(clicks: Path, tmp_path: Path) -> None:
+    shutil.copytree(clicks, tmp_path / "here")
+    log = tmp_path / "here" / "clicks.csv"
+    config = make_study(tmp_path / "here", trials=1)
+    first = run_study(config, tmp_path / "runs" / "first", trainer=FAKE)
+    with log.open("a") as file:
+        file.write(log.read_text().splitlines()[-1] + "\n")
+    more = config.model_copy(update={"trials": 2})
+    assert run_study(more, tmp_path / "runs" / "first", trainer=FAKE)[: len(first)] == first
+    run_study(config, tmp_path / "runs" / "second", trainer=FAKE)  # reads the longer log beside the other
+    rows = [
+        sum(data.rows(split) for split in ("train", "valid", "test"))
+        for data in map(open_prepared, sorted((tmp_path / "runs" / "prepared").iterdir()))
+    ]
+    assert sorted(rows) == [900, 901]
+    log.unlink()
+    for run in ("first", "second"):
+        run_study(more.model_copy(update={"trials": 3}), tmp_path / "runs" / run, trainer=FAKE)
+    with pytest.raises(ConfigError, match="no file matches"):
+        run_study(config, tmp_path / "runs" / "third", trainer=FAKE)
 
 
 def test_a_second_search_in_the_same_folder_is_refused(clicks: Path, tmp_path: Path) -> None:
