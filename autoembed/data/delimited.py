@@ -25,7 +25,7 @@ from autoembed.data.sources import compression_of
 BLOCK_BYTES = 32 << 20
 _PARSE_BYTES = 1 << 19  # pyarrow parses pieces that stay in the cache 1.5 times as fast (2 cores, x86)
 _LONGEST_LINE_BYTES = 1 << 30
-_TIMES = (pa.timestamp("us"), pa.timestamp("us", "UTC"))
+_ORDERS = (pa.float64(), *(pa.timestamp(unit, zone) for unit in ("us", "ns") for zone in (None, "UTC")))
 _BREAK_IN_QUOTES = (
     "a quoted value holds a line break, or its quote is never closed; write every row on one line, "
     "or the log as Parquet"
@@ -66,17 +66,19 @@ def delimited_jobs(
 ) -> Iterator[Callable[[], Chunk]]:
     """A job per block, to be run in any thread. Raises ConfigError where the file is damaged or empty of
     a column that is needed."""
-    columns = dialect.columns
+    columns, checked = dialect.columns, False
     order_type: pa.DataType | None = None
     for block in _blocks(path, block_bytes or BLOCK_BYTES):
         if columns is None:
             block, columns = _take_header(block, path, dialect)
-        if block.first_line == 1 or order_type is None:
+        if not checked:
             _check_columns(path, columns, layout)
+            checked = True
         if not block.text:
             continue
-        order_type = order_type or _order_type(block, columns, layout, dialect)
-        yield partial(_parse, block, path, columns, layout, dialect, order_type, seed)
+        if order_type is None and layout.order is not None:
+            order_type = _order_type(block, columns, layout.order, dialect)
+        yield partial(_parse, block, path, columns, layout, dialect, order_type or pa.float64(), seed)
 
 
 def _blocks(path: Path, block_bytes: int) -> Iterator[_Block]:
@@ -120,7 +122,13 @@ def _take_header(block: _Block, path: Path, dialect: Dialect) -> tuple[_Block, t
         header = block.text[:end].decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}:1: the header is not UTF-8 text: {error}") from None
-    columns = tuple(next(csv.reader([header.rstrip("\r\n")], delimiter=dialect.delimiter), []))
+    header = header.rstrip("\r\n")
+    if "\r" in header:
+        raise ConfigError(f"{path}:1: a carriage return stands inside the header; end lines with line feeds")
+    try:
+        columns = tuple(next(csv.reader([header], delimiter=dialect.delimiter), []))
+    except csv.Error as error:
+        raise ConfigError(f"{path}:1: the header cannot be read: {error}") from None
     twice = [name for name in columns if columns.count(name) > 1]
     if twice:
         raise ConfigError(f"{path}:1: the header names the column {twice[0]!r} twice; rename one")
@@ -133,17 +141,34 @@ def _check_columns(path: Path, columns: tuple[str, ...], layout: Layout) -> None
         raise ConfigError(f"{path}: there is no column {missing[0]!r}; the file has {', '.join(columns)}")
 
 
-def _order_type(block: _Block, columns: tuple[str, ...], layout: Layout, dialect: Dialect) -> pa.DataType:
-    """What orders the rows: numbers, or ISO times, judged by the first line."""
-    if layout.order is None:
-        return pa.float64()
-    line = block.text[: block.text.find(b"\n")].decode("utf-8", errors="replace").rstrip("\r")
-    values = next(csv.reader([line], delimiter=dialect.delimiter), [])
-    place = columns.index(layout.order)
-    for kind in (pa.float64(), *_TIMES):
-        if len(values) == len(columns) and _cast(values[place], kind) is not None:
-            return kind
-    return pa.float64()
+def _order_type(block: _Block, columns: tuple[str, ...], name: str, dialect: Dialect) -> pa.DataType | None:
+    """What orders the rows: numbers, or ISO times, judged by the first line that can be read as either."""
+    end = block.text.find(b"\n") + 1
+    for text in (block.text[:end], block.text[end:]):
+        for word in _column(text, columns, name, dialect).unique():
+            for kind in _ORDERS:
+                value = _cast(word.as_py(), kind)
+                # nan and inf are numbers too, but often stand for a time that is missing
+                if value is not None and np.isfinite(value):
+                    return kind
+    return None
+
+
+def _column(text: bytes, columns: tuple[str, ...], name: str, dialect: Dialect) -> pa.ChunkedArray:
+    """One column of the lines that have all of them, of a `_parsable` text."""
+    if not text:
+        return pa.chunked_array([], pa.string())
+    text = _parsable(text)
+    return pacsv.read_csv(
+        pa.py_buffer(text),
+        pacsv.ReadOptions(column_names=list(columns), use_threads=False, block_size=_whole(text)),
+        pacsv.ParseOptions(
+            delimiter=dialect.delimiter,
+            quote_char='"' if dialect.quoted else False,
+            invalid_row_handler=lambda row: "skip",
+        ),
+        pacsv.ConvertOptions(column_types={name: pa.string()}, include_columns=[name]),
+    )[name]
 
 
 def _parse(
@@ -164,10 +189,10 @@ def _parse(
     try:
         table, kept, bad = _table(block.text, path, columns, layout, dialect, numeric, lines)
     except pa.ArrowInvalid:
-        text, lines, bad = _decodable(block.text, lines, path)
-        table, kept, more = _table(text, path, columns, layout, dialect, {}, lines)
-        table, kept, unreadable = _with_numbers(table, kept, numeric, path)
-        bad = [*bad, *more, *unreadable]
+        text = _parsable(block.text)
+        table, kept, bad = _table(text, path, columns, layout, dialect, {}, lines)
+        table, kept, unreadable = _with_values(table, kept, numeric, path, text is not block.text)
+        bad = [*bad, *unreadable]
     return chunk_of(table, layout, path, kept, seed, block.bytes_read, bad)
 
 
@@ -182,9 +207,6 @@ def _table(
 ) -> tuple[pa.Table, Lines, list[BadRow]]:
     """Parse lines; what is not `numeric` stays text with empty = null. Raises ConfigError where a line is no
     row of its own."""
-    if not text:
-        nothing = {name: pa.array([], numeric.get(name, pa.string())) for name in layout.columns}
-        return pa.table(nothing), lines, []
     wrong: list[tuple[int, int]] = []
 
     def skip(row: pacsv.InvalidRow) -> str:
@@ -192,7 +214,7 @@ def _table(
         return "skip"
 
     # where numbers have failed, a line longer than a piece may be the reason
-    parse_bytes = _PARSE_BYTES if numeric else min(len(text) + 1, 2**31 - 1)
+    parse_bytes = _PARSE_BYTES if numeric else _whole(text)
     table = pacsv.read_csv(
         pa.py_buffer(text),
         pacsv.ReadOptions(column_names=list(columns), use_threads=False, block_size=parse_bytes),
@@ -222,6 +244,11 @@ def _table(
     return table, kept, bad
 
 
+def _whole(text: bytes) -> int:
+    """The size of a piece of parsing that holds all of a text, however long its lines are."""
+    return min(len(text) + 1, 2**31 - 1)
+
+
 def _ends_inside_quotes(line: bytes, dialect: Dialect) -> bool:
     """Whether a line that starts a row leaves a quote open."""
     return dialect.quoted and b'"' in line and _count_rows(line.rstrip(b"\r\n") + b"\n0\n", dialect) == 1
@@ -229,6 +256,7 @@ def _ends_inside_quotes(line: bytes, dialect: Dialect) -> bool:
 
 def _count_rows(text: bytes, dialect: Dialect) -> int:
     """Rows of lines, however many columns they have."""
+    text = _parsable(text)
     skipped: list[int] = []
 
     def skip(row: pacsv.InvalidRow) -> str:
@@ -237,7 +265,7 @@ def _count_rows(text: bytes, dialect: Dialect) -> int:
 
     table = pacsv.read_csv(
         pa.py_buffer(text),
-        pacsv.ReadOptions(column_names=["all"], use_threads=False, block_size=min(len(text) + 1, 2**31 - 1)),
+        pacsv.ReadOptions(column_names=["all"], use_threads=False, block_size=_whole(text)),
         pacsv.ParseOptions(
             delimiter=dialect.delimiter,
             quote_char='"' if dialect.quoted else False,
@@ -268,50 +296,62 @@ def _broken_line(text: bytes, path: Path, dialect: Dialect, lines: Lines) -> Con
     return ConfigError(f"{path}:{line}: a carriage return stands inside the line; remove it")
 
 
-def _decodable(text: bytes, lines: Lines, path: Path) -> tuple[bytes, Lines, list[BadRow]]:
-    """Leave out the lines that are not UTF-8."""
+def _parsable(text: bytes) -> bytes:
+    """The text itself where it is UTF-8, else UTF-8 of one character a byte: pyarrow tells of no wrong row
+    that is not UTF-8, in whatever column."""
     try:
         text.decode()
-        return text, lines, []
     except UnicodeDecodeError:
-        pass
-    good, kept, bad = [], [], []
-    for line, content in zip(lines, text.split(b"\n"), strict=False):
-        try:
-            content.decode()
-            good.append(content)
-            kept.append(line)
-        except UnicodeDecodeError:
-            bad.append(BadRow(path.name, int(line), "the line is not UTF-8 text"))
-    return b"\n".join(good), np.array(kept, dtype=np.int64), bad
+        return text.decode("latin-1").encode()
+    return text
 
 
-def _with_numbers(
-    table: pa.Table, lines: Lines, numeric: dict[str, pa.DataType], path: Path
+def _with_values(
+    table: pa.Table, lines: Lines, numeric: dict[str, pa.DataType], path: Path, latin: bool
 ) -> tuple[pa.Table, Lines, list[BadRow]]:
-    """Turn text columns into numbers and leave out the rows where that fails."""
+    """Turn columns of text, `latin` where a byte became a character, into what they hold and leave out rows
+    where that fails. Columns that are not used may hold any bytes, as in the fast path."""
     good = np.ones(table.num_rows, dtype=bool)
     bad = []
-    for name, kind in numeric.items():
+    for place, name in enumerate(table.column_names):
+        kind = numeric.get(name, pa.string())
+        if kind == pa.string() and not latin:
+            continue
+        if pa.types.is_timestamp(kind):
+            kind = pa.timestamp("us", kind.tz)  # holds all years; nanoseconds are cut off
         encoded = plain_or_dictionary(table[name].dictionary_encode())
-        words = encoded.dictionary.to_pylist()
-        values = [_cast(word, kind) for word in words]
-        readable = np.array([value is not None for value in values] + [True])
-        codes = encoded.indices.fill_null(len(words)).to_numpy()
-        for row in np.flatnonzero(~readable[codes] & good):
-            reason = f"column {name!r} holds {words[codes[row]]!r}, expected " + (
-                "a number" if kind == pa.float64() else "an ISO time"
-            )
-            bad.append(BadRow(path.name, int(lines[row]), reason))
-        good &= readable[codes]
-        column = pa.array([*values, None], kind).take(pa.array(codes))
-        table = table.set_column(table.schema.get_field_index(name), name, column)
+        read = [_value(word, name, kind, latin) for word in encoded.dictionary.to_pylist()]
+        wrong = np.array([bool(reason) for _, reason in read] + [False])
+        codes = encoded.indices.fill_null(len(read)).to_numpy()
+        for row in np.flatnonzero(wrong[codes] & good):
+            bad.append(BadRow(path.name, int(lines[row]), read[codes[row]][1]))
+        good &= ~wrong[codes]
+        column = pa.array([*(value for value, _ in read), None], kind).take(pa.array(codes))
+        table = table.set_column(place, name, column)
     return table.filter(pa.array(good)), lines[good], bad
 
 
-def _cast(word: str, kind: pa.DataType) -> object | None:
-    """The value that the fast path would read, or None."""
+def _value(word: str, name: str, kind: pa.DataType, latin: bool) -> tuple[float | int | str | None, str]:
+    """What a word means as a number, time or text, or why it is none."""
     try:
-        return pa.scalar(word.strip(" \t")).cast(kind).as_py()  # type: ignore[no-any-return]
+        text = word.encode("latin-1").decode() if latin else word
+    except UnicodeDecodeError:
+        return None, f"column {name!r} is not UTF-8 text"
+    if kind == pa.string():
+        return text, ""
+    value = _cast(text, kind)
+    if value is None and pa.types.is_timestamp(kind):
+        value = _cast(text, pa.timestamp("ns", kind.tz), kind)
+    expected = "a number" if kind == pa.float64() else "an ISO time"
+    return value, "" if value is not None else f"column {name!r} holds {text!r}, expected {expected}"
+
+
+def _cast(word: str, *kinds: pa.DataType) -> float | int | None:
+    """What the fast path would read, cast on from type to type, of a time its count; or None."""
+    scalar = pa.scalar(word.strip(" \t"))
+    try:
+        for kind in kinds:
+            scalar = scalar.cast(kind, safe=False)
     except (pa.ArrowInvalid, ValueError):
         return None
+    return scalar.value if pa.types.is_timestamp(scalar.type) else scalar.as_py()  # type: ignore[no-any-return]

@@ -117,11 +117,11 @@ def write_dense(
 def _refuse_overflow(values: Array, codes: Array, facts: dict[str, Any]) -> None:
     beyond = np.flatnonzero(np.abs(values) > FLOAT32_MOST)
     if len(beyond):
-        value = values[beyond[0]] * facts["std"] + facts["mean"]
+        value, split = values[beyond[0]] * facts["std"] + facts["mean"], SPLITS[codes[beyond[0]]]
         raise ConfigError(
-            f"dense column {facts['name']!r} holds {value:.6g} in {SPLITS[codes[beyond[0]]]}, which is too large "
-            f"once it is standardised: in train its mean is {facts['mean']:.6g}, its standard deviation "
-            f"{facts['std']:.6g}; repair the values, or use 'log' or 'none' in place of 'standard'"
+            f"dense column {facts['name']!r} holds {value:.6g} in {split}, too large once standardised: "
+            f"in train its mean is {facts['mean']:.6g}, its standard deviation {facts['std']:.6g}; "
+            "repair the values, or use 'log' or 'none' in place of 'standard'"
         )
 
 

@@ -73,9 +73,23 @@ def test_a_line_that_is_not_utf8_is_a_bad_row(tmp_path: Path, block_bytes: int) 
     path.write_bytes(f"{HEADER}\n1,1,ä,train\n".encode() + b"1,1,\xff,train\n" + "0,1,ö,test".encode())
     chunks = read(path, block_bytes)
     assert [(row.line, row.reason) for chunk in chunks for row in chunk.bad] == [
-        (3, "the line is not UTF-8 text")
+        (3, "column 'word' is not UTF-8 text")
     ]
     assert words_of(chunks) == ["ä", "ö"]
+
+
+@pytest.mark.parametrize("block_bytes", BLOCKS)
+@pytest.mark.parametrize("neighbour", ["1,1,b,train,", "1,x,b,train,", "1,1,\xff,train,", "1,1"])
+def test_bytes_of_a_column_that_is_not_used_matter_in_no_row(
+    tmp_path: Path, block_bytes: int, neighbour: str
+) -> None:
+    path = tmp_path / "log.csv"
+    lines = [HEADER + ",name", "1,1,a,train,caf\xe9", neighbour, '1,1,"ä, ö",train,"caf\xe9, caf\xe9"']
+    path.write_bytes("\n".join(lines).encode("latin-1").replace(b"\xe4, \xf6", "ä, ö".encode()))
+    chunks = read(path, block_bytes)
+    good = neighbour == "1,1,b,train,"
+    assert words_of(chunks) == (["a", "b", "ä, ö"] if good else ["a", "ä, ö"])
+    assert [row.line for chunk in chunks for row in chunk.bad] == ([] if good else [3])
 
 
 def test_a_line_longer_than_a_piece_of_parsing_is_read(
@@ -183,6 +197,50 @@ def test_rows_are_ordered_by_numbers_and_by_iso_times(tmp_path: Path, times: lis
     assert bad in row.reason
 
 
+BY_TIME = DataConfig(path="", categorical=("word",), split=Split(last=LastSplit(by="time")))
+
+NEW_YEAR = 1704067200 * 10**6  # 2024
+
+
+@pytest.mark.parametrize("block_bytes", [1 << 20, 1])
+@pytest.mark.parametrize("first", ["1,a,", "1,a,nan", "1,a,soon", "1,a,2024-01-01,5", "1", "1,\xff,now"])
+@pytest.mark.parametrize("times", [["2024-01-02", "2024-01-01"], ["2", "1"]])
+def test_a_first_line_that_cannot_be_read_says_nothing_of_the_order(
+    tmp_path: Path, first: str, times: list[str], block_bytes: int
+) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(
+        "\n".join(["label,word,time", first, *(f"1,b,{time}" for time in times)]).encode("latin-1")
+    )
+    chunks = read(path, block_bytes, BY_TIME)
+    order = np.concatenate([chunk.order for chunk in chunks if chunk.order is not None])
+    assert order.argsort().tolist() == [1, 0]
+    assert [row.line for chunk in chunks for row in chunk.bad] == [2]
+
+
+@pytest.mark.parametrize("bad", ["", "1,a,x\n"])
+@pytest.mark.parametrize("zone", ["", "Z"])
+def test_iso_times_may_have_nanoseconds_beside_other_fractions(tmp_path: Path, zone: str, bad: str) -> None:
+    fractions = [".000002001", ".000001", "", ".5", ".123456789"]
+    for times in (fractions, fractions[::-1], ["9999-12-31 00:00:00", *fractions]):
+        days = [time if "-" in time else f"2024-01-01T00:00:00{time}" for time in times]
+        path = tmp_path / "log.csv"
+        path.write_text("label,word,time\n" + bad + "".join(f"1,a,{day}{zone}\n" for day in days))
+        (chunk,) = read(path, 1 << 20, BY_TIME)
+        expected = [253402214400 * 10**6 if "-" in t else NEW_YEAR + int(t[1:7].ljust(6, "0")) for t in times]
+        assert chunk.order is not None
+        assert chunk.order.tolist() == expected
+        assert len(chunk.bad) == (1 if bad else 0)
+
+
+@pytest.mark.parametrize("by_time", [False, True])
+def test_a_long_value_in_the_first_line_is_read(tmp_path: Path, by_time: bool) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(f"label,x,word,split,time\n1,1,{'w' * 140_000},train,2024-01-01\n")
+    config = BY_TIME if by_time else CONFIG
+    assert words_of(read(path, 1 << 20, config)) == ["w" * 140_000]
+
+
 BREAK = '1,1,"a\nb",train'
 
 
@@ -224,3 +282,22 @@ def test_a_carriage_return_inside_a_line_is_told(tmp_path: Path) -> None:
     path.write_bytes(f"{HEADER}\n1,1,a,train\n1,1,b\r,train\n".encode())
     with pytest.raises(ConfigError, match=r"log\.csv:3: a carriage return stands inside the line"):
         read(path, 1 << 20)
+
+
+@pytest.mark.parametrize("config", [CONFIG, BY_TIME])
+def test_lines_that_end_with_a_carriage_return_alone_are_told(tmp_path: Path, config: DataConfig) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(b"label,x,word,split,time\r1,1,a,train,1\r1,1,b,train,2\r")
+    with pytest.raises(ConfigError, match=r"log\.csv:1: a carriage return stands inside the header; end"):
+        read(path, 1 << 20, config)
+    columns = ("label", "x", "word", "split", "time")
+    headless = config.model_copy(update={"header": False, "columns": columns})
+    path.write_bytes(b"1,1,a,train,1\r1,1,b,train,2\r")
+    with pytest.raises(ConfigError, match=r"log\.csv:1: a carriage return stands inside the line"):
+        read(path, 1 << 20, headless)
+    path.write_bytes(b"1,1,a\r,train,1\n1,1,b,train,2\n")
+    with pytest.raises(ConfigError, match=r"log\.csv:1: a carriage return stands inside the line"):
+        read(path, 1 << 20, headless)
+    path.write_bytes(b"label,x,word,split,time," + b"w" * 140_000 + b"\n1,1,a,train,1,1\n")
+    with pytest.raises(ConfigError, match=r"log\.csv:1: the header cannot be read: field larger"):
+        read(path, 1 << 20, config)

@@ -95,7 +95,7 @@ def test_a_standardised_value_beyond_float32_is_told(tmp_path: Path) -> None:
     rows = [dict(ROWS[0], x=1e-9), *(dict(row, x=x[row["split"]]) for row in ROWS)]
     path = write_parquet(tmp_path / "log.parquet", rows)
     message = refusal(tmp_path, path, dense={"x": "standard"})
-    assert message.startswith("dense column 'x' holds 3e+30 in test, which is too large once it is standardised")
+    assert message.startswith("dense column 'x' holds 3e+30 in test, too large once standardised")
     assert "use 'log' or 'none'" in message
 
 
