@@ -12,7 +12,15 @@ import pyarrow as pa
 from autoembed.config import ConfigError
 from autoembed.data.bag_weights import FLOAT32_MOST, lengths_of, weights_of, wrong_weights
 from autoembed.data.categorical import Encoded, bag_lists, encode_column, plain_or_dictionary
-from autoembed.data.config import Categorical, ColumnSplit, DataConfig, Format, LastSplit, Transform
+from autoembed.data.config import (
+    Categorical,
+    ColumnSplit,
+    DataConfig,
+    Format,
+    LastSplit,
+    Transform,
+    check_columns,
+)
 from autoembed.data.hashed_ids import KEY_SEED
 
 NumberKind = Literal["numbers", "times"]
@@ -77,16 +85,14 @@ class Layout:
 
 
 def layout_of(config: DataConfig, format: Format) -> Layout:
-    """What a configuration reads from files of a format. Raises ConfigError where it reads no field."""
+    """What a configuration reads from files of a format. Raises ConfigError where it does not fit them."""
+    check_columns(config, format)
     chosen = config.split.chosen
     by_column = isinstance(chosen, LastSplit) and chosen.by != "order"
-    categorical = config.categorical_columns(format)
-    if not categorical:
-        raise ConfigError("key 'categorical' is missing; name at least one categorical column")
     return Layout(
         config.label,
         config.dense_columns(format),
-        categorical,
+        config.categorical_columns(format),
         chosen if isinstance(chosen, ColumnSplit) else None,
         chosen.by if by_column and isinstance(chosen, LastSplit) else None,
     )

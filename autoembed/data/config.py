@@ -115,7 +115,8 @@ class DataConfig(Section):
     `max_bad_share`: rows that cannot be read are left out and counted; above this share preparing fails.
     CSV: `delimiter`, `header: false` with `columns` naming all columns in order. A value may be quoted but
     may not hold a line break. An empty value is missing.
-    Criteo: tab-separated, no header: label, I1..I13, C1..C26; dense and categorical default to these.
+    Criteo, where files end in .tsv or .txt and `format` is left out: tab-separated, no header: label, I1..I13,
+    C1..C26; dense and categorical default to these.
     """
 
     path: str | tuple[str, ...]
@@ -181,7 +182,12 @@ def check(config: DataConfig, source: str = "data") -> None:
         raise ConfigError(f"{source}: key 'path' is empty; name a file, a directory or a glob")
     if not config.header and config.columns is None and config.format == "csv":
         raise ConfigError(f"{source}: with 'header: false' the key 'columns' must name all columns in order")
-    _check_names(config, source)
+    if not config.delimiter.isascii() or config.delimiter in '"\r\n\0':
+        raise ConfigError(
+            f"{source}: key 'delimiter': expected one ASCII character, no quote and no line break, "
+            f"found {config.delimiter!r}"
+        )
+    check_columns(config, config.format, source)
 
 
 def _check_lists(split: ColumnSplit, source: str) -> None:
@@ -191,20 +197,24 @@ def _check_lists(split: ColumnSplit, source: str) -> None:
         raise ConfigError(f"{source}: key 'split' lists the value {twice[0]!r} twice; list each value once")
 
 
-def _check_names(config: DataConfig, source: str) -> None:
-    format: Format = config.format or "csv"
-    dense, categorical = config.dense_columns(format), config.categorical_columns(format)
-    for kind, given in (("dense", config.dense), ("categorical", config.categorical)):
+def check_columns(config: DataConfig, format: Format | None, source: str = "data") -> None:
+    """`check` of what depends on the format of the files; None = not known yet."""
+    if format == "criteo":
+        _check_criteo(config, source)
+    dense = config.dense_columns(format or "csv")
+    categorical = config.categorical_columns(format or "csv")
+    lists = {"dense": config.dense, "categorical": config.categorical, "columns": config.columns}
+    for key, given in lists.items():
         if isinstance(given, tuple) and len(set(given)) < len(given):
             twice = next(name for name in given if given.count(name) > 1)
-            raise ConfigError(f"{source}: key {kind!r} names the column {twice!r} twice")
+            raise ConfigError(f"{source}: key {key!r} names the column {twice!r} twice")
     for name in (*dense, *categorical):
         if name == config.label:
             raise ConfigError(f"{source}: the label {name!r} is also a feature; remove it from the features")
     for name in dense:
         if name in categorical:
             raise ConfigError(f"{source}: column {name!r} is both dense and categorical; keep one")
-    if config.format is not None and config.format != "criteo" and not categorical:
+    if format is not None and not categorical:
         raise ConfigError(f"{source}: key 'categorical' is missing; name at least one categorical column")
     for name, settings in categorical.items():
         if settings.bag and settings.bucketize:
@@ -220,3 +230,34 @@ def _check_names(config: DataConfig, source: str) -> None:
             raise ConfigError(
                 f"{source}: {settings.weights!r} weighs {name!r} and is the label or a feature; keep one"
             )
+
+
+def _check_criteo(config: DataConfig, source: str) -> None:
+    """Criteo's columns are fixed, and keys about CSV would not be heeded."""
+    chosen = config.split.chosen
+    fields = config.categorical_columns("criteo")
+    used = {config.label, *config.dense_columns("criteo"), *fields}
+    used |= {settings.weights for settings in fields.values() if settings.weights is not None}
+    if isinstance(chosen, ColumnSplit):
+        used.add(chosen.column)
+    elif isinstance(chosen, LastSplit) and chosen.by != "order":
+        used.add(chosen.by)
+    unknown = sorted(used - {CRITEO_LABEL, *CRITEO_DENSE, *CRITEO_CATEGORICAL})
+    # that it is tab-separated and has no header may be said where Criteo was asked for
+    by_suffix = config.format is None
+    unheeded = [
+        key
+        for key, is_given in {
+            "delimiter": config.delimiter not in (",", "," if by_suffix else "\t"),
+            "header": not config.header and by_suffix,
+            "columns": config.columns is not None,
+        }.items()
+        if is_given
+    ]
+    if unknown or unheeded:
+        what = f"has no column {unknown[0]!r}" if unknown else f"heeds no key {unheeded[0]!r}"
+        why = ", as which .tsv and .txt are read by their suffix," if by_suffix else ""
+        raise ConfigError(
+            f"{source}: Criteo's format{why} {what}: it is tab-separated without a header, label, I1 to I13, "
+            "C1 to C26; for other text set 'format: csv' and 'delimiter'"
+        )

@@ -5,7 +5,17 @@ from pathlib import Path
 import pytest
 
 from autoembed.config import ConfigError
-from autoembed.data.config import Categorical, ColumnSplit, load_data_config
+from autoembed.data.chunk import layout_of
+from autoembed.data.config import (
+    Categorical,
+    ColumnSplit,
+    DataConfig,
+    RandomSplit,
+    Split,
+    check,
+    load_data_config,
+)
+from autoembed.data.sources import find_files
 
 
 def written(folder: Path, text: str) -> Path:
@@ -86,6 +96,29 @@ def test_criteo_needs_no_columns_and_a_bucketized_count_is_no_longer_dense(tmp_p
             "path: x\ncategorical: {a: {min_count: two}}\nsplit: {random: {}}",
             "key 'categorical.a.min_count': expected a whole number, found 'two'",
         ),
+        (
+            "path: x\nheader: false\ncolumns: [label, a, a]\ncategorical: [a]\nsplit: {random: {}}",
+            "key 'columns' names the column 'a' twice",
+        ),
+        *(
+            (
+                f"path: x\ndelimiter: {given}\ncategorical: [a]\nsplit: {{random: {{}}}}",
+                "key 'delimiter': expected one ASCII character, no quote and no line break, found",
+            )
+            for given in ('"é"', r'"\n"', r'"\r"', "'\"'", r'"\0"')
+        ),
+        ("path: x\nformat: criteo\nlabel: I1\nsplit: {random: {}}", "the label 'I1' is also a feature"),
+        (
+            "path: x\nformat: criteo\ndense: [I14]\nsplit: {random: {}}",
+            "Criteo's format has no column 'I14': it is tab-separated without a header, label, I1 to I13,",
+        ),
+        *(
+            (
+                f"path: x\nformat: criteo\n{given}\nsplit: {{random: {{}}}}",
+                "Criteo's format heeds no key '" + given.split(":")[0],
+            )
+            for given in ('delimiter: ";"', "columns: [label, C1]")
+        ),
     ],
 )
 def test_a_mistake_is_told_with_file_and_key(tmp_path: Path, text: str, message: str) -> None:
@@ -94,3 +127,37 @@ def test_a_mistake_is_told_with_file_and_key(tmp_path: Path, text: str, message:
         load_data_config(path)
     assert message in str(error.value)
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)  # once, not once per type
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("label: I1\ncategorical: [C1]", "the label 'I1' is also a feature"),
+        ("categorical: [user]", "has no column 'user': it is tab-separated without a header"),
+        ("label: click", "has no column 'click'"),
+        ("split: {last: {by: time}}", "has no column 'time'"),
+        ("split: {column: day}", "has no column 'day'"),
+        (r'delimiter: "\t"', "heeds no key 'delimiter'"),
+        ("header: false\ncolumns: [label, C1]\ncategorical: [C1]", "heeds no key 'header'"),
+    ],
+)
+def test_a_format_that_follows_from_the_suffix_is_checked_like_one_that_is_given(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = written(tmp_path, f"path: a.tsv\n{text}\n" + ("" if "split" in text else "split: {random: {}}\n"))
+    (tmp_path / "a.tsv").write_text("")
+    config = load_data_config(path)
+    with pytest.raises(ConfigError) as error:
+        layout_of(config, find_files(config)[1])
+    assert message in str(error.value)
+    if "has no" in message or "heeds" in message:
+        assert "as which .tsv and .txt are read by their suffix" in str(error.value)
+        assert "for other text set 'format: csv' and 'delimiter'" in str(error.value)
+
+
+def test_what_criteo_is_anyway_may_be_said() -> None:
+    described = DataConfig(
+        path="x", format="criteo", delimiter="\t", header=False, split=Split(random=RandomSplit())
+    )
+    check(described)
+    assert len(layout_of(described, "criteo").categorical) == 26
