@@ -22,12 +22,11 @@ from autoembed.data.config import (
     check_columns,
 )
 from autoembed.data.hashed_ids import KEY_SEED
+from autoembed.data.split import IGNORED, NO_SPLIT, column_codes
 
 NumberKind = Literal["numbers", "times"]
 
 SPLITS = ("train", "valid", "test")
-IGNORED = np.int8(3)
-_NO_SPLIT = np.int8(4)
 
 
 @dataclass(frozen=True)
@@ -120,6 +119,10 @@ def chunk_of(
             problems.append(BadRow(file.name, int(lines[row]), reason))
         good[wrong] = False
 
+    split = None
+    if layout.split:
+        split = column_codes(table[layout.split.column], layout.split, file)
+        good &= split != IGNORED  # such rows may hold anything
     labels = numbers(table, layout.label, file, "write the label's 0 and 1 as numbers or as booleans")
     refuse(~((labels == 0) | (labels == 1)), f"label {layout.label!r} is not 0 or 1")
     dense = np.empty((len(layout.dense), table.num_rows), dtype=np.float64)
@@ -130,11 +133,8 @@ def chunk_of(
     if layout.order:
         order = numbers(table, layout.order, file, "write what orders the rows as numbers or times")
         refuse(np.isnan(order), f"column {layout.order!r}, which orders the rows, is missing")
-    split = None
-    if layout.split:
-        split = _splits(table, layout.split, file)
-        refuse(split == _NO_SPLIT, f"column {layout.split.column!r}, which says the split, is missing")
-        good &= split != IGNORED
+    if layout.split and split is not None:
+        refuse(split == NO_SPLIT, f"column {layout.split.column!r}, which says the split, is missing")
     for name, settings in layout.categorical.items():
         if settings.weights is not None:
             differ, wrong = _wrong_weights(table, name, settings, file)
@@ -214,22 +214,3 @@ def numbers(
 
 def _is_time(kind: pa.DataType) -> bool:
     return pa.types.is_date(kind) or pa.types.is_timestamp(kind)  # type: ignore[no-any-return]
-
-
-def _splits(table: pa.Table, split: ColumnSplit, file: Path) -> npt.NDArray[np.int8]:
-    """The split of every row (B,): 0 train, 1 valid, 2 test, 3 to be left out, 4 missing."""
-    lists = (split.train, split.valid, split.test, split.ignore)
-    code_of = {str(value): code for code, values in enumerate(lists) for value in values}
-    column = plain_or_dictionary(table[split.column])
-    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    codes = []
-    for value in encoded.dictionary.to_pylist():
-        if str(value) not in code_of:
-            raise ConfigError(
-                f"{file}: column {split.column!r} holds {str(value)!r}, which key 'split' lists nowhere; "
-                "add it to train, valid, test or ignore"
-            )
-        codes.append(code_of[str(value)])
-    by_index = np.array([*codes, _NO_SPLIT], dtype=np.int8)
-    rows: npt.NDArray[np.int8] = by_index[encoded.indices.fill_null(len(codes)).to_numpy()]
-    return rows

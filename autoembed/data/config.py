@@ -23,6 +23,7 @@ from autoembed.config import ConfigError, Section, load
 Format = Literal["criteo", "csv", "parquet"]
 Transform = Literal["log", "standard", "none"]
 Pooling = Literal["sum", "mean"]
+Listed = str | int | bool  # what stands in a column that says the split
 
 CRITEO_LABEL = "label"
 CRITEO_DENSE = tuple(f"I{number}" for number in range(1, 14))
@@ -55,13 +56,16 @@ class Categorical(Section):
 
 
 class ColumnSplit(Section):
-    """The split is a column of the data; values in no list are an error, those in `ignore` are left out."""
+    """The split is a column of the data; values in no list are an error, those in `ignore` are left out.
+
+    Whole numbers may be written as 1.0 in the data, truth values as text in any of YAML's ways or as 1 and 0.
+    """
 
     column: str
-    train: tuple[str | int, ...] = ("train",)
-    valid: tuple[str | int, ...] = ("valid", "validation", "val")
-    test: tuple[str | int, ...] = ("test",)
-    ignore: tuple[str | int, ...] = ()
+    train: tuple[Listed, ...] = ("train",)
+    valid: tuple[Listed, ...] = ("valid", "validation", "val")
+    test: tuple[Listed, ...] = ("test",)
+    ignore: tuple[Listed, ...] = ()
 
 
 class RandomSplit(Section):
@@ -87,10 +91,10 @@ class Split(Section):
     """Exactly one of the three, or the short form `column` with its lists."""
 
     column: str | None = None
-    train: tuple[str | int, ...] = ("train",)
-    valid: tuple[str | int, ...] = ("valid", "validation", "val")
-    test: tuple[str | int, ...] = ("test",)
-    ignore: tuple[str | int, ...] = ()
+    train: tuple[Listed, ...] = ("train",)
+    valid: tuple[Listed, ...] = ("valid", "validation", "val")
+    test: tuple[Listed, ...] = ("test",)
+    ignore: tuple[Listed, ...] = ()
     random: RandomSplit | None = None
     last: LastSplit | None = None
 
@@ -115,8 +119,8 @@ class DataConfig(Section):
     `max_bad_share`: rows that cannot be read are left out and counted; above this share preparing fails.
     CSV: `delimiter`, `header: false` with `columns` naming all columns in order. A value may be quoted but
     may not hold a line break. An empty value is missing.
-    Criteo, where files end in .tsv or .txt and `format` is left out: tab-separated, no header: label, I1..I13,
-    C1..C26; dense and categorical default to these.
+    Criteo, also where `format` is left out and names end in .tsv or .txt: tab-separated, no header: label,
+    I1..I13, C1..C26; dense and categorical default to these.
     """
 
     path: str | tuple[str, ...]
@@ -190,8 +194,16 @@ def check(config: DataConfig, source: str = "data") -> None:
     check_columns(config, config.format, source)
 
 
+def texts_of(value: Listed) -> tuple[str, ...]:
+    """How a value of a column that says the split may be written."""
+    if isinstance(value, bool):
+        return ("True", "true", "TRUE", "1") if value else ("False", "false", "FALSE", "0")
+    return (str(value),)
+
+
 def _check_lists(split: ColumnSplit, source: str) -> None:
-    listed = [str(v) for group in (split.train, split.valid, split.test, split.ignore) for v in group]
+    groups = (split.train, split.valid, split.test, split.ignore)
+    listed = [text for group in groups for value in group for text in texts_of(value)]
     twice = sorted({value for value in listed if listed.count(value) > 1})
     if twice:
         raise ConfigError(f"{source}: key 'split' lists the value {twice[0]!r} twice; list each value once")

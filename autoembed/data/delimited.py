@@ -21,6 +21,7 @@ from autoembed.data.categorical import plain_or_dictionary
 from autoembed.data.chunk import BadRow, Chunk, Layout, chunk_of
 from autoembed.data.config import CRITEO_CATEGORICAL, CRITEO_DENSE, CRITEO_LABEL, DataConfig, Format
 from autoembed.data.sources import compression_of
+from autoembed.data.split import IGNORED, column_codes
 
 BLOCK_BYTES = 32 << 20
 _PARSE_BYTES = 1 << 19  # pyarrow parses pieces that stay in the cache 1.5 times as fast (2 cores, x86)
@@ -191,8 +192,15 @@ def _parse(
     except pa.ArrowInvalid:
         text = _parsable(block.text)
         table, kept, bad = _table(text, path, columns, layout, dialect, {}, lines)
-        table, kept, unreadable = _with_values(table, kept, numeric, path, text is not block.text)
-        bad = [*bad, *unreadable]
+        values = partial(_with_values, numeric=numeric, path=path, latin=text is not block.text)
+        if layout.split:
+            table, kept, unreadable = values(table, kept, [layout.split.column])
+            bad += unreadable
+            used = column_codes(table[layout.split.column], layout.split, path) != IGNORED
+            table, kept = table.filter(pa.array(used)), kept[used]
+        rest = [name for name in layout.columns if not layout.split or name != layout.split.column]
+        table, kept, unreadable = values(table, kept, rest)
+        bad += unreadable
     return chunk_of(table, layout, path, kept, seed, block.bytes_read, bad)
 
 
@@ -307,13 +315,18 @@ def _parsable(text: bytes) -> bytes:
 
 
 def _with_values(
-    table: pa.Table, lines: Lines, numeric: dict[str, pa.DataType], path: Path, latin: bool
+    table: pa.Table,
+    lines: Lines,
+    names: list[str],
+    numeric: dict[str, pa.DataType],
+    path: Path,
+    latin: bool,
 ) -> tuple[pa.Table, Lines, list[BadRow]]:
     """Turn columns of text, `latin` where a byte became a character, into what they hold and leave out rows
     where that fails. Columns that are not used may hold any bytes, as in the fast path."""
     good = np.ones(table.num_rows, dtype=bool)
     bad = []
-    for place, name in enumerate(table.column_names):
+    for name in names:
         kind = numeric.get(name, pa.string())
         if kind == pa.string() and not latin:
             continue
@@ -327,7 +340,7 @@ def _with_values(
             bad.append(BadRow(path.name, int(lines[row]), read[codes[row]][1]))
         good &= ~wrong[codes]
         column = pa.array([*(value for value, _ in read), None], kind).take(pa.array(codes))
-        table = table.set_column(place, name, column)
+        table = table.set_column(table.schema.get_field_index(name), name, column)
     return table.filter(pa.array(good)), lines[good], bad
 
 

@@ -1,13 +1,21 @@
-"""Which split every row belongs to: 0 train, 1 valid, 2 test."""
+"""Which split every row belongs to: 0 train, 1 valid, 2 test; 3 to be left out."""
 
 from collections.abc import Callable, Iterable
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from autoembed.data.config import LastSplit, RandomSplit
+from autoembed.config import ConfigError
+from autoembed.data.categorical import plain_or_dictionary
+from autoembed.data.config import ColumnSplit, LastSplit, RandomSplit, texts_of
 from autoembed.data.keys import random_numbers
+
+IGNORED = np.int8(3)
+NO_SPLIT = np.int8(4)
 
 Codes = npt.NDArray[np.int8]
 Pieces = Callable[[], Iterable[npt.NDArray[Any]]]
@@ -21,6 +29,44 @@ def random_codes(split: RandomSplit, first_row: int, rows: int) -> Codes:
     codes[draws < split.valid + split.test] = 1
     codes[draws < split.test] = 2
     return codes
+
+
+def column_codes(column: pa.ChunkedArray, split: ColumnSplit, file: Path) -> Codes:
+    """The split of every row (B,) by the column that says it; IGNORED, and NO_SPLIT where it is missing.
+
+    Raises ConfigError for values in no list, and for what is no value, as lists.
+    """
+    lists = (split.train, split.valid, split.test, split.ignore)
+    code_of = {
+        text: code for code, values in enumerate(lists) for value in values for text in texts_of(value)
+    }
+    array = plain_or_dictionary(column)
+    if pa.types.is_nested(array.type):
+        raise ConfigError(
+            f"{file}: column {split.column!r}, which says the split, holds {array.type}; "
+            "write text, whole numbers or truth values"
+        )
+    encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
+    codes = []
+    for value in encoded.dictionary.to_pylist():
+        known = [code_of[text] for text in _texts(value) if text in code_of]
+        if not known and value is not None and value == value:
+            raise ConfigError(
+                f"{file}: column {split.column!r} holds {str(value)!r}, which key 'split' lists nowhere; "
+                "add it to train, valid, test or ignore"
+            )
+        codes.append(known[0] if known else NO_SPLIT)
+    by_index = np.array([*codes, NO_SPLIT], dtype=np.int8)
+    rows: Codes = by_index[encoded.indices.fill_null(len(codes)).to_numpy()]
+    return rows
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, bytes):
+        return (value.decode(errors="replace"),)
+    if isinstance(value, float | Decimal) and value % 1 == 0:
+        return (str(int(value)),)
+    return texts_of(value)
 
 
 def last_starts(split: LastSplit, rows: int) -> tuple[int, int]:

@@ -71,6 +71,10 @@ def test_criteo_needs_no_columns_and_a_bucketized_count_is_no_longer_dense(tmp_p
             "path: x\ncategorical: [a]\nsplit: {column: s, train: [1], valid: [1]}",
             "lists the value '1' twice",
         ),
+        (
+            "path: x\ncategorical: [a]\nsplit: {column: s, train: [true], valid: ['True']}",
+            "lists the value 'True' twice",
+        ),
         ("path: x\ncatgorical: [a]\nsplit: {random: {}}", "did you mean 'categorical'"),
         ("path: x\ncategorical: [a, a]\nsplit: {random: {}}", "names the column 'a' twice"),
         ("path: x\ncategorical: [a]\ndense: [a]\nsplit: {random: {}}", "both dense and categorical"),

@@ -1,17 +1,21 @@
 """Random splits are pure functions of seed and row; splits by order agree with a stable sort."""
 
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from click_logs import ANCHORS, write_parquet
+from click_logs import ANCHORS, write_csv, write_parquet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoembed.config import ConfigError
 from autoembed.data import columns, encode
-from autoembed.data.config import DataConfig, LastSplit, RandomSplit, Split
+from autoembed.data.config import ColumnSplit, DataConfig, LastSplit, RandomSplit, Split
 from autoembed.data.prepare import prepare
-from autoembed.data.split import OrderSplit, last_starts, random_codes
+from autoembed.data.split import NO_SPLIT, OrderSplit, column_codes, last_starts, random_codes
 
 MASK = 2**64 - 1
 
@@ -35,6 +39,63 @@ def test_random_codes_are_a_pure_function_of_seed_and_row(seed: int, first: int,
     draws = [(splitmix64(seed, first + row) >> 11) / 2**53 for row in range(rows)]
     expected = [2 if draw < 0.2 else 1 if draw < 0.5 else 0 for draw in draws]
     assert random_codes(split, first, rows).tolist() == expected
+
+
+def spoken(column: pa.Array, **lists: Any) -> list[int]:
+    path = Path("log.parquet")
+    return column_codes(pa.chunked_array([column]), ColumnSplit(column="part", **lists), path).tolist()
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([True, False, None], pa.bool_()),
+        (["true", "False", None], pa.string()),
+        (["TRUE", "0", None], pa.binary()),
+        ([1, 0, None], pa.int8()),
+        ([1.0, 0.0, float("nan")], pa.float32()),
+        ([Decimal("1.00"), Decimal(0), None], pa.decimal128(5, 2)),
+    ],
+)
+def test_numbers_and_truth_values_say_the_split_however_they_are_written(values: Any, kind: Any) -> None:
+    column = pa.array(values, kind)
+    assert spoken(column, train=[True], valid=["x"], test=[False, 5]) == [0, 2, NO_SPLIT]
+    if not isinstance(values[0], str):
+        assert spoken(column, train=["1"], test=[0]) == [0, 2, NO_SPLIT]
+
+
+def test_a_column_without_a_type_says_no_split() -> None:
+    assert spoken(pa.nulls(2)) == [NO_SPLIT, NO_SPLIT]
+
+
+@pytest.mark.parametrize("value", [["train"], {"a": 1}, [("a", 1)]], ids=["list", "struct", "map"])
+def test_a_split_column_that_holds_no_single_values_is_told(value: Any) -> None:
+    kind = pa.map_(pa.string(), pa.int64()) if isinstance(value, list) and value != ["train"] else None
+    with pytest.raises(
+        ConfigError, match=r"log\.parquet: column 'part', which says the split, holds .*; write"
+    ):
+        spoken(pa.array([value], kind))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_rows_that_are_to_be_left_out_may_hold_anything(tmp_path: Path, suffix: str) -> None:
+    rows = [row | {"x": 1.0, "word": "a"} for row in ANCHORS]
+    ignored = [
+        {"label": None, "x": 1.0, "split": "later", "word": "b"},
+        {"label": 7, "x": float("inf"), "split": "later", "word": None},
+    ]
+    if suffix == "csv":
+        ignored.append({"label": "?", "x": "none", "split": "later", "word": "b"})
+    path = (write_csv if suffix == "csv" else write_parquet)(tmp_path / f"log.{suffix}", [*rows, *ignored])
+    config = DataConfig(
+        path=str(path), dense=("x",), categorical=("word",), split=Split(column="split", ignore=("later",))
+    )
+    data = prepare(config, tmp_path / "out")
+    assert data.manifest["bad_rows"]["count"] == 0
+    assert (data.rows("train"), data.vocabulary(0).values.to_pylist()) == (2, ["a"])
+    (write_csv if suffix == "csv" else write_parquet)(path, [*rows, *ignored, rows[0] | {"label": 2}])
+    with pytest.raises(ConfigError, match="1 of 7 rows are bad"):
+        prepare(config, tmp_path / "other")
 
 
 def test_random_shares_are_met_and_seeds_differ() -> None:
