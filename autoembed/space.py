@@ -17,6 +17,7 @@ searched in the order written: numbers in their order, so that a sampler sees th
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -248,6 +249,8 @@ def _domain(where: str, declared: Domain, wanted: Any) -> Domain:
         if low not in declared or high not in declared or low > high:
             raise ConfigError(f"{where} takes {declared}; the range {low:g} .. {high:g} must lie within")
         log = declared.log if limits.log is None else limits.log
+        if log and low <= 0:
+            raise ConfigError(f"{where} has no logarithm at {low:g}; write a low above 0, or `log: false`")
         return Int(int(low), int(high), log) if isinstance(declared, Int) else Float(low, high, log)
     values = wanted if isinstance(wanted, list) else [wanted]
     wrong = [value for value in values if value not in declared]
@@ -266,5 +269,17 @@ def _suggest(trial: Trial, name: str, domain: Domain) -> Any:
     if isinstance(domain, Int):
         return trial.suggest_int(name, domain.low, domain.high, log=domain.log)
     value = trial.suggest_float(name, domain.low, domain.high, log=domain.log)
-    # two digits: a name that a person can read and type, and no two trainings of what is the same
-    return min(max(float(f"{value:.2g}"), domain.low), domain.high)
+    return min(max(float(f"{value:.{_digits(domain)}g}"), domain.low), domain.high)
+
+
+def _digits(domain: Float) -> int:
+    """Digits of the values that are tried: two, more where a range is too narrow for ten steps of those.
+
+    Few digits are a name that a person can read and type, and no two trainings of what is the same.
+    """
+    middle = (domain.low + domain.high) / 2
+    first = math.floor(math.log10(middle))  # the place of the first digit
+    digits = 2
+    while digits < 17 and round((domain.high - domain.low) / 10.0 ** (first - digits + 1)) < 10:
+        digits += 1
+    return digits

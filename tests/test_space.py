@@ -6,7 +6,7 @@ import pytest
 from methods.settings import spec
 
 from autoembed.config import ConfigError
-from autoembed.methods import METHODS, make_method
+from autoembed.methods import METHODS, make_method, method_parameters
 from autoembed.space import PRESETS, Space, load_space, preset_names, preset_path
 
 
@@ -110,6 +110,26 @@ def test_one_value_is_fixed_and_all_takes_the_whole_domain() -> None:
     assert trial.asked == {"frequency_cut.keep": (1e-4, 1.0, True)}
 
 
+def _draws(knob: dict[str, Any]) -> list[float]:
+    loaded = space({"method": "robe", "knobs": {"ratio": knob}})
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3))
+    return [method_parameters(loaded.suggest(study.ask()))["ratio"] for _ in range(200)]
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize(("low", "high"), [(0.251, 0.254), (0.0999, 0.1001), (0.25, 0.28), (0.98, 1.0)])
+def test_a_narrow_range_is_tried_at_ten_values_or_more(low: float, high: float, log: bool) -> None:
+    draws = _draws({"low": low, "high": high, "log": log})
+    assert all(low <= value <= high for value in draws)
+    assert 10 <= len(set(draws)) <= 110
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e-4, 1.0), (0.002, 0.5), (0.1, 0.9), (0.9, 1.0)])
+def test_a_range_is_tried_at_values_of_two_digits(low: float, high: float) -> None:
+    draws = _draws({"low": low, "high": high})
+    assert all(value == float(f"{value:.2g}") for value in draws)
+
+
 def test_a_method_without_knobs_is_a_baseline_and_repeats_run_once() -> None:
     loaded = space(
         {"method": "fp16"},
@@ -137,6 +157,14 @@ def test_a_method_without_knobs_is_a_baseline_and_repeats_run_once() -> None:
         ({"method": "mpe", "knobs": {"tau": {"low": 1e-9, "high": 1}}}, "must lie within"),
         ({"method": "mpe", "knobs": {"tau": {"low": 0.1, "high": 0.01}}}, "must lie within"),
         ({"method": "mpe", "knobs": {"groups": {"low": 1.5, "high": 8}}}, "must lie within"),
+        (
+            {"method": "mixed_dimension", "knobs": {"alpha": {"low": 0, "high": 1, "log": True}}},
+            "mixed_dimension.alpha has no logarithm at 0; write a low above 0, or `log: false`",
+        ),
+        (
+            {"method": "fiited", "knobs": {"schedule": {"low": 0, "high": 100, "log": True}}},
+            "fiited.schedule has no logarithm at 0",
+        ),
         ({"method": "mpe", "knobs": {"tau": {"lowest": 0.1}}}, "valid keys: high, log, low"),
         ({"method": "mpe", "knob": {}}, "did you mean 'knobs'"),
         (
