@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from autoembed.files import sync_folder
+
 
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
@@ -26,13 +28,14 @@ def whole_folder(out: Path) -> Iterator[Path]:
     try:
         _clear(partial)
         yield partial
-        _fsync_folder(partial)
+        for root, _, _ in os.walk(partial):
+            sync_folder(Path(root))
         old = out.parent / f".{out.name}.old"
         shutil.rmtree(old, ignore_errors=True)
         if out.exists():
             out.rename(old)
         partial.rename(out)
-        _fsync_folder(out.parent)
+        sync_folder(out.parent)
         shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -68,12 +71,3 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
-
-
-def _fsync_folder(folder: Path) -> None:
-    for root, _, _ in os.walk(folder):
-        descriptor = os.open(root, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

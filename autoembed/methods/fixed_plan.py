@@ -147,5 +147,15 @@ def fresh_table(
     weight = initial_rows(spec, address.stored_rows, generator)
     unread = unread_rows(spec.stats)
     segment = torch.searchsorted(address.start, unread, right=True) - 1
-    weight[address(unread[address.own[segment] == 1])] = 0.0
+    alone = address.own[segment] == 1
+    # row 0 of a field stands for the ids that are cut, and they train it
+    firsts = torch.tensor(
+        [
+            first
+            for first, field, stats in zip(spec.stats.first_rows, fields, spec.stats.fields, strict=True)
+            if any(s.sharing is Sharing.OOV and stats.counts[s.start : s.stop].any() for s in field.segments)
+        ],
+        dtype=torch.int64,
+    )
+    weight[address(unread[alone & ~torch.isin(unread, firsts)])] = 0.0
     return FixedPlanTable(spec, fields, weight, optimizer)

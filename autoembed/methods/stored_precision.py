@@ -138,6 +138,7 @@ class StoredPrecision(nn.Module):
         return values
 
 
+STEP_OF_ZEROS = 1e-4  # a step of 0 has no gradient, and would stay 0 whatever its rows learn
 _ROUNDED = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _KINDS = ("fp32", "fp16", "bf16", "integer")
 
@@ -147,6 +148,6 @@ def _kind(segment: Segment) -> str:
 
 
 def first_step(parts: list[Tensor], grid: Grid) -> float:
-    """The first step for weights (n, D): 2 mean|w| / sqrt(2^(b-1)), LSQ's rule."""
+    """The first step for weights (n, D): 2 mean|w| / sqrt(2^(b-1)), LSQ's rule; STEP_OF_ZEROS for zeros."""
     mean = sum(float(part.abs().sum()) for part in parts) / max(1, sum(part.numel() for part in parts))
-    return 2 * mean / 2 ** ((grid.bits - 1) / 2)
+    return 2 * mean / 2 ** ((grid.bits - 1) / 2) or STEP_OF_ZEROS

@@ -78,6 +78,16 @@ def test_preparing_again_changes_nothing_and_reads_nothing(tmp_path: Path) -> No
     assert (again.fingerprint, seen) == (first.fingerprint, [])
 
 
+def test_folders_beside_it_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("autoembed.data.publish.sync_folder", synced.append)
+    (tmp_path / "beside" / "deep").mkdir(parents=True)
+    with whole_folder(tmp_path / "out") as folder:
+        (folder / "train").mkdir()
+    partial = tmp_path / ".out.partial"
+    assert synced == [partial, partial / "train", tmp_path]
+
+
 def prepared_log(tmp_path: Path) -> DataConfig:
     rows = [row | {"word": "a", "page": "b"} for row in ANCHORS]
     log = write_csv(tmp_path / "log.csv", rows)

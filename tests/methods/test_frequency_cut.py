@@ -1,11 +1,16 @@
 import numpy as np
+import pytest
 import torch
 from methods.settings import batch, spec
 from methods.settings import stats as tiny_stats
 
+from autoembed.data.batch import Batch
+from autoembed.methods.base import TableSpec
 from autoembed.methods.frequency_cut import FrequencyCut, most_frequent_rows
-from autoembed.plan import Sharing
+from autoembed.methods.stored_precision import STEP_OF_ZEROS, first_step
+from autoembed.plan import PROFILES, Sharing
 from autoembed.stats import FieldStats, Stats
+from autoembed_kernels.lsq import Grid
 from autoembed_kernels.row_update import RowOptimizer
 
 
@@ -37,6 +42,30 @@ def test_cut_ids_read_and_train_the_out_of_vocabulary_row() -> None:
     table.update(0.1)
     example.ids[0, 0] = 0
     torch.testing.assert_close(table(example)[0, 0], vector - 0.1)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 32])
+def test_a_field_that_is_cut_whole_learns_its_out_of_vocabulary_row(bits: int) -> None:
+    spec = TableSpec(two_fields(), 8, PROFILES["packed"], 0.05)
+    table = FrequencyCut(keep=0.01, bits=bits).table(
+        spec, torch.Generator().manual_seed(0), RowOptimizer("adam")
+    )
+    table.train()
+    example = Batch(torch.zeros(4), torch.zeros(4, 0), torch.tensor([[1, 0], [2, 1], [3, 2], [0, 0]]), {})
+    steps = [torch.optim.Adam(list(table.parameters()), lr=0.02)] if bits < 32 else []
+    for _ in range(60):
+        table.zero_grad()
+        (table(example) - 0.5).square().sum().backward()
+        table.update(0.02)
+        for optimizer in steps:
+            optimizer.step()
+    learned = table(example).detach()
+    assert torch.equal(learned[0], learned[3])  # all ids of both fields read row 0, which train never does
+    assert (learned - 0.5).abs().max() < 0.35
+
+
+def test_a_first_step_of_rows_of_zeros_moves() -> None:
+    assert first_step([torch.zeros(3, 4)], Grid(4)) == STEP_OF_ZEROS > 0
 
 
 def test_cut_ids_need_no_vocabulary_entry() -> None:
