@@ -59,7 +59,8 @@ def train(
     """Train `method`'s tables under `model`. The same seed on one CPU thread gives the same result.
 
     device: a CUDA device if there is one, unless given. Raises Diverged where the loss or a prediction
-    is not finite, ValueError where the profile cannot store what the method needs.
+    is not finite, ValueError where the profile cannot store what the method needs, ConfigError where batches
+    of one row are to be normalised.
     """
     device = _device(device)
     with denormals_are_zero():

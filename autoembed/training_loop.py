@@ -15,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from autoembed.data.batch import Batch
 from autoembed.evaluate import EVALUATION_BATCH, evaluate, predict
 from autoembed.ledger import Meter
+from autoembed.lone_rows import trained_rows, without_lone_row
 from autoembed.methods.base import Table
 from autoembed.metrics import Metrics
 from autoembed.schedule import Plateau
@@ -63,7 +64,10 @@ class Epoch:
 
 
 class Run:
-    """The state that the stages of one training share."""
+    """The state that the stages of one training share.
+
+    Raises ConfigError where batches of one row are to be normalised.
+    """
 
     def __init__(
         self,
@@ -82,6 +86,7 @@ class Run:
         self.device = device
         self.seeds = seeds
         self.progress = progress
+        self.epoch_rows = trained_rows(data.rows("train"), training.batch_size, network)
         self.meter = Meter()
         self.history: list[Epoch] = []
 
@@ -128,7 +133,7 @@ class Run:
         self.network.train()
         table.train()
         batches = self.data.batches("train", training.batch_size, shuffle_seed=draw_seed(self.seeds))
-        for batch in batches:
+        for batch in without_lone_row(batches, self.network):
             batch = batch.to(self.device)
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
@@ -151,7 +156,7 @@ class Run:
             if self.progress and time.perf_counter() - reported > PROGRESS_SECONDS:
                 reported = time.perf_counter()
                 self._report(stage, epoch, step, schedule)
-        mean = float(total) / max(self.data.rows("train"), 1)
+        mean = float(total) / max(self.epoch_rows, 1)
         _refuse_divergence(mean, stage, step)
         return mean, step
 
@@ -175,7 +180,7 @@ class Run:
 
     def _report(self, stage: str, epoch: int, step: int, schedule: Plateau) -> None:
         if self.progress:
-            steps_per_epoch = -(-self.data.rows("train") // self.training.batch_size)
+            steps_per_epoch = -(-self.epoch_rows // self.training.batch_size)
             self.progress(
                 Progress(
                     stage,

@@ -30,7 +30,7 @@ LAYERS = (
     ("shared_rows",),
     ("packed", "signatures", "tables"),
     ("methods", "models", "metrics"),
-    ("fitting", "space", "network_file", "evaluate", "ledger", "schedule"),
+    ("fitting", "space", "network_file", "evaluate", "ledger", "lone_rows", "schedule"),
     ("front", "runtime", "training_config", "training_loop", "training"),
     ("export",),
     ("joint",),

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from autoembed.joint.config import JointConfig
+from autoembed.lone_rows import without_lone_row
 from autoembed.methods.fixed_plan import FixedPlanTable
 from autoembed.training_config import TrainingConfig
 from autoembed.training_loop import Diverged, Examples, draw_seed
@@ -52,7 +53,8 @@ def fine_tune(
             module.eval()
     done = 0
     while done < steps:
-        for batch in data.batches("train", training.batch_size, shuffle_seed=draw_seed(seeds)):
+        batches = data.batches("train", training.batch_size, shuffle_seed=draw_seed(seeds))
+        for batch in without_lone_row(batches, network):
             left = 1.0 - done / steps
             for group, rate in rates:
                 group["lr"] = rate * left
