@@ -95,10 +95,14 @@ def collect(
     )
     for chunk in chunks:
         _append(log, chunk, layout)
-        if log.rows + log.bad_count >= _ENOUGH_TO_FAIL:
-            _refuse_too_many(log, max_bad_share)
+        # few rows may be bad in all of a log that begins with many; half-way between what is allowed and
+        # all of them is no accident of the order
+        hopeless = (1 + max_bad_share) / 2 if max_bad_share > 0 else 0.0
+        if log.rows + log.bad_count >= _ENOUGH_TO_FAIL and log.bad_share > hopeless:
+            raise _too_many(log, max_bad_share, " so far")
         advance(chunk)
-    _refuse_too_many(log, max_bad_share)
+    if log.bad_share > max_bad_share:
+        raise _too_many(log, max_bad_share)
     if log.rows == 0:
         raise ConfigError("the files of key 'path' hold no rows")
     return log
@@ -169,13 +173,11 @@ def _transformed(values: npt.NDArray[np.float64], transform: Transform) -> npt.N
     return np.where(np.isnan(values), 0.0, values)
 
 
-def _refuse_too_many(log: RawLog, max_bad_share: float) -> None:
-    if log.bad_share <= max_bad_share:
-        return
+def _too_many(log: RawLog, max_bad_share: float, so_far: str = "") -> ConfigError:
     shown = "\n".join(f"  {row}" for row in log.bad)
     more = log.bad_count - len(log.bad)
     more_line = f"\n  and {more} more" if more > 0 else ""
-    raise ConfigError(
-        f"{log.bad_count} of {log.rows + log.bad_count} rows are bad ({log.bad_share:.4%}), "
+    return ConfigError(
+        f"{log.bad_count} of {log.rows + log.bad_count} rows{so_far} are bad ({log.bad_share:.4%}), "
         f"allowed are {max_bad_share:.4%}; repair them or raise 'max_bad_share':\n{shown}{more_line}"
     )

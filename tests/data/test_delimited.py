@@ -10,7 +10,7 @@ import pytest
 from click_logs import ANCHORS, write_csv
 
 from autoembed.config import ConfigError
-from autoembed.data import delimited
+from autoembed.data import collect, delimited
 from autoembed.data.chunk import Chunk, layout_of
 from autoembed.data.config import Categorical, DataConfig, LastSplit, RandomSplit, Split
 from autoembed.data.delimited import delimited_jobs, dialect_of
@@ -116,6 +116,26 @@ def test_bad_rows_are_left_out_below_the_allowed_share_and_fail_above(tmp_path: 
         prepare(config.model_copy(update={"max_bad_share": 0.29}), tmp_path / "other")
     assert "25 of 85 rows are bad (29.4118%), allowed are 29.0000%" in str(error.value)
     assert "log.csv:25: expected 4 columns, found 2\n  and 5 more" in str(error.value)
+
+
+@pytest.mark.parametrize("first", [0, 60])
+def test_where_bad_rows_stand_changes_nothing_unless_most_rows_are_bad(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    monkeypatch.setattr(collect, "_ENOUGH_TO_FAIL", 20)
+    monkeypatch.setattr(delimited, "BLOCK_BYTES", 64)
+    lines = [
+        "1,1,a,train",
+        "0,1,a,train",
+        *(f"{i % 2},1,a,{split}" for split in ("valid", "test") for i in (0, 1)),
+    ] * 20
+    path = tmp_path / "log.csv"
+    config = CONFIG.model_copy(update={"path": str(path), "max_bad_share": 0.1})
+    path.write_text("\n".join([HEADER, *lines[:first], *["2,1,a,train"] * 8, *lines[first:]]))
+    assert prepare(config, tmp_path / "out").manifest["bad_rows"]["count"] == 8
+    path.write_text("\n".join([HEADER, *lines[:first], *["2,1,a,train"] * 500, *lines[first:]]))
+    with pytest.raises(ConfigError, match=r"of \d+ rows so far are bad \(.*\), allowed are 10\.0000%"):
+        prepare(config, tmp_path / "other")
 
 
 def test_compressed_files_give_the_same_data(tmp_path: Path) -> None:
