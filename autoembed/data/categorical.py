@@ -13,6 +13,9 @@ from autoembed.data.config import Categorical
 from autoembed.data.keys import Keys, buckets, integer_keys, string_keys
 from autoembed.data.vocabulary import Kind, as_int64, plain_array
 
+# by name: older pyarrow has no views
+_PLAIN_OF_VIEW = {"string_view": pa.large_string(), "binary_view": pa.large_binary()}
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -58,6 +61,10 @@ def bag_lists(column: pa.Array, name: str, settings: Categorical, file: Path) ->
     kind = column.type
     if _is_list(kind):
         return column
+    if pa.types.is_null(kind):
+        return column.cast(pa.list_(pa.null()))
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        column, kind = _as_ids(column, kind, name, file)[0], pa.large_string()
     if pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return split_text(column, settings.separator)
     raise ConfigError(f"{file}: column {name!r} is a bag, expected lists or text, found {kind}")
@@ -72,6 +79,8 @@ def plain_or_dictionary(column: pa.ChunkedArray) -> pa.Array:
     kind = column.type
     if pa.types.is_dictionary(kind):  # as written by others, values may repeat
         column, kind = column.cast(kind.value_type), kind.value_type
+    if plain := _PLAIN_OF_VIEW.get(str(kind)):
+        column, kind = column.cast(plain), plain
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         column = column.dictionary_encode()
     if column.num_chunks == 0:
@@ -118,6 +127,8 @@ def _as_ids(column: pa.Array, kind: pa.DataType, name: str, file: Path) -> tuple
         return column, "strings"
     if pa.types.is_null(kind):
         return column.cast(pa.int64()), "integers"
+    if plain := _PLAIN_OF_VIEW.get(str(kind)):  # in a list
+        return _as_ids(column.cast(plain), plain, name, file)
     try:
         if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_floating(kind):
             return as_int64(column), "integers"

@@ -17,7 +17,7 @@ CHUNK_ROWS = 1 << 17
 def parquet_jobs(path: Path, layout: Layout, seed: int) -> Iterator[Callable[[], Chunk]]:
     """A job per record batch, to be run in any thread.
 
-    Raises ConfigError where the file is damaged or a column is missing.
+    Raises ConfigError where the file is damaged or a column is missing or there twice.
     """
     try:
         with pq.ParquetFile(path) as file:
@@ -40,3 +40,6 @@ def _check_columns(path: Path, schema: pa.Schema, layout: Layout) -> None:
         raise ConfigError(
             f"{path}: there is no column {missing[0]!r}; the file has {', '.join(schema.names)}"
         )
+    twice = [name for name in layout.columns if schema.names.count(name) > 1]
+    if twice:
+        raise ConfigError(f"{path}: the file has the column {twice[0]!r} twice; rename one")

@@ -40,6 +40,7 @@ ROW = st.fixed_dictionaries(
         "none": DENSE,
     }
 )
+VIEWS = [getattr(pa, name)() for name in ("string_view", "binary_view") if hasattr(pa, name)]
 LOG = st.lists(ROW, min_size=1, max_size=40).map(lambda rows: [*rows, *ANCHORS])
 NEARLY_CONSTANT = [
     {
@@ -246,6 +247,8 @@ def test_integer_ids_in_floats_are_read_and_others_refused(tmp_path: Path) -> No
         (pa.large_list(pa.string()), [["x", "x"], ["y"], ["y", "x"]]),
         (pa.list_(pa.int64(), 2), [[1, 1], [2, 2], [1, 2]]),
         (pa.list_(pa.dictionary(pa.int8(), pa.string())), [["x", "x"], ["y"], ["y", "x"]]),
+        *((view, [word.encode() if "binary" in str(view) else word for word in "xyx"]) for view in VIEWS),
+        *((pa.list_(view), [["x", "x"], ["y"], ["y", "x"]]) for view in VIEWS if "string" in str(view)),
     ],
 )
 def test_ids_of_every_type_of_parquet_are_read(tmp_path: Path, kind: pa.DataType, values: list[Any]) -> None:
@@ -259,6 +262,32 @@ def test_ids_of_every_type_of_parquet_are_read(tmp_path: Path, kind: pa.DataType
     flat = [row for rows in found for row in rows] if bag.bag else found
     wanted = [v for bag in values for v in bag] if bag.bag else values
     assert all((a == b) == (x == y) for a, x in zip(flat, wanted) for b, y in zip(flat, wanted))  # noqa: B905
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.binary(), *VIEWS], ids=str)
+def test_bags_are_read_from_text_of_any_type_and_from_columns_without_one(
+    tmp_path: Path, kind: pa.DataType
+) -> None:
+    text = [
+        row | {"word": word} for row, word in zip(ANCHORS, ["x|y", "x", "", None, "y|", "y"], strict=True)
+    ]
+    words = (
+        [{**row, "word": row["word"] and row["word"].encode()} for row in text]
+        if "binary" in str(kind)
+        else text
+    )
+    write_parquet(tmp_path / "a.parquet", words, word=kind)
+    write_parquet(tmp_path / "b.parquet", [row | {"word": None} for row in ANCHORS], word=pa.null())
+    config = DataConfig(
+        path=str(tmp_path), categorical={"word": Categorical(bag=True)}, split=Split(column="split")
+    )
+    data = prepare(config, tmp_path / "out")
+    assert data.vocabulary(0).values.to_pylist() == ["x", "y"]
+    assert [rows_read(data, 0, split) for split in SPLITS] == [
+        [[1, 2], [1], [], []],
+        [[], [], [], []],
+        [[2], [2], [], []],
+    ]
 
 
 def test_a_column_that_train_never_fills_has_row_0_alone(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click_logs import ANCHORS, write_csv, write_parquet
 
@@ -153,6 +154,16 @@ def test_a_damaged_parquet_file_is_told(tmp_path: Path) -> None:
 def test_a_header_that_repeats_a_name_is_told(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("label,word,word\n1,a,b\n")
     assert "names the column 'word' twice" in refusal(tmp_path, tmp_path / "log.csv")
+
+
+def test_a_parquet_file_that_repeats_a_name_is_told_where_it_is_used(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist(ROWS)
+    path = tmp_path / "log.parquet"
+    pq.write_table(table.append_column("x", table["x"]), path)
+    config = DataConfig(path=str(path), categorical=("word",), split=BY_COLUMN)
+    assert prepare(config, tmp_path / "fine").rows("train") == 6
+    message = refusal(tmp_path, path, dense=("x",))
+    assert message == f"{path}: the file has the column 'x' twice; rename one"
 
 
 HUGE = {"word": Categorical(hash_rows=2_000_000_000)}
