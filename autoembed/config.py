@@ -42,14 +42,37 @@ _EXPECTED = {  # what pydantic's complaints mean in a YAML file
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file whose top is a mapping. Raises ConfigError naming the file and the line."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file") from None
+    except _RepeatedKey as error:
+        raise ConfigError(f"{path}:{error}") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(content).__name__}")
     return content
+
+
+class _RepeatedKey(Exception):
+    """Says the line and the key."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML keeps the last of two equal keys; this refuses them."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            line = key.start_mark.line + 1
+            first = lines.get((key.tag, key.value))
+            if first is not None:
+                raise _RepeatedKey(f"{line}: key {key.value!r} stands in line {first} already; keep one")
+            lines[key.tag, key.value] = line
+        return node
 
 
 def parse(section: type[SectionType], content: Mapping[str, Any], source: str) -> SectionType:
