@@ -30,7 +30,7 @@ from autoembed.plan import FieldPlan, Plan, Segment, Sharing, own
 from autoembed.quotient_pairs import QuotientPairs
 from autoembed.quotient_paths import QuotientPaths
 from autoembed_kernels.pair_rows import PairedSegments, join_pairs, pair_places
-from autoembed_kernels.path_mlp import HIDDEN_STEP, path_networks, path_rows
+from autoembed_kernels.path_mlp import HIDDEN_STEP, path_networks, path_rows, thriftiest_networks
 from autoembed_kernels.quotient_remainder import least_stored, remainder_rows
 from autoembed_kernels.row_update import RowOptimizer
 
@@ -46,7 +46,9 @@ _SHARING = {
 class QuotientRemainder(Method):
     """Pairs of rows for the ids of every field with more than `small_rows` rows."""
 
-    collisions: int = knob(4, Int(2, 65536, log=True), "ids that share a quotient row (c)")
+    collisions: int = knob(
+        4, Int(2, 65536, log=True), "ids that share a quotient row (c); at most as many as save bytes"
+    )
     combine: str = knob("multiply", Choice(("multiply", "add", "concatenate", "path")), "of the two rows")
     bits: int = knob(32, Choice((16, 32)), "bits of every stored value")
     hidden: int = knob(64, Choice((8, 16, 32, 64)), "hidden units of each network of `path`")
@@ -79,7 +81,7 @@ class QuotientRemainder(Method):
         precision = f"fp{self.bits}"
         ids = rows - 1
         if self.combine == "path":
-            stored = math.ceil(ids / self.collisions) + self.collisions * path_rows(self.hidden, dim)
+            stored = path_stored_rows(ids, self.collisions, path_rows(self.hidden, dim))
         else:
             stored = stored_rows(ids, self.collisions)
         if rows <= self.small_rows or stored >= ids:
@@ -98,6 +100,15 @@ def stored_rows(ids: int, collisions: int) -> int:
     if collisions * collisions >= ids:
         return least_stored(ids)
     return math.ceil(ids / collisions) + collisions
+
+
+def path_stored_rows(ids: int, collisions: int, network_rows: int) -> int:
+    """Quotient rows and networks of `ids` ids: ceil(ids / c) + c network_rows, c no more than is thrifty.
+
+    Beyond it the number of rows would stand for fewer networks, and quotient rows that no id reads.
+    """
+    networks = min(collisions, thriftiest_networks(ids, network_rows))
+    return math.ceil(ids / networks) + networks * network_rows
 
 
 class QuotientRemainderTable(Table):

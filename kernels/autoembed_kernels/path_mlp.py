@@ -9,7 +9,8 @@ and the network is `path_rows(h, D)` rows of D values: W1 (h, D), then W2 transp
 then b1 (h,) in as many rows as it takes, zeros behind it.
 
 With m rows a network and c networks behind Q quotient rows, n ids take s = Q + c m stored rows; c is the
-smallest number with c (s - c m) >= n, so that n, s and m say it all.
+smallest number with c (s - c m) >= n, so that n, s and m say it all. ceil(n / c) + c m falls until c is about
+sqrt(n / m) and rises behind it: there as many rows make fewer networks, and `thriftiest_networks` is the end.
 """
 
 import math
@@ -23,6 +24,12 @@ HIDDEN_STEP = 8  # hidden units come in multiples of it
 def path_rows(hidden: int, dim: int) -> int:
     """Rows of `dim` values that a network of so many hidden units takes."""
     return 2 * hidden + 1 + -(-hidden // dim)
+
+
+def thriftiest_networks(ids: int, rows: int) -> int:
+    """The number of networks of `rows` rows with which `ids` ids take the fewest stored rows."""
+    below = max(1, math.isqrt(ids // rows))
+    return min((below, below + 1), key=lambda networks: -(-ids // networks) + networks * rows)
 
 
 def path_networks(ids: int, stored: int, rows: int) -> int:

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoembed_kernels.path_mlp import path_mlp, path_networks, path_rows, reference
+from autoembed_kernels.path_mlp import path_mlp, path_networks, path_rows, reference, thriftiest_networks
 
 
 @given(st.integers(1, 9), st.integers(1, 17), st.integers(0, 4), st.integers(0, 1000))
@@ -36,6 +36,17 @@ def test_the_networks_are_the_fewest_that_serve_all_ids(ids: int, collisions: in
     assert 1 <= count <= collisions
     assert count * (stored - count * rows) >= ids
     assert count == 1 or (count - 1) * (stored - (count - 1) * rows) < ids
+
+
+@given(st.integers(1, 5000), st.integers(3, 200))
+@settings(deadline=None, max_examples=80)
+def test_no_number_of_networks_stores_fewer_rows_than_the_thriftiest(ids: int, rows: int) -> None:
+    def stored(networks: int) -> int:
+        return -(-ids // networks) + networks * rows
+
+    best = thriftiest_networks(ids, rows)
+    assert stored(best) == min(map(stored, range(1, ids + 1)))
+    assert all(stored(fewer) >= stored(fewer + 1) for fewer in range(1, best))
 
 
 def test_too_few_rows_serve_no_ids() -> None:

@@ -10,6 +10,7 @@ from autoembed.methods.quotient_remainder import (
     QuotientRemainder,
     QuotientRemainderTable,
     initial_parts,
+    path_stored_rows,
     stored_rows,
 )
 from autoembed.plan import PROFILES, Segment, Sharing
@@ -147,6 +148,19 @@ def walked(parts: torch.Tensor, place: int, ids: int, hidden: int) -> torch.Tens
     quotient, remainder = divmod(place * multiplier(ids) % ids, networks)
     start = len(parts) - (networks - remainder) * size
     return reference_path(parts[quotient : quotient + 1], parts[start : start + size], hidden)[0].float()
+
+
+@pytest.mark.parametrize("ids", [1, 2, 199, 4096, 100_000, 237_653])
+@pytest.mark.parametrize("network_rows", [18, 133])
+def test_every_stored_quotient_row_of_a_path_is_read(ids: int, network_rows: int) -> None:
+    before = None
+    for collisions in (2, 3, 9, 26, 27, 28, 100, 117, 1000, 65536):
+        stored = path_stored_rows(ids, collisions, network_rows)
+        networks = path_networks(ids, stored, network_rows)
+        assert networks <= collisions
+        assert stored - networks * network_rows == -(-ids // networks)
+        assert before is None or stored <= before
+        before = stored
 
 
 def test_on_a_path_an_id_reads_its_quotient_through_the_network_of_its_remainder() -> None:
