@@ -55,7 +55,7 @@ class Cafe(Method):
     interval: int = knob(
         100, Int(1, 100_000, log=True), "steps between two rounds in which ids gain and lose"
     )
-    decay: float = knob(0.98, Float(0.0, 1.0), "what is left of importance after a round")
+    decay: float = knob(0.98, Float(0.0, 1.0), "what is left of importance after a round; 0: next to nothing")
     margin: float = knob(0.1, Float(0.0, 0.9), "distance to the threshold within which ids stay put")
     bits: int = knob(32, Choice((16, 32)), "bits of every stored value")
     small_rows: int = knob(200, Int(1, 100_000, log=True), "fields of up to so many rows are stored whole")

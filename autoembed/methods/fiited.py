@@ -55,7 +55,7 @@ class Fiited(Method):
     keep: float = knob(0.1, Float(1e-4, 1.0, log=True), "places of the pool per chunk of full precision")
     chunks: int = knob(4, Choice((1, 2, 4, 8)), "chunks of a vector; at most what divides the dimension")
     interval: int = knob(20, Int(1, 100_000, log=True), "steps between two rounds of eviction and admission")
-    decay: float = knob(0.98, Float(0.0, 1.0), "what is left of utilities after a round")
+    decay: float = knob(0.98, Float(0.0, 1.0), "what is left of utilities after a round; 0: next to nothing")
     margin: float = knob(0.1, Float(0.0, 0.9), "distance to the threshold within which chunks stay put")
     bits: int = knob(32, Choice((16, 32)), "bits of every stored value")
     schedule: int = knob(

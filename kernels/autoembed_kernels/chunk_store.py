@@ -38,6 +38,7 @@ from autoembed_kernels.field_scales import FieldScales, field_scales
 from autoembed_kernels.row_update import RowOptimizer
 
 GROWTH = 8  # entries grow by one part of so many
+LEAST_DECAY = 1e-6  # a round decides by what is left: of nothing all chunks are alike
 _SAMPLES = 1 << 16  # utilities that the threshold is read from
 
 
@@ -208,11 +209,13 @@ class ChunkStore:
     ) -> tuple[int, int]:
         """One round; returns how many chunks left the pool and how many came in.
 
+        `decay` counts as LEAST_DECAY at least.
         `fields`, of ids that are not virtual: the entries of each, first and behind the last, in order and
         together all. Utilities are compared as `field_scales` says then.
         """
         pointers, utility = self.pointers[: self.entry_count], self.utility[: self.entry_count]
         scales = self._scales(fields)
+        decay = max(decay, LEAST_DECAY)
         threshold = self._threshold(decay, scales)
         choose = choose_moves if scales is None else scales.choose_moves
         leave, come = choose(pointers, utility, decay, (1 - margin) * threshold, (1 + margin) * threshold)

@@ -23,6 +23,7 @@ from autoembed_kernels.row_hash import row_hash
 
 SLOTS = 4  # of a bucket
 SLOT_BYTES = 12
+LEAST_DECAY = 1e-6  # a round decides by what is left: of nothing all rows are alike
 NONE = -1
 _SALT = 2**20  # another hash than that of any field's rows
 
@@ -103,8 +104,8 @@ class HotSketch(nn.Module):
         self.importance[slots] += amounts[order]
 
     def rebalance(self, decay: float, margin: float) -> Moved:
-        """A round of decay, losses and gains of places."""
-        self.importance *= decay
+        """A round of decay, losses and gains of places. `decay` is LEAST_DECAY at least."""
+        self.importance *= max(decay, LEAST_DECAY)
         threshold = self._threshold()
         hot = self.place >= 0
         leave = (hot & (self.importance < (1 - margin) * threshold)).nonzero().squeeze(1)

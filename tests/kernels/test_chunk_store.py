@@ -87,6 +87,14 @@ def test_steps_and_rounds_do_what_a_dictionary_of_chunks_does(
         torch.testing.assert_close(store.look_up(everything), expected.flatten(1), rtol=1e-4, atol=1e-5)
 
 
+def test_without_memory_the_pool_goes_to_what_came_since_the_last_round() -> None:
+    store = ChunkStore(10, 1, 4, 2, RowOptimizer("adam"), 0.01, torch.Generator().manual_seed(0))
+    for rows in ([3, 4], [7, 8], [0, 3]):
+        store.step(torch.tensor(rows), torch.ones(2, 4), 0.1)
+        store.rebalance(0.0, 0.1)
+        assert (store.pointers >= 0).nonzero()[:, 0].tolist() == rows
+
+
 def test_the_pool_goes_to_the_chunks_of_larger_gradients_and_follows_them() -> None:
     store = ChunkStore(10, 2, 4, 2, RowOptimizer("adam"), 0.01, torch.Generator().manual_seed(0))
     large = torch.tensor([[0.0, 0.0, 5.0, 5.0], [5.0, 5.0, 0.0, 0.0], [0.1, 0.1, 0.1, 0.1]])

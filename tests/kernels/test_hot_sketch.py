@@ -53,6 +53,15 @@ def test_no_row_is_tracked_twice_and_no_place_given_twice(
         assert {int(p): int(r) for r, p in zip(rows, found, strict=True) if p >= 0} == owner
 
 
+def test_without_memory_places_go_to_the_rows_that_came_since_the_last_round() -> None:
+    sketch = HotSketch(2)
+    for first in (0, 2, 4):
+        rows = torch.tensor([first, first + 1])
+        sketch.add(rows, torch.tensor([3.0, 2.0]))
+        sketch.rebalance(0.0, 0.1)
+        assert (sketch.place_of(torch.arange(6)) >= 0).nonzero().flatten().tolist() == rows.tolist()
+
+
 def test_what_is_hot_is_found_in_a_skewed_stream_and_gives_way_when_the_stream_turns() -> None:
     generator = torch.Generator().manual_seed(0)
     sketch = HotSketch(50)

@@ -19,6 +19,7 @@ from autoembed.models import ModelConfig
 from autoembed.plan import PROFILES, Sharing, plan_bytes
 from autoembed.stats import FieldStats, Stats
 from autoembed.training import Trained, TrainingConfig, train
+from autoembed_kernels.chunk_store import LEAST_DECAY
 from autoembed_kernels.row_update import RowOptimizer
 
 COUNTS = np.array([2, 0, 5, 1, 0, 0, 9, 3])
@@ -253,6 +254,7 @@ def test_utilities_keep_the_share_that_decay_says_after_every_round(decay: float
     step(table, 6, 2, 6)
     before = table.store.utility.clone()
     assert before.any()
+    decay = max(decay, LEAST_DECAY)
     table.after_step(1)
     assert torch.equal(table.store.utility, before * decay)
     table.after_step(2)
