@@ -1,5 +1,6 @@
 """The commands: parse, call, print; nothing else. Heavy imports wait until a command needs them."""
 
+import io
 import json
 import math
 import os
@@ -37,6 +38,9 @@ def main() -> None:
     """Entry point. Mistakes of the user end with one message and exit code 2, without a traceback."""
     # A spinning OpenMP pool costs 5-6x on a busy machine; it must be told before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of ASCII has no sign for +-
+            stream.reconfigure(errors="replace")
     try:
         app()
     except (ValueError, OSError, MemoryError) as error:
@@ -141,6 +145,8 @@ def spaces(name: Annotated[str | None, typer.Argument(help="Print one preset's Y
     if name is None:
         for preset in (*preset_names(), "joint"):
             console.print(preset)
+    elif name == "joint":
+        console.print("search_space: joint has no file: its choices follow from the data; see docs/joint.md")
     else:
         console.print(preset_path(name).read_text(encoding="utf-8"), highlight=False, end="")
 

@@ -12,12 +12,15 @@ Content = bytes | memoryview
 
 _FREE = "free space there, then run the same command again"
 _ALLOW = "make that place writable, or choose another"
+_MAKE = "make the folder that it should be in, or choose another place"
 _REMEDIES = {
     errno.ENOSPC: _FREE,
     errno.EDQUOT: _FREE,
     errno.EROFS: _ALLOW,
     errno.EACCES: _ALLOW,
     errno.EPERM: _ALLOW,
+    errno.ENOENT: _MAKE,
+    errno.ENOTDIR: _MAKE,
 }
 
 

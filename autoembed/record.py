@@ -8,7 +8,7 @@ from typing import Any, Literal
 from autoembed.damage import Checksums
 from autoembed.files import write_file
 
-Role = Literal["reference", "baseline", "search", "short", "repeat"]
+Role = Literal["reference", "baseline", "search", "short", "repeat", "aside"]
 State = Literal["complete", "rejected", "failed"]
 
 
@@ -23,7 +23,8 @@ class TrialRecord:
     equivalents: cost over the cost of the reference.
     `packing_difference`: the largest change of a validation probability by packing the trained table.
     `checksums` are of the tables and network files beside the record, {} in records of earlier versions.
-    A trial of role "short" was trained for few epochs, to see whether it deserves more; it is no point.
+    A trial of role "short" was trained for few epochs, to see whether it deserves more; one of role "aside"
+    is a point trained anew that became no better. They cost, and are no points.
     A rejected trial was refused by the byte model before training; `reason` says why, as for a
     failed one.
     """

@@ -11,7 +11,7 @@ from autoembed.evaluate import EVALUATION_BATCH
 from autoembed.export.artifact import LARGEST_DIFFERENCE, Reference, Verified, verify_artifact, write_artifact
 from autoembed.export.candidate import load_candidate
 from autoembed.front import FrontRecord, Pick, choose, front_record
-from autoembed.front.point import reference_trials
+from autoembed.front.point import reference_trials, trial_fte
 from autoembed.packed import PackedTable
 from autoembed.record import TrialRecord
 from autoembed.runtime import ArtifactError
@@ -108,7 +108,8 @@ def export_pick(run: Path, pick: Pick, out: Path, *, overwrite: bool = False) ->
     """
     config = read_config(run)
     data = open_inputs(config, run).data
-    record = next(record for record in read_records(run) if record.number == pick.trial)
+    records = read_records(run)
+    record = next(record for record in records if record.number == pick.trial)
     if record.packing_difference is not None and record.packing_difference > LARGEST_DIFFERENCE:
         raise ArtifactError(
             f"{run}: packing trial {record.number}, {record.candidate}, changed its predictions by up to "
@@ -124,7 +125,7 @@ def export_pick(run: Path, pick: Pick, out: Path, *, overwrite: bool = False) ->
         model=config.model,
         data=data,
         metrics=_metrics(record),
-        provenance=_provenance(config, record, pick),
+        provenance=_provenance(config, record, pick, trial_fte(record, reference_trials(records))),
         overwrite=overwrite,
     )
     return verify_artifact(
@@ -145,7 +146,7 @@ def _metrics(record: TrialRecord) -> dict[str, dict[str, float]]:
     }
 
 
-def _provenance(config: StudyConfig, record: TrialRecord, pick: Pick) -> dict[str, object]:
+def _provenance(config: StudyConfig, record: TrialRecord, pick: Pick, fte: float | None) -> dict[str, object]:
     return {
         "candidate": record.candidate,
         "method": record.method,
@@ -157,7 +158,7 @@ def _provenance(config: StudyConfig, record: TrialRecord, pick: Pick) -> dict[st
         "seconds": record.seconds,
         "samples": record.samples,
         "steps": record.steps,
-        "full_training_equivalents": record.fte,
+        "full_training_equivalents": fte,
         "peak_table_bytes": record.peak_table_bytes,
         "packing_difference": record.packing_difference,
     }

@@ -1,7 +1,10 @@
 """The commands: what they print, what they refuse, and that a mistake is one message without a traceback."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -338,3 +341,28 @@ def test_a_truncated_model_is_refused(
     tables.write_bytes(tables.read_bytes()[:-1])
     assert run_command(monkeypatch, "verify", model) == 2
     assert "tables.safetensors" in capsys.readouterr().err
+
+
+def test_joint_is_listed_among_the_spaces_and_has_no_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(monkeypatch, "spaces") == 0
+    assert "joint" in capsys.readouterr().out.split()
+    assert run_command(monkeypatch, "spaces", "joint") == 0
+    assert "has no file" in capsys.readouterr().out
+
+
+def test_a_wrong_key_of_set_is_not_blamed_on_the_file(run: Path, tmp_path: Path) -> None:
+    from autoembed.config import ConfigError
+    from autoembed.search.study import load_study
+
+    with pytest.raises(ConfigError, match=r"study.yaml with --set trails=3: unknown key 'trails'"):
+        load_study(run.parent / "study.yaml", ["trails=3"])
+
+
+def test_a_terminal_of_ascii_gets_question_marks(run: Path) -> None:
+    plain = {"PYTHONIOENCODING": "ascii", "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-c", "from autoembed.cli import main; main()", "front", str(run)]
+    done = subprocess.run(command, env={**os.environ, **plain}, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"?" in done.stdout

@@ -64,3 +64,11 @@ def test_a_new_file_has_the_rights_that_open_would_give(tmp_path: Path) -> None:
     write_file(tmp_path / "ours", [b""])
     modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "ours")}
     assert len(modes) == 1
+
+
+def test_a_folder_that_is_not_there_is_told_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="none/file: No such.*make the folder that it should"):
+        write_file(tmp_path / "none" / "file", [b""])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="choose another place"):
+        write_file(tmp_path / "file" / "file", [b""])

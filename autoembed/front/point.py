@@ -85,9 +85,9 @@ def make_points(records: Iterable[TrialRecord]) -> tuple[Point, ...]:
     """Group the complete trials by candidate, in the order of bytes, then of trial numbers.
 
     A candidate that ran twice with one seed counts once, with its first trial. Rejected and failed
-    trials are no points, nor are those that were trained for few epochs only.
+    trials are no points, nor are those that were trained for few epochs only, or anew in vain.
     """
-    whole = (r for r in records if r.state == "complete" and r.role != "short")
+    whole = (r for r in records if r.state == "complete" and r.role not in ("short", "aside"))
     complete = sorted(whole, key=lambda r: r.number)
     groups: dict[str, dict[int, TrialRecord]] = {}
     for record in complete:

@@ -158,16 +158,17 @@ class Agenda:
 
     def standing(self) -> Standing:
         now = time.monotonic()
-        tuning = [r for r in self.records if r.role == "short" and r.number < self._first]
+        walked = (record for record in self.records if record.number < self._first)
+        aside = [record for record in walked if record.role in ("short", "aside")]
         return standing_of(
-            [record for record in self.records if record not in tuning],
+            [record for record in self.records if record not in aside],
             self._points,
             [now - started for _, started in self._running.values()],
             self.left(),
             self._config.workers,
             self._limits.budgets_bytes,
             self._config.objective,
-            tuning,
+            aside,
         )
 
     def _following(self) -> Assignment | Rejected | None:

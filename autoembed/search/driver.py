@@ -58,6 +58,7 @@ def run_study(
     """
     folder = RunFolder(run_dir.resolve())
     tell: Listener = progress or (lambda event: None)
+    folder.refuse_foreign()
     with folder.locked(), _termination_as_interrupt():
         space = load_spaces(config.single_spaces)
         inputs = prepare_inputs(config, folder.path, tell)
@@ -71,7 +72,7 @@ def run_study(
         write_json(folder.environment, environment())
         if must_compile():  # here, so that no worker does it, and no training's time counts it
             _notice(folder, tell, "compiling the kernels for this processor, which is done once")
-            library()
+        library()  # says so where there is none, in place of every worker to its log
         if config.is_joint:
             try:
                 run_joint(config, folder, inputs, limits, tell)

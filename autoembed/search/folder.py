@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from autoembed.config import ConfigError
 from autoembed.files import writing
 from autoembed.record import Role, TrialRecord, read_record, write_json, write_record
 
@@ -86,6 +87,12 @@ class RunFolder:
                 ) from None
             cut_torn_line(self.log_file)
             yield
+
+    def refuse_foreign(self) -> None:
+        """Raises ConfigError where the folder holds something else: prepared data, a model, other files."""
+        own = (self.config, self.identity, self.trials, self.path / "walks")
+        if self.path.is_dir() and any(self.path.iterdir()) and not any(path.exists() for path in own):
+            raise ConfigError(f"{self.path} exists and is no run folder; choose another place or remove it")
 
     def trial(self, number: int) -> Path:
         return self.trials / f"{number:04d}"

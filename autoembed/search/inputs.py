@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoembed.config import read_yaml
+from autoembed.config import ConfigError, read_yaml
 from autoembed.data.config import load_data_config
 from autoembed.data.prepare import prepare
 from autoembed.data.prepared import PreparedData, open_prepared
@@ -28,7 +28,12 @@ class Inputs:
 
 
 def open_inputs(config: StudyConfig, run: Path) -> Inputs:
-    """Open the data of a study, prepared before."""
+    """Open the data of a study, prepared before. Raises ConfigError where it is gone."""
+    if not Path(config.data).exists():
+        raise ConfigError(
+            f"{RunFolder(run).config}: key 'data': there is no prepared data at {config.data}; put it back, "
+            f"or search again from where it is (autoembed search STUDY --run {run}), which keeps the trials"
+        )
     data = open_prepared(data_folder(config, run))
     stats = stats_of(data)
     return Inputs(

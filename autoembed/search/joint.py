@@ -148,16 +148,16 @@ class _Walks:
         self.tell(Notice(text))
 
     def _kept(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
-        """Records in the folder: of trunks and points; of trainings that tuned trunks, which none tells."""
+        """Records in the folder: of trunks and points; of what is none, as trainings that tuned trunks."""
         walked = [record for record in self.folder.records() if record.number < FIRST_SINGLE]
-        tuning = [record for record in walked if record.role == "short"]
-        return [record for record in walked if record.role != "short"], tuning
+        aside = [record for record in walked if record.role in ("short", "aside")]
+        return [record for record in walked if record not in aside], aside
 
     def _standing(self) -> Any:
         return standing_of(
             *(self.records, make_points(self.records), [], self._left(), self.workers),
             *(self.limits.budgets_bytes, self.config.objective),
-            tuning=self._kept()[1],
+            aside=self._kept()[1],
         )
 
     def _left(self) -> int:

@@ -1,6 +1,7 @@
 """What a person sees while a search runs: a live view on a terminal, plain lines anywhere else."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -94,7 +95,9 @@ class LiveView:
         self._stand(event.standing)
         for line in best_lines(event.standing, self._objective):
             self._say(line)
-        self._say(f"done: {standing_line(event.standing)}")
+        at = event.standing
+        how = "done" if at.finished >= at.planned else "ended early"
+        self._say(f"{how}: {standing_line(replace(at, eta_seconds=None))}")
 
     @property
     def _objective(self) -> str:

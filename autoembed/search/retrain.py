@@ -1,6 +1,6 @@
 """Polish of one point of a joint search: its plan trained anew, kept as a trial beside the walked one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoembed.export.candidate import load_candidate
@@ -67,9 +67,10 @@ class Retrained:
 def retrain_trial(run: Path, trial: int, trainings: float = 1.0) -> Retrained:
     """Train the plan of `trial` anew from its seed's full-precision model; the trial is added to the run.
 
-    What was retrained before with as many trainings is read back. Raises ValueError where the trial is no
-    walked point of a joint search, or `trainings` is not above 0 and at most MOST_TRAININGS; BlockingIOError
-    where a search runs there.
+    Where that does not pay it is no point of the front, and only its cost counts. What was retrained before
+    with as many trainings is read back. Raises ValueError where the trial is no walked point of a joint
+    search, or `trainings` is not above 0 and at most MOST_TRAININGS; BlockingIOError where a search runs
+    there.
     """
     if not 0 < trainings <= MOST_TRAININGS:
         raise ValueError(
@@ -104,14 +105,17 @@ def retrain_trial(run: Path, trial: int, trainings: float = 1.0) -> Retrained:
         )
         taken = [number for number in folder.numbers() if RETRAINED <= number < FIRST_SINGLE]
         number = 1 + max(taken, default=RETRAINED - 1)
-        assignment = Assignment(number, name, JOINT, parameters, walked.seed, walked.role)
+        measured = measured_point(config, point)
+        anew = replace(walked, valid_auc=point.valid.auc, valid_logloss=point.valid.logloss)
+        role = walked.role if Retrained(walked, anew, config.objective).pays else "aside"
+        assignment = Assignment(number, name, JOINT, parameters, walked.seed, role)
         explained = folder.trial(trial) / EXPLAINED  # of the plan, which is the same
         if explained.is_file():
             folder.assign(assignment)
             write_file(folder.trial(number) / EXPLAINED, [explained.read_bytes()])
         record = keep_trial(
             *(folder, inputs, records, assignment, point.packed, point.network),
-            **measured_point(config, point),
+            **measured,
             reason=f"trial {trial} trained anew",
         )
     return Retrained(walked, record, config.objective)

@@ -22,16 +22,16 @@ def standing_of(
     workers: int,
     budgets_bytes: Sequence[int],
     objective: Objective,
-    tuning: Sequence[TrialRecord] = (),
+    aside: Sequence[TrialRecord] = (),
 ) -> Standing:
-    """`points`: those of `records`; `left`: trainings not begun; `tuning`: what is none of them, but cost.
+    """`points`: those of `records`; `left`: trainings not begun; `aside`: what is none of them, but cost.
 
     `running_seconds`: how long each training under way has taken.
     """
     trained = [record for record in records if record.state != "rejected"]
     mean = mean_seconds(records)
     reference = reference_trials(records)
-    costs = [cost for record in (*trained, *tuning) if (cost := trial_fte(record, reference)) is not None]
+    costs = [cost for record in (*trained, *aside) if (cost := trial_fte(record, reference)) is not None]
     return Standing(
         finished=len(trained),
         planned=len(trained) + len(running_seconds) + left,

@@ -141,7 +141,7 @@ class StudyConfig(Section):
     def budgets_bytes(self, full_bytes: int) -> tuple[int, ...]:
         """The budgets in bytes, largest first, given the exported size of full precision.
 
-        A byte range becomes the ladder high, high / 2, high / 4, ... down to low.
+        A byte range becomes the ladder high, high / 2, high / 4, ... above low, which hardly a file meets.
         """
         if self.byte_range is None:
             return tuple(sorted({_bytes_of("budgets", b, full_bytes) for b in self.budgets}, reverse=True))
@@ -149,7 +149,7 @@ class StudyConfig(Section):
         ladder = [high]
         while ladder[-1] // 2 > low:
             ladder.append(ladder[-1] // 2)
-        return tuple(dict.fromkeys((*ladder, low)))
+        return tuple(ladder)
 
     def range_bytes(self, full_bytes: int) -> tuple[int, int]:
         """The least and the most bytes that a candidate may have. Raises ConfigError if reversed."""
@@ -187,7 +187,8 @@ def _read_study(path: Path, overrides: Sequence[str]) -> StudyConfig:
     content = read_yaml(path)
     for override in overrides:
         _override(content, override, str(path))
-    config = parse(StudyConfig, content, str(path))
+    source = " ".join([str(path), *["with"][: len(overrides)], *(f"--set {entry}" for entry in overrides)])
+    config = parse(StudyConfig, content, source)
     if bool(config.budgets) == (config.byte_range is not None):
         raise ConfigError(
             f"{path}: write exactly one of the keys 'budgets', a list of sizes or ratios such as "

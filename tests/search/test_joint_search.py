@@ -21,7 +21,7 @@ from autoembed.record import TrialRecord
 from autoembed.report.explain import explanation
 from autoembed.run import explain_trial, export_pick, pick_trial, run_front
 from autoembed.search.driver import run_study
-from autoembed.search.events import Event, Notice, TrialEnded
+from autoembed.search.events import Event, Notice, StudyEnded, TrialEnded
 from autoembed.search.folder import RunFolder
 from autoembed.search.inputs import open_inputs
 from autoembed.search.joint_trials import RECIPES, RETRAINED, TUNING, check_numbers
@@ -243,7 +243,10 @@ def test_a_time_limit_keeps_what_is_finished_and_says_what_is_left(clicks: Path,
     assert len(run_study(config.model_copy(update={"time_limit": None}), tmp_path / "run")) == 3
 
 
-def test_a_plan_trained_anew_is_kept_beside_the_walked_one_and_judged(clicks: Path, tmp_path: Path) -> None:
+def test_a_plan_trained_anew_is_kept_beside_the_walked_one_and_judged(
+    clicks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoembed.search.retrain.PAYS", -1.0)
     config = joint_study(clicks, seeds=2)
     run = tmp_path / "run"
     walked = run_study(config, run)
@@ -254,12 +257,25 @@ def test_a_plan_trained_anew_is_kept_beside_the_walked_one_and_judged(clicks: Pa
     assert f"{found.gain:+.5f}" in found.verdict and ("does not pay" in found.verdict) == (not found.pays)
     again = retrain_trial(run, 5, trainings=2.0)
     assert again.record == found.record
-    assert retrain_trial(run, 2, trainings=0.5).record.number == RETRAINED + 1
+    monkeypatch.setattr("autoembed.search.retrain.PAYS", 1.0)
+    cost = run_front(run).cost
+    in_vain = retrain_trial(run, 2, trainings=0.5).record
+    assert (in_vain.number, in_vain.role) == (RETRAINED + 1, "aside")
+    front = run_front(run)
+    trials = {trial for point in front.points for trial in point.trials}
+    assert RETRAINED in trials and in_vain.number not in trials
+    assert front.cost.trials == cost.trials + 1 and front.cost.fte and cost.fte and front.cost.fte > cost.fte
     content, _ = explain_trial(run, RETRAINED)
     assert content["budget_bytes"] == walked[5].parameters["budget"]
     verified = export_pick(run, pick_trial(run, trial=RETRAINED), tmp_path / "model")
     assert verified.largest_difference <= 1e-5
-    assert len(run_study(config, run)) == len(walked) + 2  # the search itself is finished
+    manifest = json.loads((tmp_path / "model" / "manifest.json").read_text())
+    of_point = next(point for point in front.points if RETRAINED in point.trials)
+    assert manifest["provenance"]["full_training_equivalents"] == pytest.approx(of_point.fte)
+    ended: list[Event] = []
+    assert len(run_study(config, run, progress=ended.append)) == len(walked) + 2  # the search is finished
+    standing = next(event for event in ended if isinstance(event, StudyEnded)).standing
+    assert standing.spent_fte == pytest.approx(front.cost.fte) and standing.finished == standing.planned
     for trial, trainings in ((0, 1.0), (RETRAINED, 1.0)):
         with pytest.raises(ValueError, match=f"trial {trial} is no walked point.*here 1, 2, 4, 5$"):
             retrain_trial(run, trial, trainings)

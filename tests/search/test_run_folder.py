@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 from search_study import make_study
 
+from autoembed.config import ConfigError
 from autoembed.record import TrialRecord
+from autoembed.search.driver import run_study
 from autoembed.search.folder import RETRAINING, Assignment, RunFolder, cut_torn_line, read_records
-from autoembed.search.inputs import prepare_inputs
+from autoembed.search.inputs import open_inputs, prepare_inputs
+from autoembed.search.study import read_config
 
 
 def record(number: int) -> TrialRecord:
@@ -126,3 +129,20 @@ def test_a_run_folder_that_was_moved_meanwhile_is_not_made_anew(tmp_path: Path) 
 def test_a_folder_that_holds_no_search_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="it has no trials"):
         read_records(tmp_path / "nowhere")
+
+
+def test_a_folder_of_something_else_is_no_place_for_a_search(clicks: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "manifest.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"model exists and is no run folder; choose another place"):
+        run_study(make_study(clicks), tmp_path / "model", trainer="search_trainers:train")
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["manifest.json"]
+
+
+def test_data_that_is_gone_is_told_with_the_file_and_key_that_name_it(clicks: Path, tmp_path: Path) -> None:
+    run = tmp_path / "here" / "run"
+    run_study(make_study(clicks, trials=1, seeds=1), run, trainer="search_trainers:train")
+    moved = run.rename(tmp_path / "run")
+    message = r"run/config\.yaml: key 'data': there is no prepared data at .*put it back, or search again"
+    with pytest.raises(ConfigError, match=message):
+        open_inputs(read_config(moved), moved)

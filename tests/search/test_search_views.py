@@ -8,7 +8,7 @@ from search_study import SPACE, make_study
 from autoembed.data.prepare import PrepareProgress
 from autoembed.methods import make_method
 from autoembed.search.driver import run_study
-from autoembed.search.events import DataProgress
+from autoembed.search.events import DataProgress, Standing, StudyEnded
 from autoembed.search.inputs import prepare_inputs
 from autoembed.search.preview import extents, preview
 from autoembed.search.progress import LiveView, StageBar, format_seconds
@@ -43,6 +43,13 @@ def test_on_a_terminal_the_running_trials_and_the_best_are_drawn(clicks: Path, t
     assert "best valid auc" in text
     assert "budget" in text
     assert text.count("done: ") == 1
+
+
+def test_a_search_that_ends_early_does_not_say_that_it_is_done() -> None:
+    text = io.StringIO()
+    with LiveView(Console(file=text, width=200, force_terminal=False)) as view:
+        view(StudyEnded(2, Standing(2, 54, 2.22, 97.0, ())))
+    assert text.getvalue() == "ended early: 2 of 54 trainings, 2.22 full trainings spent\n"
 
 
 def test_preparing_data_shows_its_stages() -> None:
