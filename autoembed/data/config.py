@@ -236,12 +236,20 @@ def check_columns(config: DataConfig, format: Format | None, source: str = "data
                 f"{source}: column {name!r} has both min_count and hash_rows, but hashed ids are not counted "
                 "one by one; keep min_count to have a vocabulary, hash_rows to have none"
             )
-        if settings.weights is not None and not settings.bag:
-            raise ConfigError(f"{source}: column {name!r} has weights but is no bag; set 'bag: true' for it")
+        of_bags = [key for key in ("weights", "separator", "pooling") if _is_given(settings, key)]
+        if of_bags and not settings.bag:
+            raise ConfigError(
+                f"{source}: column {name!r} has {of_bags[0]} but is no bag; set 'bag: true' for it"
+            )
         if settings.weights in (config.label, *dense, *categorical):
             raise ConfigError(
                 f"{source}: {settings.weights!r} weighs {name!r} and is the label or a feature; keep one"
             )
+
+
+def _is_given(settings: Categorical, key: str) -> bool:
+    """Whether a key is not what it is by default."""
+    return bool(getattr(settings, key) != Categorical.model_fields[key].default)
 
 
 def _check_criteo(config: DataConfig, source: str) -> None:

@@ -84,12 +84,13 @@ def criteo_kaggle(rows: int, seed: int = 0) -> GeneratedSpec:
 
 def config_of(spec: GeneratedSpec, path: Path) -> DataConfig:
     """How to read the file that `generate(spec, path)` writes; a random tenth each for valid and test."""
+    bag = Categorical(bag=True, separator=BAG_SEPARATOR, pooling="mean")
     return DataConfig(
         path=str(path),
         format=spec.format,
         dense=spec.dense_columns,
         categorical={
-            name: Categorical(bag=field in spec.bags, separator=BAG_SEPARATOR, pooling="mean")
+            name: bag if field in spec.bags else Categorical()
             for field, name in enumerate(spec.categorical_columns)
         },
         split=Split(random=RandomSplit()),

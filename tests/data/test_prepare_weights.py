@@ -118,6 +118,8 @@ def test_weights_ask_for_a_bag_and_a_column_of_their_own() -> None:
     split = Split(column="split")
     with pytest.raises(ConfigError, match="'a' has weights but is no bag"):
         check(DataConfig(path="x", categorical={"a": Categorical(weights="w")}, split=split))
+    with pytest.raises(ConfigError, match="'a' has separator but is no bag; set 'bag: true'"):
+        check(DataConfig(path="x", categorical={"a": Categorical(separator=";")}, split=split))
     fields = {"a": Categorical(bag=True, weights="b"), "b": None}
     with pytest.raises(ConfigError, match="'b' weighs 'a' and is the label or a feature"):
         check(DataConfig(path="x", categorical=fields, split=split))
