@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 
 from autoembed_kernels.code_stream import code_bytes
 from autoembed_kernels.listed_marks import listed_bytes
@@ -242,7 +243,7 @@ def plan_bytes(plan: Plan) -> PlanBytes:
         + sum(segment_index_bytes(s) for _, s in plan.segments()),
         "payload": sum(segment_bytes(plan.profile, s) for _, s in plan.segments()),
     }
-    return PlanBytes(**sizes, header=len(tables_header(sizes)))
+    return PlanBytes(**sizes, header=header_bytes(sizes))
 
 
 def segment_bytes(profile: Profile, segment: Segment) -> int:
@@ -280,6 +281,28 @@ def tables_header(sizes: dict[str, int]) -> bytes:
     `sizes` maps offsets, scales, projections, index, payload to bytes. The order is the one that the
     safetensors library writes: wider types first, then by name.
     """
+    text = _header_text(sizes)
+    text = text.ljust(_round_up(len(text), 8))
+    return len(text).to_bytes(8, "little") + text
+
+
+def header_bytes(sizes: dict[str, int]) -> int:
+    """The length of `tables_header(sizes)`, from the digits of the numbers in it."""
+    digits = position = 0
+    for name, (_, width) in TENSORS.items():
+        end = position + sizes[name]
+        digits += len(f"{sizes[name] // width}{position}{end}")
+        position = end
+    return 8 + _round_up(_header_letters() + digits, 8)
+
+
+@cache
+def _header_letters() -> int:
+    """Bytes of a header's JSON but for its numbers, which are three a tensor."""
+    return len(_header_text(dict.fromkeys(TENSORS, 0))) - 3 * len(TENSORS)
+
+
+def _header_text(sizes: dict[str, int]) -> bytes:
     header: dict[str, object] = {"__metadata__": FILE_METADATA}
     position = 0
     for name, (dtype, width) in TENSORS.items():
@@ -290,9 +313,7 @@ def tables_header(sizes: dict[str, int]) -> bytes:
             "data_offsets": [position, end],
         }
         position = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text = text.ljust(_round_up(len(text), 8))
-    return len(text).to_bytes(8, "little") + text
+    return json.dumps(header, separators=(",", ":")).encode()
 
 
 def check(plan: Plan) -> None:

@@ -17,13 +17,16 @@ from autoembed.plan import (
     FILE_METADATA,
     PRECISIONS,
     PROFILES,
+    TENSORS,
     FieldPlan,
     Plan,
     Segment,
     Sharing,
     check,
+    header_bytes,
     own,
     plan_bytes,
+    tables_header,
 )
 
 PACKED = PROFILES["packed"]
@@ -34,6 +37,12 @@ TAIL = Segment(3, 3, Sharing.TAIL, 3, 4, "int2", scale=1)
 def one_field(*segments: Segment, dim: int = 16, profile: str = "packed", projection_dim: int = 0) -> Plan:
     field = FieldPlan("user", segments[-1].stop, dim, segments, projection_dim)
     return Plan(PROFILES[profile], (field,))
+
+
+@given(st.lists(st.integers(0, 2**40), min_size=len(TENSORS), max_size=len(TENSORS)))
+def test_the_length_of_a_header_is_counted_without_writing_it(values: list[int]) -> None:
+    sizes = {name: width * count for (name, (_, width)), count in zip(TENSORS.items(), values, strict=True)}
+    assert header_bytes(sizes) == len(tables_header(sizes))
 
 
 @given(plans(one_dim=False), st.integers(0, 2**32))

@@ -21,6 +21,7 @@ stored, and read while training, in half precision.
 import itertools
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -30,10 +31,11 @@ from autoembed.budget import Footprint
 from autoembed.data.batch import Batch
 from autoembed.lookup import Lookup, look_up
 from autoembed.methods.base import Choice, Float, Method, Table, TableSpec, knob, unread_rows
-from autoembed.methods.plans import Fields, fields_bytes, fixed_footprint, stored_plan, stored_segment
+from autoembed.methods.dimension_plans import Block, Blocks, DimensionPlans
+from autoembed.methods.plans import Fields, fixed_footprint, stored_plan
 from autoembed.methods.rows_by_width import RowsByWidth
 from autoembed.packed import Packed, pack
-from autoembed.plan import FieldPlan, Plan, Profile
+from autoembed.plan import Plan, Profile
 from autoembed.stats import Stats, frequency_groups
 from autoembed_kernels.row_update import RowOptimizer
 
@@ -70,74 +72,66 @@ class MixedDimension(Method):
         bisection ends above the bound, it is the first of the last alphas that meets it, or else the one
         of fewest bytes.
         """
-        blocks = blocks_of(spec.stats, self.blocks)
-        popularity = [p for field in blocks for *_, p in field]
-        powers = self.rounding == "power_of_two"
-
-        def plan_at(alpha: float) -> Fields:
-            return self._plan(spec, blocks, popularity_dims(popularity, spec.dim, alpha, powers))
-
-        fields = plan_at(self.alpha)
-        uniform = [(field.rows, spec.dim) for field in spec.stats.fields]
-        allowed = self.keep * sum(4 * rows * dim for rows, dim in uniform)
-        if self.keep == 1.0 or fields_bytes(spec, fields) <= allowed:
-            return fields
-        alphas = [a for a in _changes(popularity, spec.dim) if a > self.alpha]
+        rule = Rule(
+            tuple(map(tuple, blocks_of(spec.stats, self.blocks))),
+            *(spec.profile, spec.dim, self.bits, self.rounding == "power_of_two"),
+        )
+        plans = rule.plans()
+        cuts = plans.cuts(rule.dims(self.alpha))
+        size = plans.bytes(cuts)
+        allowed = self.keep * sum(4 * field.rows * spec.dim for field in spec.stats.fields)
+        if self.keep == 1.0 or size <= allowed:
+            return plans.fields(cuts, spec)
+        alphas = [a for a in _changes(rule.popularity, spec.dim) if a > self.alpha]
         low, high = 0, len(alphas)  # alphas[high] fits, or none does and high is behind the last
         while low < high:
             middle = (low + high) // 2
-            if fields_bytes(spec, plan_at(alphas[middle])) <= allowed:
+            if plans.bytes(plans.cuts(rule.dims(alphas[middle]))) <= allowed:
                 high = middle
             else:
                 low = middle + 1
+        best = self.alpha
         if high < len(alphas):
-            return plan_at(alphas[high])
-        smallest = fields
-        for alpha in (*alphas, 1.0)[-LAST:]:
-            fields = plan_at(alpha)
-            size = fields_bytes(spec, fields)
-            if size <= allowed:
-                return fields
-            smallest = fields if size < fields_bytes(spec, smallest) else smallest
-        return smallest
-
-    def _plan(self, spec: TableSpec, blocks: "Blocks", dims: list[int]) -> Fields:
-        """The plan with block i of `dims[i]` columns; neighbours that agree become one segment."""
-        fields = []
-        at = step = 0
-        for field, own_blocks in zip(spec.stats.fields, blocks, strict=True):
-            chosen = dims[at : at + len(own_blocks)]
-            at += len(own_blocks)
-            narrow = self._field(spec, field.name, own_blocks, chosen, step)
-            wide = self._field(spec, field.name, own_blocks, _widened(chosen, spec.dim), step)
-            narrow_bytes, wide_bytes = (fields_bytes(spec, (plan,)) for plan in (narrow, wide))
-            fields.append(wide if wide_bytes <= narrow_bytes else narrow)
-            step += len(fields[-1].segments)
-        return tuple(fields)
-
-    def _field(
-        self, spec: TableSpec, name: str, blocks: "list[Block]", dims: list[int], step: int
-    ) -> FieldPlan:
-        widest = max(dims)
-        limit = spec.dim if widest == spec.dim else widest
-        runs: list[tuple[int, int, int]] = []
-        for (start, stop, _), dim in zip(blocks, dims, strict=True):
-            dim = _widest_for_free(spec.profile, dim, self.bits, limit)
-            if runs and runs[-1][2] == dim:
-                start = runs.pop()[0]
-            runs.append((start, stop, dim))
-        segments = tuple(
-            stored_segment(start, stop, dim, self.bits, step + number)
-            for number, (start, stop, dim) in enumerate(runs)
-        )
-        return FieldPlan(name, blocks[-1][1], spec.dim, segments, 0 if widest == spec.dim else widest)
+            best = alphas[high]
+        else:
+            last = (*alphas, 1.0)[-LAST:]
+            sizes = (size, *_sizes(rule, last))
+            fits = (place for place, of in enumerate(sizes) if of <= allowed)
+            best = (self.alpha, *last)[next(fits, sizes.index(min(sizes)))]
+        return plans.fields(plans.cuts(rule.dims(best)), spec)
 
 
-Block = tuple[int, int, float]  # first row, end, popularity
-Blocks = list[list[Block]]  # of every field
+@dataclass(frozen=True)
+class Rule:
+    """What the dimensions of a table follow from, but for alpha, and how it is stored."""
+
+    blocks: Blocks
+    profile: Profile
+    dim: int
+    bits: int
+    powers_of_two: bool
+
+    @property
+    def popularity(self) -> list[float]:
+        """Of all blocks."""
+        return [p for field in self.blocks for *_, p in field]
+
+    def dims(self, alpha: float) -> list[int]:
+        """Of all blocks."""
+        return popularity_dims(self.popularity, self.dim, alpha, self.powers_of_two)
+
+    def plans(self) -> DimensionPlans:
+        return DimensionPlans(self.blocks, self.profile, self.dim, self.bits)
 
 
-def blocks_of(stats: Stats, kind: str) -> Blocks:
+@lru_cache(maxsize=8)
+def _sizes(rule: Rule, alphas: tuple[float, ...]) -> tuple[int, ...]:
+    """Bytes at every alpha; bounds that no alpha meets ask for the same ones."""
+    plans = rule.plans()
+    return tuple(plans.bytes(plans.cuts(rule.dims(alpha))) for alpha in alphas)
+
+
+def blocks_of(stats: Stats, kind: str) -> list[list[Block]]:
     """Per field its blocks: the whole field ("field"), or its frequency groups ("group")."""
     blocks = []
     for field in stats.fields:
@@ -154,10 +148,11 @@ def blocks_of(stats: Stats, kind: str) -> Blocks:
 def popularity_dims(popularity: list[float], dim: int, alpha: float, powers_of_two: bool) -> list[int]:
     """The rule: d = dim (p / max p)^alpha, rounded; 1 <= d <= dim."""
     top = max(popularity)
-    dims = [max(1, math.floor(dim * (p / top) ** alpha + 0.5)) for p in popularity]
+    dims = {p: max(1, math.floor(dim * (p / top) ** alpha + 0.5)) for p in set(popularity)}
     if powers_of_two:
-        dims = [d if d == dim else min(dim, 2 ** math.floor(math.log2(d) + 0.5)) for d in dims]
-    return dims
+        rounded = {d: min(dim, 2 ** math.floor(math.log2(d) + 0.5)) for d in set(dims.values()) - {dim}}
+        dims = {p: rounded.get(d, d) for p, d in dims.items()}
+    return [dims[p] for p in popularity]
 
 
 def _changes(popularity: list[float], dim: int) -> list[float]:
@@ -167,20 +162,6 @@ def _changes(popularity: list[float], dim: int) -> list[float]:
     rates = {math.log(top / p) for p in popularity} - {0.0}
     found = {step / rate * (1 + 1e-12) for rate in rates for step in steps}
     return sorted(alpha for alpha in found if alpha <= 1.0)
-
-
-def _widened(dims: list[int], dim: int) -> list[int]:
-    """The widest blocks at full width, so that the field needs no matrix."""
-    return [dim if d == max(dims) else d for d in dims]
-
-
-def _widest_for_free(profile: Profile, dim: int, bits: int, limit: int) -> int:
-    """The largest dimension up to `limit` whose row takes no more bytes than that of `dim`."""
-    precision = f"int{bits}" if bits <= 8 else f"fp{bits}"
-    size = profile.row_bytes(dim, precision)
-    while dim < limit and profile.row_bytes(dim + 1, precision) <= size:
-        dim += 1
-    return dim
 
 
 class MixedDimensionTable(Table):
