@@ -64,6 +64,29 @@ class Chunk:
         return len(self.labels)
 
 
+class Kinds:
+    """What the numeric columns of a log hold, from its first chunk to its last."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[NumberKind, Path]] = {}  # and the file that tells
+
+    def check(self, chunk: Chunk, layout: "Layout") -> None:
+        """Raise ConfigError where numbers meet times in a column. Columns without a value say nothing."""
+        columns = dict(zip(layout.dense, chunk.dense, strict=True))
+        if layout.order and chunk.order is not None:
+            columns[layout.order] = chunk.order
+        for name, values in columns.items():
+            kind, file = self._known.get(name, (None, chunk.file))
+            if chunk.kinds[name] == kind or np.isnan(values).all():
+                continue
+            if kind is not None:
+                raise ConfigError(
+                    f"{chunk.file}: column {name!r} holds {chunk.kinds[name]}, but {kind} in {file}; "
+                    "write the same into all files"
+                )
+            self._known[name] = chunk.kinds[name], chunk.file
+
+
 @dataclass(frozen=True)
 class Layout:
     """Which raw columns are read, and as what."""

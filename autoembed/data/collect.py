@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from autoembed.config import ConfigError
 from autoembed.data.categorical import Encoded
-from autoembed.data.chunk import BadRow, Chunk, Layout, NumberKind
+from autoembed.data.chunk import BadRow, Chunk, Kinds, Layout
 from autoembed.data.columns import RawColumn
 from autoembed.data.config import Transform
 from autoembed.data.hashed_ids import hashed_rows
@@ -55,7 +55,7 @@ class RawLog:
     rows: int = 0
     bad_count: int = 0
     bad: list[BadRow] = field(default_factory=list)
-    kinds: dict[str, tuple[NumberKind, Path]] = field(default_factory=dict)  # and the file that tells
+    kinds: Kinds = field(default_factory=Kinds)
 
     @property
     def bad_share(self) -> float:
@@ -109,10 +109,7 @@ def collect(
 
 
 def _append(log: RawLog, chunk: Chunk, layout: Layout) -> None:
-    for name, dense in zip(layout.dense, chunk.dense, strict=True):
-        _check_kind(log, chunk, name, dense)
-    if layout.order and chunk.order is not None:
-        _check_kind(log, chunk, layout.order, chunk.order)
+    log.kinds.check(chunk, layout)
     log.rows += chunk.rows
     log.bad_count += len(chunk.bad)
     log.bad.extend(chunk.bad[: BAD_ROWS_NAMED - len(log.bad)])
@@ -129,19 +126,6 @@ def _append(log: RawLog, chunk: Chunk, layout: Layout) -> None:
             raw.lengths.append(encoded.lengths)
         if raw.weights is not None and encoded.weights is not None:
             raw.weights.append(encoded.weights)
-
-
-def _check_kind(log: RawLog, chunk: Chunk, name: str, values: npt.NDArray[np.float64]) -> None:
-    """Raise ConfigError where numbers would be compared with times. Columns without a value say nothing."""
-    kind, file = log.kinds.get(name, (None, chunk.file))
-    if chunk.kinds[name] == kind or np.isnan(values).all():
-        return
-    if kind is not None:
-        raise ConfigError(
-            f"{chunk.file}: column {name!r} holds {chunk.kinds[name]}, but {kind} in {file}; "
-            "write the same into all files"
-        )
-    log.kinds[name] = chunk.kinds[name], chunk.file
 
 
 def _numbers(raw: RawField, encoded: Encoded) -> npt.NDArray[np.int32]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ import torch
 from autoembed.config import ConfigError
 from autoembed.data.batch import Bag, Batch
 from autoembed.data.categorical import Encoded
-from autoembed.data.chunk import SPLITS, Chunk, layout_of
+from autoembed.data.chunk import SPLITS, Chunk, Kinds, Layout, layout_of
 from autoembed.data.config import DataConfig, LastSplit, RandomSplit, check
 from autoembed.data.delimited import delimited_jobs, dialect_of
 from autoembed.data.parquet import parquet_jobs
@@ -34,8 +35,11 @@ def log_batches(
     wanted = _split_code(config, split)
     readers = [_Reader(field) for field in fields]
     rows = bad = 0
-    for job in _jobs(config, fields, dense):
+    layout, jobs = _jobs(config, fields, dense)
+    kinds = Kinds()
+    for job in jobs:
         chunk = job()
+        kinds.check(chunk, layout)
         chosen = np.ones(chunk.rows, dtype=bool)
         if wanted is not None:
             chosen = _codes(config, chunk, rows) == wanted
@@ -73,7 +77,7 @@ def _codes(config: DataConfig, chunk: Chunk, first_row: int) -> npt.NDArray[np.i
 
 def _jobs(
     config: DataConfig, fields: Sequence[RawField], dense: Sequence[RawDense]
-) -> Iterator[Callable[[], Chunk]]:
+) -> tuple[Layout, Iterator[Callable[[], Chunk]]]:
     check(config)
     files, format = find_files(config)
     layout = layout_of(config, format)
@@ -94,12 +98,9 @@ def _jobs(
                 f"{'add' if in_buckets else 'remove'} 'bucketize: true' in its description"
             )
     if format == "parquet":
-        for path in files:
-            yield from parquet_jobs(path, layout, seed=0)
-        return
+        return layout, chain.from_iterable(parquet_jobs(path, layout, seed=0) for path in files)
     dialect = dialect_of(config, format)
-    for path in files:
-        yield from delimited_jobs(path, layout, dialect, seed=0)
+    return layout, chain.from_iterable(delimited_jobs(path, layout, dialect, seed=0) for path in files)
 
 
 class _Reader:

@@ -96,3 +96,12 @@ def test_numbers_are_described_in_buckets_or_not_as_in_training(trained_so: bool
     config = config.model_copy(update={"categorical": {**described, name: turned}})
     with pytest.raises(ConfigError, match=f"numbers of '{name}'.*{'add' if trained_so else 'remove'} 'buck"):
         model.evaluate_log(config)
+
+
+def test_times_in_one_file_and_numbers_in_another_are_told(tmp_path: Path) -> None:
+    model, log = load(exported().artifact), exported().log
+    pq.write_table(log, tmp_path / "a.parquet")
+    times = pa.array([0] * len(log), pa.timestamp("us"))
+    pq.write_table(log.set_column(log.column_names.index("visits"), "visits", times), tmp_path / "b.parquet")
+    with pytest.raises(ConfigError, match=r"b.parquet: column 'visits' holds times, but numbers in .*a.parq"):
+        model.evaluate_log(config_for(tmp_path / "*.parquet"))
