@@ -30,7 +30,18 @@ from autoembed.methods.fixed_plan import FixedPlanTable
 from autoembed.methods.plans import Fields, fields_bytes, stored_plan
 from autoembed.methods.stored_precision import first_step
 from autoembed.packed import Packed
-from autoembed.plan import FieldPlan, Plan, Profile, Segment, Sharing, own
+from autoembed.plan import (
+    DIRECTORY_HEADER_BYTES,
+    FIELD_ENTRY_BYTES,
+    SEGMENT_ENTRY_BYTES,
+    FieldPlan,
+    Plan,
+    Profile,
+    Segment,
+    Sharing,
+    header_bytes,
+    own,
+)
 from autoembed.stats import Stats
 from autoembed.tables import RowStore
 from autoembed_kernels.dedupe import repeat
@@ -58,8 +69,7 @@ class Mpe(Method):
         groups = FrequencyGroups.of(spec.stats, self.groups)
         widest = np.full(groups.count, max(widths(spec.profile)))
         # the directory is longest where no two neighbouring groups agree
-        high = groups.fields(spec, widest, merge=False)
-        return Footprint(least_bytes(spec), fields_bytes(spec, high))
+        return Footprint(least_bytes(spec), groups.bytes(spec, widest, merge=False))
 
     def table(self, spec: TableSpec, generator: torch.Generator, optimizer: RowOptimizer) -> "MpeTable":
         return MpeTable(self, spec, generator, optimizer)
@@ -140,6 +150,31 @@ class FrequencyGroups:
             )
             fields.append(FieldPlan(field.name, field.rows, spec.dim, segments))
         return tuple(fields)
+
+    def bytes(self, spec: TableSpec, bits: np.ndarray, *, merge: bool = True) -> int:
+        """Bytes of the exported tables file under `fields`, added up without making the plan."""
+        profile, chosen = spec.profile, bits[self.group_of_run]
+        begins = np.ones(len(chosen), dtype=bool)
+        if merge:
+            begins[1:] = chosen[1:] != chosen[:-1]
+            begins[np.searchsorted(self.starts, spec.stats.first_rows)] = True
+        runs = np.bincount(chosen[begins])  # of every width, as far as there are some
+        rows = np.diff(np.append(self.starts[begins], spec.stats.rows))
+        payload = 0
+        for width in np.flatnonzero(runs[1:]) + 1:
+            size = rows[chosen[begins] == width] * profile.row_bytes(spec.dim, f"int{width}")
+            payload += int((-(-size // profile.table_align) * profile.table_align).sum())
+        is_shared = profile.row_scale_bytes == 0 and len(runs) > 1
+        sizes = {
+            "offsets": 4 * spec.dim if is_shared else 0,
+            "scales": 4 * (widths(profile).index(len(runs) - 1) + 1) if is_shared else 0,
+            "projections": 0,
+            "index": DIRECTORY_HEADER_BYTES
+            + FIELD_ENTRY_BYTES * len(spec.stats.fields)
+            + SEGMENT_ENTRY_BYTES * int(runs.sum()),
+            "payload": payload,
+        }
+        return header_bytes(sizes) + sum(sizes.values())
 
 
 class MpeTable(Table):

@@ -34,7 +34,6 @@ from autoembed.budget import Footprint
 from autoembed.methods.base import Float, Int, Method, TableSpec, knob
 from autoembed.methods.full_precision import FullPrecision
 from autoembed.methods.mpe import Mpe, MpeTable, least_bytes
-from autoembed.methods.plans import fields_bytes
 from autoembed_kernels.row_update import RowOptimizer
 
 WARM_STEPS = 100  # in which shares stay equal
@@ -158,4 +157,4 @@ class MpeBudgetTable(MpeTable):
         return found
 
     def _fits(self, widths: np.ndarray) -> bool:
-        return fields_bytes(self.spec, self.groups.fields(self.spec, widths)) <= self.budget
+        return self.groups.bytes(self.spec, widths) <= self.budget

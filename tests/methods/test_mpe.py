@@ -5,6 +5,7 @@ from methods.settings import batch, spec
 
 from autoembed.methods.base import TableSpec, initial_rows
 from autoembed.methods.mpe import FrequencyGroups, Mpe, MpeTable, widths
+from autoembed.methods.plans import fields_bytes
 from autoembed.plan import PROFILES, Sharing
 from autoembed.stats import FieldStats, Stats
 from autoembed_kernels.row_update import RowOptimizer
@@ -67,6 +68,22 @@ def test_groups_are_equal_in_size_and_ranges_of_ranks_in_every_field(seed: int) 
     pooled = np.concatenate(counts)
     for group in range(groups.count - 1):
         assert pooled[of_row == group].max() <= pooled[of_row == group + 1].min()
+
+
+@pytest.mark.parametrize("profile", list(PROFILES))
+@pytest.mark.parametrize("seed", range(8))
+def test_bytes_are_those_of_the_plan(seed: int, profile: str) -> None:
+    random = np.random.default_rng(seed)
+    counts = [np.sort(random.integers(0, 9, random.integers(1, 60)))[::-1] for _ in range(5)]
+    fields = tuple(FieldStats(f"f{i}", count) for i, count in enumerate(counts))
+    at = TableSpec(Stats(fields), int(random.integers(1, 20)), PROFILES[profile])
+    groups = FrequencyGroups.of(at.stats, int(random.integers(1, 20)))
+    known = np.array([0, *widths(at.profile)])
+    for most in range(1, len(known) + 1):  # nothing stored, then with wider and wider codes
+        bits = random.choice(known[:most], groups.count)
+        for merge in (False, True):
+            made = fields_bytes(at, groups.fields(at, bits, merge=merge))
+            assert groups.bytes(at, bits, merge=merge) == made
 
 
 def test_at_the_start_every_group_takes_six_bits_and_the_penalty_is_three_bits_each() -> None:
