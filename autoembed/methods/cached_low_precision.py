@@ -40,7 +40,9 @@ class CachedLowPrecision(Method):
     """Codes for all rows, float32 for those in use."""
 
     bits: int = knob(8, Choice((4, 8)), "bits of a code outside of the cache")
-    cache: float = knob(0.05, Float(1e-4, 1.0, log=True), "rows of the cache per row of the table")
+    cache: float = knob(
+        0.05, Float(1e-4, 1.0, log=True), "rows of the cache per row of the table, in whole sets of 32"
+    )
     placement: str = knob("lru", Choice(("lru", "lfu", "rank")), "which rows are in the cache")
 
     name: ClassVar[str] = "cached_low_precision"
@@ -58,7 +60,7 @@ class CachedLowPrecision(Method):
         return CachedTable(self, spec, generator, optimizer)
 
     def slots(self, spec: TableSpec) -> int:
-        """Rows of the cache, at least one."""
+        """Rows of the cache, at least one; `RowCache` leaves those out that fill no set."""
         return max(1, round(self.cache * spec.stats.rows))
 
     def plan(self, spec: TableSpec) -> Plan:

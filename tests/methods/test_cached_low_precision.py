@@ -204,3 +204,14 @@ def test_codes_steps_slots_tags_and_counters_are_all_that_training_holds(
 def test_a_profile_without_scales_in_the_rows_is_refused() -> None:
     with pytest.raises(ValueError, match="'packed' cannot store a scale in each row"):
         make_method("cached_low_precision", {}).footprint(spec("packed"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "cache", "held"), [(63, 1.0, 32), (64, 1.0, 64), (63, 0.2, 13), (2000, 0.05, 96)]
+)
+def test_the_cache_has_whole_sets_or_one_smaller_set(rows: int, cache: float, held: int) -> None:
+    one = TableSpec(Stats((FieldStats("field", np.ones(rows, dtype=np.int64)),)), 4, PROFILES[PROFILE])
+    method = make_method("cached_low_precision", {"cache": cache})
+    made = method.table(one, torch.Generator().manual_seed(2), RowOptimizer("sgd"))
+    assert isinstance(made, CachedTable)
+    assert len(made.cached) == held
