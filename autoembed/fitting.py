@@ -2,15 +2,19 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from autoembed.config import ConfigError
 from autoembed.methods import make_method, method_named, nearest
 from autoembed.methods.base import Choice, Domain, Float, Int, Method, TableSpec
+from autoembed.stats import FieldStats, Stats
 
 FIT = "fit"  # in place of a knob's value
 GRID = 24  # values tried first
+LARGE_FIELD = 1 << 20  # rows, more than a method takes for few
 DIGITS = 3  # of a fitted float: a name that a person can read and type
 
 
@@ -51,24 +55,37 @@ class Fitted:
     def within(self, spec: TableSpec, budgets: Sequence[int]) -> list[Method]:
         """For every budget in bytes that can be met, the setting of most bytes that is surely within it.
 
-        Bytes may rise or fall with the knob, or fall and rise again as with collisions.
+        Bytes may rise or fall with the knob, or fall and rise again as with collisions. Where all fields of
+        the data are too small for the knob, one setting stands for all. Raises ConfigError where no field
+        could be large enough.
         """
         sizes: dict[float, int] = {}
 
         def size(value: float) -> int:
-            """The most that the file may take; 0 where it cannot be stored."""
             if value not in sizes:
-                try:
-                    sizes[value] = self._at(value).footprint(spec).high_bytes
-                except ValueError:
-                    sizes[value] = 0
+                sizes[value] = self._most_bytes(value, spec)
             return sizes[value]
 
         found = [_largest(size, self._range, budget) for budget in budgets]
         storable = {value for value in sizes.values() if value}
         if len(storable) == 1 and len(sizes) > 1:
-            raise ConfigError(f"{self.method}.{self.knob} changes no bytes; write a value, not {FIT!r}")
+            if not self._matters(spec):
+                raise ConfigError(f"{self.method}.{self.knob} changes no bytes; write a value, not {FIT!r}")
+            return [self._at(value) for value in found if value is not None][:1]
         return [self._at(value) for value in found if value is not None]
+
+    def _most_bytes(self, value: float, spec: TableSpec) -> int:
+        """The most that the file may take; 0 where it cannot be stored."""
+        try:
+            return self._at(value).footprint(spec).high_bytes
+        except ValueError:
+            return 0
+
+    def _matters(self, spec: TableSpec) -> bool:
+        """Whether the knob would change the bytes of a field of many rows."""
+        counts = np.arange(LARGE_FIELD, 0, -1, dtype=np.int64)
+        large = replace(spec, stats=Stats((FieldStats("field", counts),)))
+        return len({self._most_bytes(value, large) for value in _grid(self._range)} - {0}) > 1
 
     def gave(self, method: Method) -> bool:
         """Whether `method` is this setting with some value of the knob."""

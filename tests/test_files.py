@@ -67,7 +67,7 @@ def test_a_new_file_has_the_rights_that_open_would_give(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_told_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="none/file: No such.*make the folder that it should"):
+    with pytest.raises(FileNotFoundError, match=r"none/file: No such.*make the folder that it should"):
         write_file(tmp_path / "none" / "file", [b""])
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="choose another place"):

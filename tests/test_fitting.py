@@ -1,7 +1,9 @@
 """A fitted knob: the largest setting within a budget, by the byte model, whichever way bytes go with it."""
 
+from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from autoembed.methods import make_method
 from autoembed.methods.base import Float
 from autoembed.methods.full_precision import FullPrecision
 from autoembed.space import fitted_part, load_space
+from autoembed.stats import FieldStats, Stats
 
 FULL = FullPrecision().footprint(spec()).high_bytes
 ENTRIES = (
@@ -91,6 +94,17 @@ def test_what_cannot_be_fitted_is_named(setting: dict[str, object], message: str
 def test_a_knob_that_changes_no_bytes_cannot_be_fitted() -> None:
     with pytest.raises(ConfigError, match=r"fiited\.decay changes no bytes"):
         Fitted("fiited", (), "decay").within(spec(), [FULL])
+
+
+@pytest.mark.parametrize("preset", ["hashing", "cafe", "cafe_offline", "quotient_remainder"])
+def test_where_every_field_is_small_one_setting_stands_for_all_budgets(preset: str) -> None:
+    counts = np.arange(20, 0, -1, dtype=np.int64)
+    small = replace(spec(), stats=Stats((FieldStats("a", counts), FieldStats("b", counts))))
+    space = load_space(fitted_part(preset))
+    full = FullPrecision().footprint(small).high_bytes
+    found = space.baselines(small, [full, full // 2, full // 1000])
+    assert len(found) <= len(space.fitted)
+    assert all(method.footprint(small).high_bytes <= full for method in found)
 
 
 def test_a_range_that_begins_at_zero_is_searched_to_an_end() -> None:

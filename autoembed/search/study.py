@@ -194,6 +194,10 @@ def _read_study(path: Path, overrides: Sequence[str]) -> StudyConfig:
             f"{path}: write exactly one of the keys 'budgets', a list of sizes or ratios such as "
             "[1/4, 1/16, 64KiB], and 'byte_range', with low and high"
         )
+    if config.model.batch_norm and config.training.batch_size == 1:
+        raise ConfigError(
+            f"{path}: a batch of one row has no batch_norm; raise batch_size, or set it to false"
+        )
     changes: dict[str, Any] = {"data": _absolute(path, config.data)}
     changes["search_space"] = _spaces(config, lambda space: _absolute(path, space))
     changes["warm_start"] = tuple(_absolute(path, run) for run in config.warm_start)

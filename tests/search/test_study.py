@@ -101,6 +101,13 @@ def test_a_reversed_byte_range_is_refused(clicks: Path) -> None:
         config.range_bytes(2000)
 
 
+def test_batches_of_one_row_are_refused_where_they_would_be_normalised(clicks: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"study.yaml: a batch of one row has no batch_norm; raise batch_size"
+    ):
+        make_study(clicks, model={"name": "dnn", "batch_norm": True}, training={"batch_size": 1})
+
+
 def test_a_budget_of_less_than_a_byte_is_told_with_its_key(clicks: Path) -> None:
     with pytest.raises(ConfigError, match="key 'budgets': the budget '1/9999' of the 2000 bytes"):
         make_study(clicks, budgets=["1/9999"]).budgets_bytes(2000)
