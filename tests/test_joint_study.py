@@ -57,6 +57,23 @@ def test_one_lucky_seed_takes_the_place_of_no_pick_with_several(
     assert [r["valid_auc"] for r in found if r["method"] == "lma"] == [0.9] * 3
 
 
+def test_picks_of_a_search_with_another_full_precision_stand_beside_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, compare = runpy.run_path(str(STUDY)), runpy.run_path(str(STUDY.with_name("compare.py")))
+    (tmp_path / "epinions").mkdir()
+    new = [row(study["SINGLES_FULL"], 90, 1, 0.8), row("robe", 10, 1, 0.6)]
+    monkeypatch.setitem(study["added"].__globals__, "single_rows", lambda *_: new)
+    old = [row("joint", 10, 1, 0.9), row(study["SINGLES_FULL"], 90, 1, 0.7), row("robe", 10, 1, 0.7)]
+    found = study["added"](old, tmp_path, "fitted")
+    assert [r for r in found if r in old] == old
+    assert [r["valid_auc"] for r in found if r["method"] == "robe (fitted)"] == [0.6]
+    for method, valid in (("robe", 0.7), ("robe (fitted)", 0.8)):
+        (reference,) = compare["beside"](found, method).values()
+        assert reference["valid_auc"] == valid
+    assert study["added"](found, tmp_path, "fitted") == found  # the reference is not taken over again
+
+
 def test_a_budget_that_singles_were_not_asked_for_takes_the_best_pick_that_fits() -> None:
     study = runpy.run_path(str(STUDY.with_name("compare.py")))
     pick, within = study["Pick"], study["pick_within"]

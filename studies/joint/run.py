@@ -135,7 +135,7 @@ def read() -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-def added(rows: list[dict[str, Any]], folder: Path, named: str | None) -> list[dict[str, Any]]:
+def added(rows: list[dict[str, Any]], folder: Path, named: str | None = None) -> list[dict[str, Any]]:
     """The rows, with those of the folder's picks in place of recorded ones that validate worse."""
     for data in DATA:
         if not (folder / data).is_dir():
