@@ -81,13 +81,14 @@ def walked_plans(run: Path) -> tuple[list[dict[str, Any]], list[DamagedError]]:
 
     Those that cannot be read are left out; the second list says which and why.
     """
-    seed = read_config(run).seed
-    records = [r for r in read_records(run) if r.seed == seed and set(r.parameters) == {"budget"}]
+    config = read_config(run)
+    records = [r for r in read_records(run) if r.seed == config.seed and set(r.parameters) == {"budget"}]
     files = [RunFolder(run).trial(record.number) / EXPLAINED for record in records]
     plans, damaged = [], []
     for path in files:
         try:
-            plans += [_read_explained(path)] if path.is_file() else []
+            # earlier versions did not write the dimension
+            plans += [{"dim": config.model.dim, **_read_explained(path)}] if path.is_file() else []
         except DamagedError as error:
             damaged.append(error)
     return sorted(plans, key=lambda plan: -int(plan["budget_bytes"])), damaged

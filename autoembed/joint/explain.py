@@ -19,7 +19,7 @@ def explained(planned: Planned, spec: TableSpec) -> dict[str, Any]:
     `fields`: per field its look-ups in train (a share of all), bytes of its rows and codes in the file, rows
     that are stored, rows, predicted loss, and its groups, whose bytes are without the codebooks they read.
     `shadow_price`: predicted loss that one more byte saves. `next`: the single change that would save the
-    most per byte, and None where no change saves anything.
+    most per byte, and None where no change saves anything. `dim`: that of rows stored whole.
     `rank_correlation`: how well prices ranked random plans by their measured loss, at the trunk.
     `planning_seconds`: processor time of this plan, the first one's with the calibration.
     """
@@ -59,6 +59,7 @@ def explained(planned: Planned, spec: TableSpec) -> dict[str, Any]:
     solution = planned.solution
     return {
         "budget_bytes": solution.budget,
+        "dim": spec.dim,
         "loss": solution.loss,
         "bound": solution.bound,
         "shadow_price": solution.shadow_price,

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from autoembed.budget import format_bytes
 from autoembed.report.front_plot import COLOURS, styled
+from autoembed.report.legend import add_legend
 
 FIELDS = 7  # that take the most bytes get a colour of their own
 FORMS = (
@@ -25,7 +26,7 @@ FORMS = (
 
 
 def draw_plans(plans: Sequence[Mapping[str, Any]], full_bytes: int) -> Figure:
-    """Plans as `autoembed.joint.explain.explained` made them, one column each, the largest budget first.
+    """Plans as `autoembed.run.walked_plans` returns them, one column each, the largest budget first.
 
     Above the share of bytes by field, below the share of ids by how they are stored.
     Raises ValueError where there is no plan.
@@ -79,26 +80,25 @@ def _by_field(plans: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
 
 
 def _by_form(plans: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    groups = [[group for field in plan["fields"] for group in field["groups"]] for plan in plans]
-    dims = [re.search(r"d(\d+)$", group["choice"]) for plan in groups for group in plan]
-    dim = max((int(found[1]) for found in dims if found), default=0)
     shares: dict[str, list[float]] = {name: [] for name in FORMS}
-    for plan in groups:
+    for plan in plans:
         ids: Counter[str] = Counter()
-        for group in plan:
-            ids[form(group["choice"], dim)] += group["stop"] - group["start"]
+        for group in (group for field in plan["fields"] for group in field["groups"]):
+            ids[form(group["choice"], plan["dim"])] += group["stop"] - group["start"]
         for name in FORMS:
             shares[name].append(ids[name] / max(ids.total(), 1))
     return shares
 
 
 def _stack(axes: Axes, names: Sequence[str], parts: Mapping[str, Sequence[float]], title: str) -> None:
+    columns = range(len(names))  # names may be equal
     below = [0.0] * len(names)
     for number, (label, shares) in enumerate(parts.items()):
         colour = COLOURS[number % len(COLOURS)]
-        axes.bar(names, shares, bottom=below, color=colour, edgecolor="white", linewidth=0.5, label=label)
+        axes.bar(columns, shares, bottom=below, color=colour, edgecolor="white", linewidth=0.5, label=label)
         below = [base + share for base, share in zip(below, shares, strict=True)]
+    axes.set_xticks(columns, names)
     axes.set_ylim(0, 1)
     axes.set_title(title, loc="left", fontsize=10)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+    add_legend(axes, axes.containers, "center left").set_bbox_to_anchor((1.0, 0.5))

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from autoembed.budget import format_bytes
 from autoembed.front import FrontRecord, Point, Split, sign
 from autoembed.report.byte_axis import add_ratio_axis, set_byte_axis
+from autoembed.report.legend import add_legend
 
 # Okabe and Ito's palette, safe for colour-blind readers, without its yellow, which vanishes in print;
 # the marker shape says the same as the colour.
@@ -48,7 +49,7 @@ def draw_front(
         axes = figure.add_subplot()
         picture = _Picture(record, points, axes, split, error_bars)
         picture.draw()
-        figure.suptitle(title or _title(record, split), fontsize=10.5, x=0.01, ha="left")
+        figure.suptitle(title or _title(record, split), fontsize=10.5, x=0.01, ha="left", parse_math=False)
         caption = _caption(record, split, error_bars)
         figure.supxlabel(caption, fontsize=7.5, x=0.01, ha="left", color="#444444")
     return figure
@@ -280,7 +281,7 @@ class _Picture:
             handles.append(Line2D([], [], linestyle="none", label="arrow: below the picture"))
         figure = self.axes.get_figure()
         assert isinstance(figure, Figure)
-        figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=8)
+        add_legend(figure, handles, "outside right upper")
 
 
 def _metric_name(record: FrontRecord, split: Split) -> str:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from autoembed.report.front_plot import COLOURS, FONT_SIZE, SALT
+from autoembed.report.legend import add_legend
 from autoembed.stats import Counts, FieldStats
 
 NAMED_FIELDS = len(COLOURS)
@@ -35,6 +36,7 @@ def draw_long_tail(fields: Sequence[FieldStats]) -> Figure:
                 zorder=len(ordered) - place,
                 label=_label(field) if named else None,
             )
+        handles = list(axes.lines[:NAMED_FIELDS])
         axes.set_xscale("log")
         axes.set_ylim(0, 1.02)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}%"))
@@ -44,11 +46,11 @@ def draw_long_tail(fields: Sequence[FieldStats]) -> Figure:
         axes.grid(True, linewidth=0.4, color="#DDDDDD")
         others = len(ordered) - NAMED_FIELDS
         if others > 0:
-            axes.plot([], [], color=GREY, linewidth=0.8, label=f"{others} smaller fields")
+            handles += axes.plot([], [], color=GREY, linewidth=0.8, label=f"{others} smaller fields")
         if not ordered:
             axes.text(0.5, 0.5, "no field has ids in train", ha="center", transform=axes.transAxes)
             return figure
-        figure.legend(loc="outside right upper", fontsize=FONT_SIZE - 1, frameon=False)
+        add_legend(figure, handles, "outside right upper")
     return figure
 
 

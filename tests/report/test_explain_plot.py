@@ -9,6 +9,7 @@ from autoembed.report.front import plot_plans
 def plan(budget: int, *fields: tuple[str, list[tuple[int, str, int]]]) -> dict:
     return {
         "budget_bytes": budget,
+        "dim": 16,
         "fields": [
             {
                 "name": name,
@@ -56,6 +57,30 @@ def test_many_fields_share_the_last_colour():
     crowd = plan(100, *((f"field {n}", [(1, "own int8 d16", 1 + n)]) for n in range(12)))
     shown = bars(draw_plans([crowd], 1000).axes[0])
     assert len(shown) == 8 and shown["other fields"][0] == pytest.approx(15 / 78)
+
+
+def test_plans_of_equal_labels_stand_side_by_side():
+    plans = [plan(budget, ("user", [(10, "own int4 d16", 60)])) for budget in (85357, 85356)]
+    for axes in draw_plans(plans, 4 * 85357).axes:
+        bars_of_user = axes.containers[0].patches
+        assert [bar.get_x() + bar.get_width() / 2 for bar in bars_of_user] == [0, 1]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["4x\n83.36 KiB"] * 2
+
+
+def test_fewer_dimensions_are_seen_where_no_plan_stores_them_all():
+    (_, below) = draw_plans([plan(100, ("user", [(10, "own int2 d4", 60)]))], 1000).axes
+    assert bars(below)["fewer dimensions"] == [1]
+
+
+@pytest.mark.filterwarnings("error")
+def test_every_name_of_a_field_is_in_the_legend_as_written(tmp_path):
+    names = ["_user", "$^$", "$a$", "_nolegend_", "price in $"]
+    one = plan(100, *((name, [(1, "own int8 d16", 9 - i)]) for i, name in enumerate(names)))
+    legend = draw_plans([one], 1000).axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == names
+    plot_plans([one], 1000, tmp_path / "plans.svg")
+    written = (tmp_path / "plans.svg").read_text()
+    assert all(f"<!-- {name} -->" in written for name in names)
 
 
 def test_no_plan_and_other_suffixes_are_refused(tmp_path):

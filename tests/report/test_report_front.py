@@ -211,6 +211,13 @@ def test_no_point_lies_above_the_picture(objective):
     assert low < record.point("lucky").value("test", objective) < high
 
 
+def test_a_title_and_names_are_drawn_as_written(tmp_path):
+    own = [replace(record, method="_$^$") for record in study()[1:]]
+    plot_front(front_record([study()[0], *own], [], "auc"), tmp_path / "front.svg", title="clicks of $^$")
+    drawn = (tmp_path / "front.svg").read_text()
+    assert "<!-- clicks of $^$ -->" in drawn and "<!-- _$^$ -->" in drawn
+
+
 def test_drawing_leaves_no_trace_in_matplotlib(tmp_path):
     import matplotlib
 

@@ -12,6 +12,7 @@ from autoembed.data.config import Categorical, DataConfig, Split
 from autoembed.data.hashed_ids import HashedIds
 from autoembed.data.prepare import prepare
 from autoembed.data.prepared import PreparedData
+from autoembed.report.front_plot import save
 from autoembed.report.stats import plot_long_tail, print_stats, stats_rows
 from autoembed.report.stats_plot import coverage, draw_long_tail
 from autoembed.stats import FieldStats, stats_of
@@ -95,6 +96,15 @@ def test_many_fields_share_one_grey_entry_and_empty_fields_are_left_out() -> Non
     assert labels[0] == "f11 (11 ids)"
     assert labels[-1] == "3 smaller fields"
     assert len(labels) == 9
+
+
+def test_every_name_of_a_field_is_in_the_legend_as_written(tmp_path: Path) -> None:
+    figure = draw_long_tail([FieldStats(name, np.array([0, 2, 1])) for name in ("_user", "$^$", "$a$")])
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == ["_user (2 ids)", "$^$ (2 ids)", "$a$ (2 ids)"]
+    save(figure, tmp_path / "tail.svg")
+    assert all(f"<!-- {label} -->" in (tmp_path / "tail.svg").read_text() for label in labels)
 
 
 def test_a_field_of_missing_values_alone_is_told_and_drawn(

@@ -19,7 +19,7 @@ from autoembed.joint.config import JointConfig
 from autoembed.plan import plan_bytes
 from autoembed.record import TrialRecord
 from autoembed.report.explain import explanation
-from autoembed.run import explain_trial, export_pick, pick_trial, run_front
+from autoembed.run import explain_trial, export_pick, pick_trial, run_front, walked_plans
 from autoembed.search.driver import run_study
 from autoembed.search.events import Event, Notice, StudyEnded, TrialEnded
 from autoembed.search.folder import RunFolder
@@ -146,6 +146,18 @@ def test_a_removed_trial_comes_back_with_its_files_and_its_explanation(clicks: P
     (RunFolder(run).trial(2) / "explained.json").unlink()
     assert len(run_study(config, run)) == len(walked)
     assert explain_trial(run, 2)[0]["budget_bytes"] == walked[2].parameters["budget"]
+
+
+def test_plans_tell_the_dimension_also_of_runs_that_did_not_keep_it(clicks: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = joint_study(clicks, seeds=1)
+    run_study(config, run)
+    kept = RunFolder(run).trial(1) / "explained.json"
+    content = json.loads(kept.read_text())
+    assert content.pop("dim") == config.model.dim
+    kept.write_text(json.dumps(content))
+    plans, damaged = walked_plans(run)
+    assert [plan["dim"] for plan in plans] == [config.model.dim] * 2 and not damaged
 
 
 def test_damage_to_a_run_is_told_with_the_file_and_what_to_do_and_undone_by_it(
