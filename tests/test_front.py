@@ -263,7 +263,7 @@ def test_without_a_knee_the_best_metric_is_picked(qualities):
 def test_a_trial_is_picked_by_its_number():
     points = make_points(study())
     assert (pick_trial(points, 4).point.candidate, pick_trial(points, 4).trial) == ("b", 4)
-    with pytest.raises(PickError, match="trial 9 is not a complete trial; there are 0, 1, 2, 3, 4, 5, 6, 7"):
+    with pytest.raises(PickError, match="trial 9 is none of the points, whose trials are 0, 1, 2, 3, 4"):
         pick_trial(points, 9)
 
 

@@ -114,7 +114,7 @@ def pick_trial(points: Sequence[Point], number: int) -> Pick:
         if number in point.trials:
             return Pick(point, number, f"trial {number} was asked for")
     known = sorted(trial for point in points for trial in point.trials)
-    raise PickError(f"trial {number} is not a complete trial; there are {', '.join(map(str, known))}")
+    raise PickError(f"trial {number} is none of the points, whose trials are {', '.join(map(str, known))}")
 
 
 def find_reference(points: Sequence[Point]) -> Point | None:

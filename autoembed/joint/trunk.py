@@ -42,6 +42,7 @@ CHANGES = (
 )
 FIRST_L2 = 1e-5
 LONGER = 1.5  # times the epochs
+MOST_TRIED = 20  # trainings that tune one trunk
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def _scheduled(
     """The best of `run` and full trainings under other schedules, at most `trainings` times its epochs."""
     left = trainings * run.training.epochs
     seen = [run.training]
-    while (changed := next(_schedules(run, left, seen), None)) is not None:
+    while len(tuning) < MOST_TRIED and (changed := next(_schedules(run, left, seen), None)) is not None:
         seen.append(changed)
         left -= changed.epochs
         try:

@@ -18,7 +18,7 @@ import torch
 from autoembed.joint.explain import explained
 from autoembed.joint.planner import JointPlanner, rotated, smallest_bytes
 from autoembed.joint.table import Weights, table_under
-from autoembed.joint.trunk import Trunk, train_trunk
+from autoembed.joint.trunk import MOST_TRIED, Trunk, train_trunk
 from autoembed.joint.walk import Point, walk
 from autoembed.methods.base import TableSpec
 from autoembed.methods.full_precision import FullPrecision
@@ -33,7 +33,6 @@ from autoembed.search.joint_trials import (
     FIRST_SINGLE,
     RECIPES,
     TUNING,
-    TUNING_OF_A_SEED,
     joint_name,
     keep_trial,
     measured_point,
@@ -170,6 +169,8 @@ class _SeedWalk:
 
     def _best_recipe(self, seed: int, trunk: Callable[[], Trunk]) -> dict[str, Any]:
         """Walk with as many recipes as the study asks for; the parameters of the best, {} for the user's."""
+        if self.config.joint.recipes == 1:  # the first seed may not have a point yet
+            return {}
         joint, count = self.config.joint, len(self.budgets)
         usual = {name: getattr(joint, name) for name in DOMAINS}
         walked = [self._walked(usual, range(1, 1 + count))]
@@ -265,7 +266,7 @@ class _SeedWalk:
 
     def _keep_tuning(self, number: int, seed: int, trunk: Trunk) -> None:
         """A record of every short training, so that it counts in the cost of the front."""
-        first = TUNING + number // self.per_seed * TUNING_OF_A_SEED
+        first = TUNING + number // self.per_seed * MOST_TRIED
         for place, tried in enumerate(trunk.tuning):
             names = ("learning_rate", "table_learning_rate", "l2_rows")
             settings = {name: getattr(tried.training, name) for name in names} | {"epochs": tried.epochs}

@@ -11,7 +11,7 @@ from autoembed.config import ConfigError
 from autoembed.damage import read_json, readable
 from autoembed.export.candidate import load_candidate, save_candidate
 from autoembed.joint.point import Point
-from autoembed.joint.trunk import Trunk
+from autoembed.joint.trunk import MOST_TRIED, Trunk
 from autoembed.ledger import Ledger
 from autoembed.metrics import Metrics
 from autoembed.packed import Packed, PackedTable
@@ -23,7 +23,7 @@ from autoembed.search.study import JOINT, StudyConfig
 from autoembed.training_config import TrainingConfig
 
 FIRST_SINGLE = 10_000  # trials of single methods have numbers from here on where a joint search comes first
-TUNING, TUNING_OF_A_SEED = 4_000, 20  # short trainings of the first seed begin there; so many a seed
+TUNING = 4_000  # trainings that tuned the first seed's trunk begin there, MOST_TRIED of each seed
 RECIPES = 5_000
 RETRAINED = 7_000
 EXPLAINED = "explained.json"  # in a point's trial folder: what every field and group got, and why
@@ -35,7 +35,7 @@ def check_numbers(config: StudyConfig, budgets: int) -> None:
     tuned = 0 if config.joint.tune == "off" else seeds
     for asked, trials, room, fewer in (
         (f"{seeds} seeds of {budgets} budgets", seeds * (1 + budgets), TUNING, "seeds or budgets"),
-        (f"trunks of {tuned} seeds to tune", tuned * TUNING_OF_A_SEED, RECIPES - TUNING, "seeds"),
+        (f"trunks of {tuned} seeds to tune", tuned * MOST_TRIED, RECIPES - TUNING, "seeds"),
         (
             *(f"{others} more recipes of {budgets} budgets", others * budgets, RETRAINED - RECIPES),
             "recipes or budgets",

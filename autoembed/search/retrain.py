@@ -31,7 +31,10 @@ PAYS = 0.0002
 
 @dataclass(frozen=True)
 class Retrained:
-    """The walked point and its plan trained anew, both of one seed, compared by the study's objective."""
+    """A point and its plan trained anew, both of one seed, compared by the study's objective.
+
+    The point is a walked one, or was trained anew before for another number of trainings.
+    """
 
     walked: TrialRecord
     record: TrialRecord
@@ -57,8 +60,9 @@ class Retrained:
         cost = "" if self.record.fte is None else f" for {self.record.fte:.2f} trainings"
         walked, anew = (self._measured(record) for record in (self.walked, self.record))
         name = {"auc": "AUC", "logloss": "log loss"}[self.objective]
+        how = "as walked" if _is_walked(self.walked) else "as trained anew before"
         return (
-            f"trial {self.walked.number} as walked: valid {name} {walked:.5f}; trained anew, "
+            f"trial {self.walked.number} {how}: valid {name} {walked:.5f}; trained anew, "
             f"trial {self.record.number}{cost}: {anew:.5f} ({anew - walked:+.5f}); retraining "
             f"{'pays' if self.pays else 'does not pay'}"
         )
@@ -68,9 +72,8 @@ def retrain_trial(run: Path, trial: int, trainings: float = 1.0) -> Retrained:
     """Train the plan of `trial` anew from its seed's full-precision model; the trial is added to the run.
 
     Where that does not pay it is no point of the front, and only its cost counts. What was retrained before
-    with as many trainings is read back. Raises ValueError where the trial is no walked point of a joint
-    search, or `trainings` is not above 0 and at most MOST_TRAININGS; BlockingIOError where a search runs
-    there.
+    with as many trainings is read back. Raises ValueError where the trial is no point of a joint search, or
+    `trainings` is not above 0 and at most MOST_TRAININGS; BlockingIOError where a search runs there.
     """
     if not 0 < trainings <= MOST_TRAININGS:
         raise ValueError(
@@ -78,25 +81,26 @@ def retrain_trial(run: Path, trial: int, trainings: float = 1.0) -> Retrained:
         )
     config, folder = read_config(run), RunFolder(run.resolve())
     records = read_records(run)
-    points = {record.number: record for record in records if _is_walked(record)}
+    points = {r.number: r for r in records if r.method == JOINT and r.state == "complete"}
     if trial not in points:
         raise ValueError(
-            f"{run}: trial {trial} is no walked point of `search_space: joint`, and only these can be "
+            f"{run}: trial {trial} is no point of `search_space: joint`, and only these can be "
             f"trained anew; here {', '.join(map(str, points)) or 'there are none'}"
         )
-    walked = points[trial]
+    asked = points[trial]
+    walked = next(r for r in points.values() if _is_walked(r) and _is_of_one_plan(r, asked))
     parameters = {**walked.parameters, "retrained": trainings}
     name = joint_name(parameters)
     earlier = next((r for r in records if r.candidate == name and r.seed == walked.seed), None)
     if earlier is not None:
-        return Retrained(walked, earlier, config.objective)
+        return Retrained(walked if earlier == asked else asked, earlier, config.objective)
     warm_up()
     with folder.locked():
         folder.log(RETRAINING, number=trial)
         inputs = open_inputs(config, run)
         trunks = reference_trials(records)
         trunk = read_trunk(config, folder, inputs, walked.seed, trunks[walked.seed].number)
-        packed, _ = load_candidate(folder.trial(trial), config.model, inputs.data, walked.checksums)
+        packed, _ = load_candidate(folder.trial(walked.number), config.model, inputs.data, walked.checksums)
         point = retrain(
             *(inputs.data, inputs.spec, trunk, numbered_fields(packed.plan), packed.codes()),
             walked.parameters["budget"],
@@ -106,23 +110,29 @@ def retrain_trial(run: Path, trial: int, trainings: float = 1.0) -> Retrained:
         taken = [number for number in folder.numbers() if RETRAINED <= number < FIRST_SINGLE]
         number = 1 + max(taken, default=RETRAINED - 1)
         measured = measured_point(config, point)
-        anew = replace(walked, valid_auc=point.valid.auc, valid_logloss=point.valid.logloss)
-        role = walked.role if Retrained(walked, anew, config.objective).pays else "aside"
+        anew = replace(asked, valid_auc=point.valid.auc, valid_logloss=point.valid.logloss)
+        role = walked.role if Retrained(asked, anew, config.objective).pays else "aside"
         assignment = Assignment(number, name, JOINT, parameters, walked.seed, role)
-        explained = folder.trial(trial) / EXPLAINED  # of the plan, which is the same
+        explained = folder.trial(walked.number) / EXPLAINED  # of the plan, which is the same
         if explained.is_file():
             folder.assign(assignment)
             write_file(folder.trial(number) / EXPLAINED, [explained.read_bytes()])
         record = keep_trial(
             *(folder, inputs, records, assignment, point.packed, point.network),
             **measured,
-            reason=f"trial {trial} trained anew",
+            reason=f"trial {walked.number} trained anew",
         )
-    return Retrained(walked, record, config.objective)
+    return Retrained(asked, record, config.objective)
 
 
 def _is_walked(record: TrialRecord) -> bool:
     return record.method == JOINT and record.state == "complete" and "retrained" not in record.parameters
+
+
+def _is_of_one_plan(one: TrialRecord, other: TrialRecord) -> bool:
+    """Whether two points, walked or trained anew, are of one budget, recipe and seed."""
+    without = [{k: v for k, v in r.parameters.items() if k != "retrained"} for r in (one, other)]
+    return one.seed == other.seed and without[0] == without[1]
 
 
 def _recipe(record: TrialRecord) -> dict[str, object]:

@@ -70,3 +70,11 @@ def test_the_users_settings_are_the_first_candidate_and_each_change_is_another()
     assert candidates[0] is QUICK
     settings = {(c.learning_rate, c.l2_rows) for c in candidates}
     assert len(settings) == len(candidates)
+
+
+def test_no_more_trainings_tune_a_trunk_than_have_records(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("autoembed.joint.trunk.MOST_TRIED", 14)
+    data, stats = tiny_data()
+    quick = QUICK.model_copy(update={"epochs": 1})
+    trunk = train_trunk(data, stats, MODEL, quick, trainings=40.0, seed=3, device="cpu")
+    assert len(trunk.tuning) == 14

@@ -288,12 +288,25 @@ def test_a_plan_trained_anew_is_kept_beside_the_walked_one_and_judged(
     assert len(run_study(config, run, progress=ended.append)) == len(walked) + 2  # the search is finished
     standing = next(event for event in ended if isinstance(event, StudyEnded)).standing
     assert standing.spent_fte == pytest.approx(front.cost.fte) and standing.finished == standing.planned
-    for trial, trainings in ((0, 1.0), (RETRAINED, 1.0)):
-        with pytest.raises(ValueError, match=f"trial {trial} is no walked point.*here 1, 2, 4, 5$"):
-            retrain_trial(run, trial, trainings)
+    with pytest.raises(ValueError, match=r"trial 0 is no point of .*here 1, 2, 4, 5, 7000, 7001$"):
+        retrain_trial(run, 0, 1.0)
+    picked = retrain_trial(run, RETRAINED, trainings=2.0)  # as a budget picks it, once it pays
+    assert (picked.walked, picked.record) == (found.walked, found.record)
+    longer = retrain_trial(run, RETRAINED, trainings=0.25)  # of the walked plan, but judged by the better one
+    assert (longer.walked, longer.record.number) == (found.record, RETRAINED + 2)
+    assert f"trial {RETRAINED} as trained anew before: valid AUC" in longer.verdict
+    assert longer.record.reason == "trial 5 trained anew"
     for trainings in (0.0, float("inf"), float("nan"), 1e306):
         with pytest.raises(ValueError, match="above 0 and up to 1000, got"):
             retrain_trial(run, 1, trainings)
+
+
+def test_two_seeds_walk_at_once_from_the_first_trunk_on(clicks: Path, tmp_path: Path) -> None:
+    config, run = joint_study(clicks, seeds=2, workers=2, time_limit="0.01s"), tmp_path / "run"
+    first = run_study(config, run)
+    assert {record.method for record in first} == {"full_precision"}  # no point yet
+    again = run_study(config.model_copy(update={"time_limit": None}), run)
+    assert [record.method for record in again] == ["full_precision", "joint", "joint"] * 2
 
 
 def test_retraining_is_judged_by_the_objective() -> None:
