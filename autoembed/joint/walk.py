@@ -68,6 +68,7 @@ def walk(
 ) -> list[Point]:
     """A model for every budget (bytes of the tables file), the largest first.
 
+    `progress`: called with every point, and first with those that `checkpoint` holds already.
     `explain`: asked after each plan; what it returns is kept with the point.
     The same seed on one CPU thread gives the same points, also where a walk was cut off and goes on from
     its `checkpoint` folder. Raises CheckpointError where the folder holds another walk, ValueError where
@@ -82,6 +83,9 @@ def walk(
     found = load_standing(checkpoint, about, model, names, len(data.dense)) if checkpoint else None
     if found:
         standing, points = found
+    if progress:
+        for point in points:
+            progress(point)
     if len(points) == len(budgets):
         return points
     forked = [device] if device.type == "cuda" else []

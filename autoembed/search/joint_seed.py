@@ -126,11 +126,16 @@ class _SeedWalk:
         make_trunk: Callable[[], Trunk],
         recipe: dict[str, Any],
         folder: Path | None = None,
-        ended: Callable[[], None] = lambda: None,
+        ended: Callable[[Sequence[int]], None] = lambda numbers: None,
     ) -> None:
-        """One trial of `numbers` for every budget. `ended` is called behind each, and may end the walk."""
-        done = {record.number for record in self.records}
-        if done.issuperset(numbers):
+        """One trial of `numbers` for every budget.
+
+        `ended` is called behind each, also behind those of an earlier call, with the numbers up to there, and
+        may end the walk.
+        """
+        if all(map(self._is_kept, numbers)):
+            for place in range(len(numbers)):
+                ended(numbers[: place + 1])
             return
         trunk = make_trunk()
         planner = JointPlanner(self.inputs.data, self.inputs.spec, trunk, seed)
@@ -144,17 +149,21 @@ class _SeedWalk:
             return explained(planner.last, self.inputs.spec)
 
         def saw(point: Point) -> None:
-            number = numbers[self.budgets.index(point.budget_bytes)]
-            if number not in {record.number for record in self.records}:
-                self._point(assign[number], point)
-            ended()
-            if number != numbers[-1]:
-                self._check_time()
-                self._start(assign[number + 1])
+            place = self.budgets.index(point.budget_bytes)
+            # of earlier calls are those whose records a crash came before, or whose folders were removed
+            if not self._is_kept(numbers[place]):
+                self._point(assign[numbers[place]], point)
+            ended(numbers[: place + 1])
+            if place + 1 < len(numbers):
+                start(numbers[place + 1])
 
-        self._check_time()
-        self._start(assign[next(number for number in numbers if number not in done)])
-        points = walk(
+        def start(number: int) -> None:
+            self._check_time()
+            if not self._is_kept(number):
+                self._start(assign[number])
+
+        start(numbers[0])
+        walk(
             *(self.inputs.data, self.inputs.spec, self.config.model, trunk, self.budgets),
             *(planner, self.config.joint.model_copy(update=recipe)),
             seed=seed,
@@ -162,10 +171,9 @@ class _SeedWalk:
             explain=why,
             checkpoint=folder or self.folder.path / "walks" / str(seed),
         )
-        for point in points:  # those whose records a crash came before, or whose folders were removed
-            number = numbers[self.budgets.index(point.budget_bytes)]
-            if number not in {record.number for record in self.records}:
-                self._point(assign[number], point)
+
+    def _is_kept(self, number: int) -> bool:
+        return any(record.number == number for record in self.records)
 
     def _best_recipe(self, seed: int, trunk: Callable[[], Trunk]) -> dict[str, Any]:
         """Walk with as many recipes as the study asks for; the parameters of the best, {} for the user's."""
@@ -186,8 +194,8 @@ class _SeedWalk:
                 continue
             parameters = next_recipe(walked, seed)
 
-            def ended(parameters: dict[str, Any] = parameters, numbers: Sequence[int] = numbers) -> None:
-                if falls_behind(walked, self._walked(parameters, numbers), seed):
+            def ended(so_far: Sequence[int], parameters: dict[str, Any] = parameters) -> None:
+                if falls_behind(walked, self._walked(parameters, so_far), seed):
                     raise _FellBehind
 
             stopped = False

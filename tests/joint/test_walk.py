@@ -150,7 +150,9 @@ def test_a_walk_cut_off_goes_on_as_if_it_had_not_been(setting, tmp_path: Path, a
     with pytest.raises(KeyboardInterrupt):
         setting.walk(checkpoint=tmp_path, progress=cut)
     planner = PlainPlanner(setting.spec)
-    resumed = setting.walk(checkpoint=tmp_path, planner=planner)
+    told: list[Point] = []
+    resumed = setting.walk(checkpoint=tmp_path, planner=planner, progress=told.append)
+    assert facts(told) == facts(resumed)  # also of the points before the cut
     assert facts(resumed) == facts(setting.walk())
     assert 0 < len(planner.asked) < len(setting.budgets)
     assert facts(setting.walk(checkpoint=tmp_path)) == facts(resumed)

@@ -24,6 +24,7 @@ from autoembed.search.driver import run_study
 from autoembed.search.events import Event, Notice, StudyEnded, TrialEnded
 from autoembed.search.folder import RunFolder
 from autoembed.search.inputs import open_inputs
+from autoembed.search.joint_seed import trunk_assignment, walk_seed
 from autoembed.search.joint_trials import RECIPES, RETRAINED, TUNING, check_numbers
 from autoembed.search.pool import Pool
 from autoembed.search.preview import preview
@@ -386,6 +387,34 @@ def test_other_recipes_are_walked_once_and_the_best_goes_to_the_other_seeds(
         run_study(config, run)
     results[0].unlink()
     assert run_study(config, run) == again
+
+
+@pytest.mark.parametrize("behind", [1, 2])
+def test_a_recipe_that_fell_behind_stays_stopped_where_a_crash_came_before_that_was_kept(
+    clicks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behind: int
+) -> None:
+    run = tmp_path / "run"
+    run_study(joint_study(clicks, seeds=1), run)
+    content = yaml.safe_load((run / "config.yaml").read_text())
+    content["joint"]["recipes"] = 2
+    (run / "config.yaml").write_text(yaml.safe_dump(content))
+    # every recipe falls behind at the same place; in this process, as others would not see it
+    monkeypatch.setattr(
+        "autoembed.search.joint_seed.falls_behind", lambda _, current, seed: len(current.values) == behind
+    )
+    walk_seed(run, trunk_assignment(0, 0), lambda event: None)
+    records, result = RunFolder(run).records(), run / "walks" / "0" / "recipe-1" / "recipe.json"
+    last = RECIPES + behind - 1
+    assert [record.number for record in records] == [0, 1, 2, *range(RECIPES, last + 1)]
+    for removed in ([], [last], range(RECIPES, last + 1), [RECIPES]):  # the record of a point comes last
+        assert json.loads(result.read_text())["stopped"]
+        result.unlink()
+        for number in removed:
+            (RunFolder(run).trial(number) / "record.json").unlink()
+        walk_seed(run, trunk_assignment(0, 0), lambda event: None)
+        assert list(map(timeless, RunFolder(run).records())) == list(map(timeless, records))
+        assert not RunFolder(run).trial(last + 1).exists()
+    assert json.loads(result.read_text())["stopped"]
 
 
 def test_short_trainings_that_tuned_the_trunk_cost_and_are_no_points(clicks: Path, tmp_path: Path) -> None:
