@@ -156,12 +156,13 @@ def row_bytes(profile: Profile, group: Group, choice: Choice) -> int:
     return stored * sum(profile.row_bytes(dim, p) for dim, p in choice.columns) if stored else 0
 
 
-def run_bytes(profile: Profile, choice: Choice) -> int:
-    """Bytes that a segment of this choice takes beside its rows, at most."""
+def run_bytes(profile: Profile, choice: Choice, *, padding: bool = True) -> int:
+    """Bytes that a segment of this choice takes beside its rows, at most; without `padding`, at least."""
     if choice.sharing == "zero":
         return SEGMENT_ENTRY_BYTES
     scale = 4 if choice.is_integer and profile.row_scale_bytes == 0 else 0
-    entries = len(choice.columns) * (SEGMENT_ENTRY_BYTES + scale + profile.table_align - 1)
+    aligned = profile.table_align - 1 if padding else 0
+    entries = len(choice.columns) * (SEGMENT_ENTRY_BYTES + scale + aligned)
     if choice.sharing == "codebook":
         entries += sum(profile.row_bytes(dim, p) << choice.code_bits for dim, p in choice.columns)
     return entries

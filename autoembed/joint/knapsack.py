@@ -34,8 +34,8 @@ def solve(problem: Problem, budgets: Sequence[int], *, negligible: float = 0.0) 
 
     Raises ValueError naming the smallest size where a budget is below it.
     """
-    smallest = _smallest(problem)
-    least = problem.bytes_of(smallest)
+    at_least = smallest(problem)
+    least = problem.bytes_of(at_least)
     for budget in budgets:
         if budget < least:
             raise ValueError(
@@ -54,10 +54,11 @@ def solve(problem: Problem, budgets: Sequence[int], *, negligible: float = 0.0) 
             if low is not None:
                 wanted |= set(np.linspace(low, high, 8)[1:-1].tolist())
         _add(problem, np.array(sorted(wanted - known.keys())), known)
-    return [_best(problem, budget, known, smallest, negligible) for budget in budgets]
+    return [_best(problem, budget, known, at_least, negligible) for budget in budgets]
 
 
-def _smallest(problem: Problem) -> Whole:
+def smallest(problem: Problem) -> Whole:
+    """The choices (G,) of least bytes."""
     chosen, _ = _cheapest(problem, np.array([1.0]), np.where(np.isfinite(problem.losses), 0.0, np.inf))
     return np.asarray(chosen[0])
 
@@ -107,13 +108,13 @@ def _best(
     problem: Problem,
     budget: int,
     known: dict[float, tuple[Whole, int, float]],
-    smallest: Whole,
+    at_least: Whole,
     negligible: float,
 ) -> Solution:
     above, fits = _around(known, budget)
     bound, dual = max((value - price * budget, price) for price, (_, _, value) in known.items())
     fitting = [row for price, (row, size, _) in sorted(known.items()) if price >= fits and size <= budget]
-    starts = fitting[:2] or [smallest]
+    starts = fitting[:2] or [at_least]
     filled = [_filled(problem, budget, start) for start in starts]
     chosen = min(filled, key=problem.loss_of)
     price = 0.0 if above is None else fits

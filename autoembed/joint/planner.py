@@ -5,17 +5,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from autoembed.evaluate import EVALUATION_BATCH
 from autoembed.joint.additivity import Additivity, check_additivity, random_plans
 from autoembed.joint.calibration import Calibration, calibrate
-from autoembed.joint.choices import Choice, allowed, fields_of, menu, row_bytes, run_bytes, small_fields
+from autoembed.joint.choices import Choice, menu, small_fields
 from autoembed.joint.codebooks import Codebooks
+from autoembed.joint.file_budget import FileBudget
 from autoembed.joint.groups import Group, groups_of
-from autoembed.joint.knapsack import NEGLIGIBLE, solve
 from autoembed.joint.prices import price
 from autoembed.joint.problem import Problem, Solution
 from autoembed.joint.rotation import absorb_rotation, principal_rotation
@@ -23,8 +22,8 @@ from autoembed.joint.sensitivity import Sensitivity, measure_sensitivity
 from autoembed.joint.swaps import HeldOut
 from autoembed.joint.trunk import Trunk
 from autoembed.methods.base import TableSpec
-from autoembed.methods.plans import Codes, Fields, fields_bytes, stored_plan
-from autoembed.plan import Sharing, plan_bytes
+from autoembed.methods.plans import Codes, Fields
+from autoembed.plan import Sharing
 from autoembed.training_loop import Examples
 
 PRICED_EXAMPLES = 65_536  # of the train split; a group's sum over them is unbiased, whatever rows they meet
@@ -73,9 +72,8 @@ class JointPlanner:
         self._priced: tuple[Tensor, Tensor] | None = None
         self._codebooks: Codebooks | None = None
         self._coded: dict[tuple[int, int, int, int], Tensor] = {}  # of the last plan, at these weights
-        self._allowed = torch.tensor([[allowed(g, c) for c in self.choices] for g in self.groups])
-        profile = spec.profile
-        self._sizes = np.array([[row_bytes(profile, g, c) for c in self.choices] for g in self.groups])
+        self._files = FileBudget(spec, self.groups, self.choices)
+        self._allowed = torch.from_numpy(self._files.allowed.copy())
 
     def __call__(self, rows: Tensor, network: nn.Module, budgets: Sequence[int]) -> list[Fields]:
         """The plan of the first budget; the smaller ones are planned when the walk is there.
@@ -146,7 +144,7 @@ class JointPlanner:
         raw = price(rows, found, self.groups, self.choices, codebooks=codebooks)
         self._at_trunk, self._priced, self._codebooks = found, (rows, raw), codebooks
         held, checked = self._held_out(rows, network)
-        sizes = torch.from_numpy(self._sizes).double()
+        sizes = torch.from_numpy(self._files.sizes).double()
         for every_choice in (False, True):
             self.calibration = calibrate(
                 *(held, found, self.groups, self.choices, raw),
@@ -175,50 +173,18 @@ class JointPlanner:
         return held, HeldOut(network, rows, first, [left], max_examples=CHECKED_EXAMPLES)
 
     def _solved(self, losses: Tensor, budget: int) -> Fields:
-        """The plan within the budget by the byte: the header's length is known once the plan is."""
-        profile = self.spec.profile
-        problem = Problem(
-            losses=losses.numpy(),
-            sizes=self._sizes,
-            run=np.array([[run_bytes(profile, c) for c in self.choices]] * len(self.groups)),
-            joins=np.array([choice.sharing != "one" for choice in self.choices]),
-            field=np.array([group.field for group in self.groups]),
-            fixed=_fixed_bytes(self.spec, self.groups, self.choices),
-        )
-        allowance = budget
-        first: Solution | None = None
-        while True:
-            (solution,) = solve(problem, [allowance], negligible=NEGLIGIBLE)
-            first = first or solution
-            chosen = [self.choices[number] for number in solution.chosen]
-            fields = fields_of(self.spec, self.groups, chosen)
-            excess = fields_bytes(self.spec, fields) - budget
-            if excess <= 0:
-                # the bound is of the budget, not of what a longer header left of it
-                solution = replace(solution, budget=budget, bound=first.bound)
-                ranks = float("nan") if self.additivity is None else self.additivity.spearman
-                self.last = Planned(self.groups, self.choices, problem, solution, ranks, self.used_fallback)
-                return fields
-            # whatever else fits has fewer bytes than this plan, or the same with a shorter header
-            allowance = min(allowance - excess, solution.bytes - 1)
-
-
-def _fixed_bytes(spec: TableSpec, groups: Sequence[Group], choices: Sequence[Choice]) -> int:
-    """Header, directory header and field entries, of the plan that keeps everything."""
-    widest = next(c for c in reversed(choices) if c.sharing == "own" and not c.parts)
-    size = plan_bytes(stored_plan(spec.profile, fields_of(spec, groups, [widest] * len(groups))))
-    return size.header + size.index - 16 * len(spec.stats.fields)
+        numbers = losses.numpy()
+        solution = self._files.best(numbers, budget)
+        ranks = float("nan") if self.additivity is None else self.additivity.spearman
+        problem = self._files.problem(numbers)
+        self.last = Planned(self.groups, self.choices, problem, solution, ranks, self.used_fallback)
+        return self._files.fields_of(solution.chosen)
 
 
 def smallest_bytes(spec: TableSpec) -> int:
-    """Bytes of the least plan of all: row 0 of every field in its smallest form, everything else reads it."""
-    groups, choices = groups_of(spec.stats), menu(spec)
-    least = min(
-        (choice for choice in choices if choice.sharing == "own"),
-        key=lambda choice: spec.profile.row_bytes(choice.dim, choice.precision),
-    )
-    chosen = [choices[0] if group.start else least for group in groups]
-    return fields_bytes(spec, fields_of(spec, groups, chosen))
+    """Bytes of the least plan of all."""
+    files = FileBudget(spec, groups_of(spec.stats), menu(spec))
+    return files.bytes_of(files.smallest)
 
 
 @torch.no_grad()
