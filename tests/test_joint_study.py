@@ -62,15 +62,19 @@ def test_picks_of_a_search_with_another_full_precision_stand_beside_the_others(
 ) -> None:
     study, compare = runpy.run_path(str(STUDY)), runpy.run_path(str(STUDY.with_name("compare.py")))
     (tmp_path / "epinions").mkdir()
-    new = [row(study["SINGLES_FULL"], 90, 1, 0.8), row("robe", 10, 1, 0.6)]
+    seeds = (1, 2, 3)
+    new = [
+        *(row(m, 10, s, 0.6) for m in ("robe", study["SINGLES_FULL"]) for s in seeds),
+        row("lma", 10, 1, 0.9),
+    ]
     monkeypatch.setitem(study["added"].__globals__, "single_rows", lambda *_: new)
     old = [row("joint", 10, 1, 0.9), row(study["SINGLES_FULL"], 90, 1, 0.7), row("robe", 10, 1, 0.7)]
     found = study["added"](old, tmp_path, "fitted")
     assert [r for r in found if r in old] == old
-    assert [r["valid_auc"] for r in found if r["method"] == "robe (fitted)"] == [0.6]
-    for method, valid in (("robe", 0.7), ("robe (fitted)", 0.8)):
-        (reference,) = compare["beside"](found, method).values()
-        assert reference["valid_auc"] == valid
+    assert [r["valid_auc"] for r in found if r["method"] == "robe (fitted)"] == [0.6] * 3
+    assert not any(r["method"] == "lma (fitted)" for r in found)  # of one seed
+    for method, valid in (("robe", 0.7), ("robe (fitted)", 0.6)):
+        assert {r["valid_auc"] for r in compare["beside"](found, method).values()} == {valid}
     assert study["added"](found, tmp_path, "fitted") == found  # the reference is not taken over again
 
 

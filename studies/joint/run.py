@@ -11,7 +11,7 @@ the joint points as walked, and for every single method its pick for each budget
 folder that holds per data set one search over single methods, or several, as `studies/methods/run.py` makes
 one a method. Picks are made on validation; --add keeps what is recorded of a method at a budget unless the
 new pick, of as many seeds or three, validates better; with --named its methods are called `uniform (fitted)`
-and stand beside those of searches with another full precision. What is recorded of data sets and methods that
+and stand, from three seeds on, beside those of searches with another full precision. What is recorded of data sets and methods that
 a call does not measure stays. `cost_fte` of a joint point is what the walk spent on it, the trunk's row
 carries the trunk; that of a single method is the whole search that it came from.
 """
@@ -150,8 +150,9 @@ def added(rows: list[dict[str, Any]], folder: Path, named: str | None = None) ->
             # a reference that is recorded was trained beside the other picks
             if old and place[0] in (SINGLES_FULL, apart(SINGLES_FULL, named or "")):
                 continue
-            enough = len(new) >= min(len(old), ENOUGH_SEEDS)  # the best of many single runs is best by luck
-            if not old or (enough and valid_auc(new) > valid_auc(old)):
+            # the best of many single runs is best by luck
+            enough = len(new) >= (ENOUGH_SEEDS if named else min(len(old), ENOUGH_SEEDS))
+            if enough and (not old or valid_auc(new) > valid_auc(old)):
                 at = max(number for number, r in enumerate(rows) if r["data"] == data) + 1
                 rows = [r for r in [*rows[:at], *new, *rows[at:]] if all(r is not o for o in old)]
     return rows
