@@ -11,9 +11,9 @@ the joint points as walked, and for every single method its pick for each budget
 folder that holds per data set one search over single methods, or several, as `studies/methods/run.py` makes
 one a method. Picks are made on validation; --add keeps what is recorded of a method at a budget unless the
 new pick, of as many seeds or three, validates better; with --named its methods are called `uniform (fitted)`
-and stand, from three seeds on, beside those of searches with another full precision. What is recorded of data sets and methods that
-a call does not measure stays. `cost_fte` of a joint point is what the walk spent on it, the trunk's row
-carries the trunk; that of a single method is the whole search that it came from.
+and stand, from three seeds on, beside those of searches with another full precision. What is recorded of
+data sets and methods that a call does not measure stays. `cost_fte` of a joint point is what the walk spent
+on it, the trunk's row carries the trunk; that of a single method is the whole search that it came from.
 """
 
 import argparse
