@@ -69,7 +69,7 @@ class AucDifference:
 def auc_standard_error(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[float, float]:
     """AUC of `scores` (N,) for 0/1 `labels` (N,), and its standard error over rows (DeLong).
 
-    Raises ValueError with fewer than two rows of a class.
+    Raises ValueError with fewer than two rows of a class, scores that are NaN, labels other than 0 and 1.
     """
     aucs, covariance = _delong(labels, np.asarray(scores, dtype=np.float64)[None])
     return float(aucs[0]), float(np.sqrt(covariance[0, 0]))
@@ -104,7 +104,12 @@ def _delong(labels: npt.ArrayLike, scores: Values) -> tuple[Values, Values]:
         V10 = (Z over positives - X) / n,   V01 = 1 - (Z over negatives - Y) / m
         covariance = cov(V10) / m + cov(V01) / n
     """
-    positive = np.asarray(labels).astype(bool)
+    known = np.asarray(labels)
+    if not np.isin(known, (0, 1)).all():
+        raise ValueError("labels must be 0 or 1 in every row")
+    if np.isnan(scores).any():
+        raise ValueError(f"{int(np.isnan(scores).sum())} of {scores.size} scores are NaN: the model diverged")
+    positive = known.astype(bool)
     if positive.shape != scores.shape[1:]:
         raise ValueError(f"labels {positive.shape} and scores {scores.shape[1:]} must have one value per row")
     m, n = int(positive.sum()), int((~positive).sum())

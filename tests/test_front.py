@@ -375,3 +375,15 @@ def test_csv_has_one_line_per_point_and_stable_columns():
 def test_records_in_any_order_give_the_same_front():
     records = study()
     assert front_record(records[::-1], [25_000], "auc") == front_record(records, [25_000], "auc")
+
+
+def test_a_pick_whose_seeds_the_reference_lacks_says_so() -> None:
+    records = [
+        trial(0, "full", 9000, 0.80, role="reference"),
+        trial(1, "x", 500, 0.80, seed=2),
+        trial(2, "x", 500, 0.8008, seed=3),
+        trial(3, "y", 400, 0.7999),
+    ]
+    points = make_points(records[:3])
+    assert pick_max_auc_drop(points, 0.001).reason.endswith("-0.00040, a difference of means, no seed shared")
+    assert pick_max_auc_drop(make_points(records), 0.001).reason.endswith("0.00010, one seed")

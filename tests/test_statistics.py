@@ -102,3 +102,11 @@ def test_equal_scores_differ_by_exactly_nothing():
 def test_labels_of_another_length_are_refused():
     with pytest.raises(ValueError, match="one value per row"):
         auc_standard_error([0, 1, 1], [0.1, 0.2])
+
+
+def test_scores_that_are_nan_and_other_labels_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 of 8 scores are NaN: the model diverged"):
+        paired_auc_difference([0, 1, 1, 0], [1.0, 2.0, 3.0, 4.0], [1.0, float("nan"), 3.0, 4.0])
+    for label in (2, 0.5, float("nan")):
+        with pytest.raises(ValueError, match="labels must be 0 or 1"):
+            auc_standard_error([0, label, 1, 1, 0], [1, 2, 3, 4, 5])

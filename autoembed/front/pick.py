@@ -97,7 +97,7 @@ def pick_max_auc_drop(points: Sequence[Point], drop: float) -> Pick:
     spread = (
         f", 95% interval [{paired.low:.5f}, {paired.high:.5f}] over {paired.count} seeds"
         if paired and paired.low is not None and paired.high is not None
-        else ", one seed"
+        else (", one seed" if paired else ", a difference of means, no seed shared")
     )
     return _pick(
         best,

@@ -5,7 +5,7 @@ row 0. Of a field without a vocabulary every id reads the row that it is hashed 
 Dense columns are transformed with the train split's numbers, in float64, then cast to float32.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,12 +52,18 @@ class RawDense:
 def encode_columns(
     columns: Mapping[str, Any], fields: Sequence[RawField], dense: Sequence[RawDense], label: str
 ) -> Batch:
-    """Columns of equal length (lists, NumPy or pyarrow arrays) -> a Batch; other columns are ignored.
+    """Columns of equal length (lists, NumPy or pyarrow arrays), or a pyarrow table of them -> a Batch.
+
+    Other columns are ignored.
 
     Labels are taken from the column `label`, zeros where there is none. Columns of no rows may have any type.
     Raises ValueError naming the column that is missing, of another length, or of a type that its field cannot
     read, and ArtifactError, which is one, naming the field whose vocabulary holds an id twice.
     """
+    if isinstance(columns, pa.Table | pa.RecordBatch):
+        columns = dict(zip(columns.schema.names, columns.columns, strict=True))
+    elif not hasattr(columns, "keys"):  # a data frame has some, and is no Mapping
+        raise ValueError(f"expected columns by name, found {type(columns).__name__}; pass a dict or a table")
     names = [name for field in fields for name in field.columns] + [column.name for column in dense]
     missing = [name for name in names if name not in columns]
     if missing:
@@ -87,7 +93,8 @@ def encode_columns(
 
 
 def _array(name: str, values: Any) -> pa.Array:
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+    unordered = isinstance(values, Set | Mapping)
+    if unordered or isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise ValueError(
             f"column {name!r} is {values!r}, expected a value for every row; pass a list or an array"
         )

@@ -178,3 +178,18 @@ def test_a_column_of_no_rows_may_have_any_type(nothing: Any) -> None:
 def test_columns_that_cannot_be_read_are_named(columns: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         encode(**columns)
+
+
+def test_columns_come_by_name_and_in_order() -> None:
+    model, log = load(exported().artifact), exported().log
+    expected = model.predict_raw({name: log[name] for name in log.column_names})
+    assert torch.equal(model.predict_raw(log), expected)
+    (batch,) = log.combine_chunks().to_batches()
+    assert torch.equal(model.predict_raw(batch), expected)
+    some = {name: log[name].to_pylist()[:3] for name in log.column_names}
+    for unordered in ({3, 1, 2}, {3: 1, 1: 2, 2: 3}):
+        with pytest.raises(ValueError, match=r"column 'item' is .* expected a value for every row"):
+            model.predict_raw({**some, "item": unordered})
+    for nothing in (None, [1, 2]):
+        with pytest.raises(ValueError, match="expected columns by name, found"):
+            model.predict_raw(nothing)
