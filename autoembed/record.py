@@ -9,6 +9,7 @@ from autoembed.damage import Checksums
 from autoembed.files import write_file
 
 Role = Literal["reference", "baseline", "search", "short", "repeat", "aside"]
+NO_POINT: tuple[Role, ...] = ("short", "aside")  # trials that cost, and are no points
 State = Literal["complete", "rejected", "failed"]
 
 

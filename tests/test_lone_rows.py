@@ -1,7 +1,5 @@
 """Batch normalisation under batches of one row: left out where they are the last, refused where all are."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from tiny_data import tiny_data
@@ -18,12 +16,7 @@ PLAIN = ModelConfig(name="dnn", dim=8, hidden=(16,))
 QUICK = TrainingConfig(batch_size=256, learning_rate=5e-3, epochs=2)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _train(rows: int, model: ModelConfig, batch_size: int = 256) -> tuple[Trained, list[Progress]]:

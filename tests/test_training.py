@@ -1,6 +1,5 @@
 """The loop on a tiny generated click log: it learns, repeats, stops, remembers, and counts what it costs."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,12 +32,7 @@ MODEL = ModelConfig(name="dlrm", dim=8, hidden=(16,), bottom=(8,))
 QUICK = TrainingConfig(batch_size=256, learning_rate=5e-3, epochs=3, initial_std=0.05)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _train(

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from autoembed.record import TrialRecord
+from autoembed.record import NO_POINT, TrialRecord
 from autoembed.statistics import Interval, mean_interval, paired_interval
 
 Objective = Literal["auc", "logloss"]
@@ -87,7 +87,7 @@ def make_points(records: Iterable[TrialRecord]) -> tuple[Point, ...]:
     A candidate that ran twice with one seed counts once, with its first trial. Rejected and failed
     trials are no points, nor are those that were trained for few epochs only, or anew in vain.
     """
-    whole = (r for r in records if r.state == "complete" and r.role not in ("short", "aside"))
+    whole = (r for r in records if r.state == "complete" and r.role not in NO_POINT)
     complete = sorted(whole, key=lambda r: r.number)
     groups: dict[str, dict[int, TrialRecord]] = {}
     for record in complete:

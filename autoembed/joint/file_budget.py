@@ -131,20 +131,16 @@ class FileBudget:
         A larger one may fit where a smaller one does not, for other segments are padded otherwise.
         """
         padding = problem.bytes_of(found.chosen) - self.bytes_of(found.chosen)
-        reach = np.linspace(0, 2 * padding, RAISES + 1)[1:]
+        reach = budget + np.linspace(0, 2 * padding, RAISES + 1)[1:]
         for _ in range(2):  # and again about the best
-            allowances = np.unique(budget + reach.astype(np.int64)).tolist()
+            allowances = np.unique(np.maximum(reach.astype(np.int64), budget)).tolist()
             solved = solve(problem, allowances, negligible=NEGLIGIBLE)
-            fitting = [
-                (solution.loss, step, solution)
-                for step, solution in zip(reach.tolist(), solved, strict=False)
-                if self.bytes_of(solution.chosen) <= budget
-            ]
-            loss, middle, best = min(fitting, key=lambda entry: entry[0], default=(np.inf, 0.0, found))
-            if loss >= found.loss:
+            fitting = [solution for solution in solved if self.bytes_of(solution.chosen) <= budget]
+            best = min(fitting, key=lambda solution: solution.loss, default=found)
+            if best.loss >= found.loss:
                 break
             found, spread = best, 2 * padding / RAISES
-            reach = middle + np.linspace(-spread, spread, RAISES + 1)[1:-1]
+            reach = best.budget + np.linspace(-spread, spread, RAISES + 1)[1:-1]
         return found
 
     @cached_property

@@ -15,7 +15,7 @@ from autoembed.front import Objective, Point, make_points, pareto
 from autoembed.methods import make_method, method_parameters
 from autoembed.methods.base import Method, TableSpec
 from autoembed.methods.full_precision import FullPrecision
-from autoembed.record import Role, TrialRecord
+from autoembed.record import NO_POINT, Role, TrialRecord
 from autoembed.search.events import Standing
 from autoembed.search.folder import Assignment
 from autoembed.search.limits import Limits, candidate_name, rejection, verdict
@@ -159,7 +159,7 @@ class Agenda:
     def standing(self) -> Standing:
         now = time.monotonic()
         walked = (record for record in self.records if record.number < self._first)
-        aside = [record for record in walked if record.role in ("short", "aside")]
+        aside = [record for record in walked if record.role in NO_POINT]
         return standing_of(
             [record for record in self.records if record not in aside],
             self._points,

@@ -19,7 +19,7 @@ from typing import Any
 
 from autoembed.front import make_points
 from autoembed.joint.planner import smallest_bytes
-from autoembed.record import TrialRecord
+from autoembed.record import NO_POINT, TrialRecord
 from autoembed.search.events import (
     Listener,
     Notice,
@@ -150,7 +150,7 @@ class _Walks:
     def _kept(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
         """Records in the folder: of trunks and points; of what is none, as trainings that tuned trunks."""
         walked = [record for record in self.folder.records() if record.number < FIRST_SINGLE]
-        aside = [record for record in walked if record.role in ("short", "aside")]
+        aside = [record for record in walked if record.role in NO_POINT]
         return [record for record in walked if record not in aside], aside
 
     def _standing(self) -> Any:

@@ -187,7 +187,9 @@ def _read_study(path: Path, overrides: Sequence[str]) -> StudyConfig:
     content = read_yaml(path)
     for override in overrides:
         _override(content, override, str(path))
-    source = " ".join([str(path), *["with"][: len(overrides)], *(f"--set {entry}" for entry in overrides)])
+    source = str(path)
+    if overrides:
+        source += f" with {' '.join(f'--set {override}' for override in overrides)}"
     config = parse(StudyConfig, content, source)
     if bool(config.budgets) == (config.byte_range is not None):
         raise ConfigError(

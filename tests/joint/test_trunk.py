@@ -1,7 +1,6 @@
 """The full-precision model: what `train` would give, and settings that are changed only for a reason."""
 
 import pytest
-import torch
 from tiny_data import tiny_data
 
 from autoembed.joint.trunk import candidates_of, train_trunk
@@ -14,12 +13,7 @@ MODEL = ModelConfig(name="dlrm", dim=8, hidden=(16,), bottom=(8,))
 QUICK = TrainingConfig(batch_size=256, learning_rate=5e-3, epochs=3, initial_std=0.05)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_untuned_it_is_the_full_precision_that_training_gives():
