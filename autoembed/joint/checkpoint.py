@@ -1,7 +1,7 @@
 """Where a walk stands after a point, on disk: safetensors and JSON, from which it goes on exactly."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ from safetensors.torch import load_file, save
 
 from autoembed.damage import check_checksums, checksums_of, read_json, readable
 from autoembed.files import write_file
+from autoembed.joint.config import JointConfig
 from autoembed.joint.point import Point, read_point, write_point
+from autoembed.joint.settle import Settings, usual
 from autoembed.joint.table import Weights
 from autoembed.models import ModelConfig
 
@@ -21,10 +23,11 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Standing:
-    """After some points: the rows and learned steps carried on, the network's state."""
+    """After some points: the rows and learned steps carried on, the network's state, how to fine-tune."""
 
     weights: Weights
     network: dict[str, torch.Tensor]
+    settings: Settings
 
 
 def save_standing(folder: Path, standing: Standing, points: list[Point], about: dict[str, Any]) -> None:
@@ -44,16 +47,32 @@ def save_standing(folder: Path, standing: Standing, points: list[Point], about: 
         "about": about,
         "points": count,
         "checksums": checksums_of(folder, [name]),
+        "settings": asdict(standing.settings),
         "learned_steps": [[list(key), step] for key, step in sorted(standing.weights.steps.items())],
     }
     write_file(folder / "walk.json", [json.dumps(facts, indent=1).encode()])
     (folder / f"standing_{count - 1:03d}.safetensors").unlink(missing_ok=True)
 
 
+def settled(folder: Path, config: JointConfig) -> Settings:
+    """With which settings the walk in the folder fine-tunes; the usual ones where nothing was saved."""
+    path = folder / "walk.json"
+    if not path.is_file():
+        return usual(config)
+    facts = read_json(path, ("about", "points"), _remedy(path))
+    with readable(path, _remedy(path)):
+        return Settings(**facts["settings"]) if "settings" in facts else usual(config)
+
+
 def load_standing(
-    folder: Path, about: dict[str, Any], model: ModelConfig, names: tuple[str, ...], dense: int
+    folder: Path,
+    about: dict[str, Any],
+    model: ModelConfig,
+    names: tuple[str, ...],
+    dense: int,
+    earlier: Settings,
 ) -> tuple[Standing, list[Point]] | None:
-    """What was saved last; None where nothing was.
+    """What was saved last; None where nothing was. `earlier` are the settings where no version wrote them.
 
     Raises CheckpointError where it was another walk, DamagedError naming the file and what to do where one
     is missing or altered.
@@ -61,7 +80,7 @@ def load_standing(
     path = folder / "walk.json"
     if not path.is_file():
         return None
-    remedy = f"copy it back, or remove {path} and start again: this walk then goes from its first point"
+    remedy = _remedy(path)
     facts = read_json(path, ("about", "points"), remedy)
     wanted = json.loads(json.dumps(about))
     different = sorted(
@@ -79,7 +98,12 @@ def load_standing(
         tensors = load_file(file)
     with readable(path, remedy):
         steps = {tuple(key): step for key, step in facts["learned_steps"]}
+        settings = Settings(**facts["settings"]) if "settings" in facts else earlier
     network = {name[len("network.") :]: t for name, t in tensors.items() if name.startswith("network.")}
-    standing = Standing(Weights(tensors["rows"], steps), network)
+    standing = Standing(Weights(tensors["rows"], steps), network, settings)
     points = [read_point(folder / f"point_{i:03d}", model, names, dense, remedy) for i in range(count)]
     return standing, points
+
+
+def _remedy(path: Path) -> str:
+    return f"copy it back, or remove {path} and start again: this walk then goes from its first point"

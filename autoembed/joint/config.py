@@ -16,10 +16,11 @@ class JointConfig(Section):
     ] = "off"
     fine_tune: Annotated[
         float, Field(ge=0.0, le=100.0, description="trainings spent on fine-tuning all points together")
-    ] = 1.6
+    ] = 1.5
     teacher: Annotated[
-        float, Field(ge=0.0, le=1.0, description="weight of the trunk's predictions; the labels get the rest")
-    ] = 1.0
+        Literal["auto"] | Annotated[float, Field(ge=0.0, le=1.0)],
+        Field(description="weight of the trunk's predictions; the labels get the rest; auto tries some"),
+    ] = "auto"
     rate: Annotated[
         float, Field(gt=0.0, le=10.0, description="fine-tuning's learning rates, of the trunk's; falls to 0")
     ] = 0.3

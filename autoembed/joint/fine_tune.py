@@ -11,13 +11,13 @@ from autoembed.training_config import TrainingConfig
 from autoembed.training_loop import Diverged, Examples, draw_seed
 
 
-def tuning_settings(trunk: TrainingConfig, config: JointConfig) -> TrainingConfig:
-    """The trunk's settings with the rates and penalties of fine-tuning."""
+def tuning_settings(trunk: TrainingConfig, config: JointConfig, rate: float) -> TrainingConfig:
+    """The trunk's settings with learning rates `rate` times its own, and the penalties of fine-tuning."""
     table_rate = trunk.table_learning_rate
     return trunk.model_copy(
         update={
-            "learning_rate": trunk.learning_rate * config.rate,
-            "table_learning_rate": table_rate and table_rate * config.rate,
+            "learning_rate": trunk.learning_rate * rate,
+            "table_learning_rate": table_rate and table_rate * rate,
             "l2_rows": trunk.l2_rows * config.l2,
         }
     )

@@ -25,6 +25,7 @@ class Point:
     the fine-tuned weights were kept, `untuned` is the validation before any step. `table_bytes` is the most
     that was held of tables at a time: the trunk's rows, those carried on, and the larger of: a table with
     its optimizer's state, what pricing needs. `explained`: why the plan is what it is, as JSON (explain.py).
+    `teacher` and `rate`: the settings of its steps (settle.py), None where it took none.
     """
 
     budget_bytes: int
@@ -40,6 +41,8 @@ class Point:
     cpu_seconds: float
     table_bytes: int
     explained: dict[str, Any] | None = None
+    teacher: float | None = None
+    rate: float | None = None
 
 
 def write_point(folder: Path, point: Point) -> None:

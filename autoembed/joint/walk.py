@@ -4,7 +4,9 @@ At every budget the planner prices the choices at the weights as they are now an
 smaller budgets. The table starts from the larger neighbour's rows, and is packed and measured as it stands:
 where that is as good as the trunk no step is spent. Otherwise quantization-aware fine-tuning follows, with
 the trunk's cached predictions as targets, fresh optimizers, and learning rates that fall to zero; the better
-of the two on the validation split is kept. Steps that a budget did not need are saved.
+of the two on the validation split is kept. Steps that a budget did not need are saved. At the first budget it
+is tried whether labels among the targets make better models (settle.py); where they do, what is as good as
+the trunk is not enough: the best point so far is to be met.
 """
 
 import copy
@@ -14,6 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +26,7 @@ from autoembed.joint.checkpoint import Standing, load_standing, save_standing
 from autoembed.joint.config import JointConfig
 from autoembed.joint.fine_tune import fine_tune, tuning_settings
 from autoembed.joint.point import Point as Point
+from autoembed.joint.settle import Settings, Tuned, settle, steps_of_trials, usual
 from autoembed.joint.table import Weights, table_under, weights_of
 from autoembed.joint.teacher import Relabelled, taught, teacher_logits
 from autoembed.joint.trunk import Trunk
@@ -32,7 +37,7 @@ from autoembed.metrics import Metrics
 from autoembed.models import ModelConfig
 from autoembed.packed import Packed, PackedTable
 from autoembed.training import denormals_are_zero
-from autoembed.training_loop import Examples, draw_seed
+from autoembed.training_loop import Diverged, Examples, draw_seed
 
 KNEE_ENDS = 32.0  # the compression ratio beyond which a budget gets fewer steps
 
@@ -78,11 +83,12 @@ def walk(
     budgets = sorted(set(budgets), reverse=True)
     about = {"budgets": budgets, "seed": seed, "joint": config.model_dump(), "trunk_valid": trunk.valid.auc}
     names = tuple(field.name for field in spec.stats.fields)
-    standing = Standing(Weights(trunk.rows), trunk.network.state_dict())
+    settings = usual(config)
+    standing = Standing(Weights(trunk.rows), trunk.network.state_dict(), settings)
     points: list[Point] = []
-    found = load_standing(checkpoint, about, model, names, len(data.dense)) if checkpoint else None
-    if found:
-        standing, points = found
+    if checkpoint:
+        found = load_standing(checkpoint, about, model, names, len(data.dense), settings)
+        standing, points = found or (standing, points)
     if progress:
         for point in points:
             progress(point)
@@ -90,14 +96,14 @@ def walk(
         return points
     forked = [device] if device.type == "cuda" else []
     walker = _Walker(data, spec, trunk, config, device)
-    allowed = steps_of([walker.full_bytes / budget for budget in budgets], walker.allowed_steps)
     with denormals_are_zero(), torch.random.fork_rng(devices=forked):
         for number in range(len(points), len(budgets)):
             # a point's own seed: a walk that goes on needs no generator's state
             seeds = torch.Generator().manual_seed(seed * 1_000_003 + number)
             torch.manual_seed(draw_seed(seeds))
+            allowed = walker.steps_for(budgets, points)
             point, standing = walker.point(
-                standing, budgets[number:], allowed[number], planner, seeds, explain
+                standing, budgets[number:], allowed, planner, seeds, explain, points
             )
             points.append(point)
             if checkpoint:
@@ -127,25 +133,27 @@ def retrain(
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     started = time.perf_counter(), time.process_time()
-    walker = _Walker(data, spec, trunk, config.model_copy(update={"rate": 1.0}), device)
+    walker = _Walker(data, spec, trunk, config, device)
+    settings = Settings(usual(config).teacher, 1.0)
     forked = [device] if device.type == "cuda" else []
     with denormals_are_zero(), torch.random.fork_rng(devices=forked):
         seeds = torch.Generator().manual_seed(seed)
         torch.manual_seed(draw_seed(seeds))
         network = copy.deepcopy(trunk.network).to(device)
         weights = Weights(trunk.rows.to(device))
-        table = table_under(spec, fields, weights, walker.training.row_optimizer, codes).to(device)
+        table = table_under(spec, fields, weights, walker.optimizer, codes).to(device)
         untuned = walker.measure(table.pack(), network, "valid")
         steps = round(trainings * trunk.ledger.steps)
-        walker.fine_tune(table, network, steps, seeds)
-        network.eval()
-        packed = table.pack()
-        valid = walker.measure(packed, network, "valid")
+        tuned = walker.tuned(table, network, settings, steps, seeds)
         seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
-        test = walker.measure(packed, network, "test")
-    size = fields_bytes(spec, fields)
-    held = walker.held(weights, table)
-    return Point(budget, size, packed, network, valid, test, untuned, True, steps, seconds, cpu_seconds, held)
+        test = walker.measure(tuned.packed, network, "test")
+    size, held = fields_bytes(spec, fields), walker.held(weights, table)
+    return Point(
+        *(budget, size, tuned.packed, network, tuned.valid, test, untuned, True, steps, seconds, cpu_seconds),
+        held,
+        teacher=settings.teacher,
+        rate=settings.rate,
+    )
 
 
 def shares(ratios: Sequence[float]) -> list[float]:
@@ -175,10 +183,25 @@ class _Walker:
         self, data: Relabelled, spec: TableSpec, trunk: Trunk, config: JointConfig, device: torch.device
     ) -> None:
         self.data, self.spec, self.trunk, self.config, self.device = data, spec, trunk, config, device
-        self.training = tuning_settings(trunk.training, config)
+        self.optimizer = tuning_settings(trunk.training, config, config.rate).row_optimizer
         self.full_bytes = fields_bytes(spec, uniform_fields(spec, 32))
         self.allowed_steps = round(config.fine_tune * trunk.ledger.steps)
-        self._taught: Examples | None = None
+        self._logits: npt.NDArray[np.float32] | None = None
+        self._taught: tuple[float, Examples] | None = None
+
+    def steps_for(self, budgets: Sequence[int], points: Sequence[Point]) -> int:
+        """Steps that the next point may take; `points` are those before it."""
+        ratios = [self.full_bytes / budget for budget in budgets]
+        planned = steps_of(ratios, self.allowed_steps)
+        if points and points[0].steps > planned[0]:  # trials took more than the first budget's own share
+            planned = [0, *steps_of(ratios[1:], self.allowed_steps - points[0].steps)]
+        return planned[len(points)]
+
+    def _trial_steps(self, allowed: int) -> int:
+        """Steps of every trial of settings (settle.py), 0 where the user gave them."""
+        if self.config.teacher != "auto":
+            return 0
+        return steps_of_trials(self.trunk.ledger.steps, self.allowed_steps, allowed)
 
     def point(
         self,
@@ -188,8 +211,12 @@ class _Walker:
         planner: Planner,
         seeds: torch.Generator,
         explain: Callable[[], dict[str, Any]] | None,
+        points: Sequence[Point],
     ) -> tuple[Point, Standing]:
-        """The model of the first of `budgets` after 0 or `allowed` steps, and where the walk stands then."""
+        """The model of the first of `budgets` after 0 or `allowed` steps, and where the walk stands then.
+
+        `points` are those of larger budgets; where there are none, settings are tried first.
+        """
         started = time.perf_counter(), time.process_time()
         weights = Weights(standing.weights.rows.to(self.device), standing.weights.steps)
         network = copy.deepcopy(self.trunk.network).to(self.device)
@@ -200,30 +227,45 @@ class _Walker:
         if size > budgets[0]:
             raise ValueError(f"a plan of {size:,} bytes was made for a budget of {budgets[0]:,} bytes")
         codes = planner.codes(weights.rows, fields)
-        table = table_under(self.spec, fields, weights, self.training.row_optimizer, codes).to(self.device)
+
+        def table_of(weights: Weights) -> FixedPlanTable:
+            return table_under(self.spec, fields, weights, self.optimizer, codes).to(self.device)
+
+        table = table_of(weights)
         packed = table.pack()
         untuned = valid = self.measure(packed, network, "valid")
-        steps = 0 if self._is_enough(untuned) else allowed
-        kept = False
-        if steps:
-            tuned = copy.deepcopy(network)
-            self.fine_tune(table, tuned, steps, seeds)
-            tuned.eval()
-            packed_tuned = table.pack()
-            valid_tuned = self.measure(packed_tuned, tuned, "valid")
-            kept = valid_tuned.better_than(untuned, self.training.metric)
-            if kept:
-                packed, network, valid = packed_tuned, tuned, valid_tuned
-                weights = weights_of(table)
+        held = self.held(weights, table)
+        settings, tuned, steps = standing.settings, None, 0
+        is_enough = self._is_enough(untuned, points)
+        if not points and (trial := self._trial_steps(allowed)):
+
+            def tune(tried: Settings) -> Tuned | None:
+                try:
+                    return self.tuned(table_of(weights), copy.deepcopy(network), tried, trial, seeds)
+                except Diverged:
+                    return None
+
+            metric = self.trunk.training.metric
+            settings, tuned, trials = settle(tune, untuned, is_enough, self.config.rate, metric)
+            steps = trials * trial
+            held += 2 * table.training_bytes  # the best so far, without labels and with them
+        elif allowed and not is_enough:
+            tuned, steps = self.tuned(table, copy.deepcopy(network), settings, allowed, seeds), allowed
+        kept = tuned is not None and tuned.valid.better_than(untuned, self.trunk.training.metric)
+        if tuned is not None and kept:
+            packed, network, valid = tuned.packed, tuned.network, tuned.valid
+            weights = weights_of(tuned.table)
         # as the trunk's, a point's cost ends before the test split, which only the report needs
         seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
         test = self.measure(packed, network, "test")
         point = Point(
             *(budgets[0], size, packed, network, valid, test, untuned, kept, steps, seconds, cpu_seconds),
-            self.held(weights, table),
+            held,
             None if explain is None else explain(),
+            settings.teacher if kept else None,
+            settings.rate if kept else None,
         )
-        return point, Standing(weights, network.state_dict())
+        return point, Standing(weights, network.state_dict(), settings)
 
     def held(self, weights: Weights, table: FixedPlanTable) -> int:
         """Bytes of tables at the peak of a point.
@@ -234,29 +276,40 @@ class _Walker:
         rows = weights.rows.nbytes
         return 2 * self.trunk.rows.nbytes + rows + rows // self.spec.dim + max(table.training_bytes, 2 * rows)
 
-    def _is_enough(self, valid: Metrics) -> bool:
-        """Whether no fine-tuning is needed: no worse than the trunk but for the tolerance."""
-        return valid.auc >= self.trunk.valid.auc - self.config.tolerance
+    def _is_enough(self, valid: Metrics, points: Sequence[Point]) -> bool:
+        """Whether no fine-tuning is needed: no worse than the best so far but for the tolerance."""
+        best = max([self.trunk.valid.auc, *(point.valid.auc for point in points if point.fine_tuned)])
+        return valid.auc >= best - self.config.tolerance
 
-    def fine_tune(
-        self, table: FixedPlanTable, network: nn.Module, steps: int, seeds: torch.Generator
-    ) -> None:
+    def tuned(
+        self,
+        table: FixedPlanTable,
+        network: nn.Module,
+        settings: Settings,
+        steps: int,
+        seeds: torch.Generator,
+    ) -> Tuned:
+        """Table and network after so many steps, which change them in place."""
+        training = tuning_settings(self.trunk.training, self.config, settings.rate)
         fine_tune(
-            *(self._lessons(), table, network, self.training, steps, seeds, self.device),
+            *(self._lessons(settings.teacher), table, network, training, steps, seeds, self.device),
             dropout=self.config.dropout,
             step_rate=self.config.step_rate,
         )
+        network.eval()
+        packed = table.pack()
+        return Tuned(table, packed, network, self.measure(packed, network, "valid"))
 
-    def _lessons(self) -> Examples:
-        """The data under the teacher's labels, made when first needed."""
-        if self._taught is None:
+    def _lessons(self, teacher: float) -> Examples:
+        """The data under labels of which `teacher` is the trunk's part, made when first needed."""
+        if self._logits is None:
             network = copy.deepcopy(self.trunk.network).to(self.device)
             rows = Weights(self.trunk.rows.to(self.device))
-            optimizer = self.training.row_optimizer
-            table = table_under(self.spec, uniform_fields(self.spec, 32), rows, optimizer)
-            logits = teacher_logits(self.data, network, table.to(self.device), self.device)
-            self._taught = taught(self.data, logits, self.config.teacher)
-        return self._taught
+            table = table_under(self.spec, uniform_fields(self.spec, 32), rows, self.optimizer)
+            self._logits = teacher_logits(self.data, network, table.to(self.device), self.device)
+        if self._taught is None or self._taught[0] != teacher:
+            self._taught = teacher, taught(self.data, self._logits, teacher)
+        return self._taught[1]
 
     def measure(self, packed: Packed, network: nn.Module, split: str) -> Metrics:
         embeddings = PackedTable(packed, self.spec.stats.first_rows).to(self.device)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from autoembed.joint.checkpoint import settled
 from autoembed.joint.explain import explained
 from autoembed.joint.planner import JointPlanner, rotated, smallest_bytes
 from autoembed.joint.table import Weights, table_under
@@ -41,7 +42,7 @@ from autoembed.search.joint_trials import (
     trunk_file,
 )
 from autoembed.search.limits import Limits, candidate_name, limits_of
-from autoembed.search.recipes import DOMAINS, Walked, best_recipe, falls_behind, next_recipe
+from autoembed.search.recipes import NAMES, Walked, best_recipe, falls_behind, next_recipe
 from autoembed.search.study import JOINT, StudyConfig
 
 Tell = Callable[[dict[str, Any]], None]
@@ -180,7 +181,8 @@ class _SeedWalk:
         if self.config.joint.recipes == 1:  # the first seed may not have a point yet
             return {}
         joint, count = self.config.joint, len(self.budgets)
-        usual = {name: getattr(joint, name) for name in DOMAINS}
+        settings = settled(self.folder.path / "walks" / str(seed), joint)
+        usual = {name: getattr(joint, name) for name in NAMES} | asdict(settings)
         walked = [self._walked(usual, range(1, 1 + count))]
         for recipe in range(1, joint.recipes):
             numbers = range(RECIPES + (recipe - 1) * count, RECIPES + recipe * count)
@@ -294,7 +296,9 @@ class _SeedWalk:
             self.folder.finish(record)
 
     def _point(self, assignment: Assignment, point: Point) -> None:
-        reason = "fine-tuned" if point.fine_tuned else "as packed from its larger neighbour"
+        reason = "as packed from its larger neighbour"
+        if point.fine_tuned:
+            reason = f"fine-tuned: teacher {point.teacher:g}, rate {point.rate:g}"
         measured = measured_point(self.config, point)
         if point.explained is not None:
             self.folder.trial(assignment.number).mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from autoembed.export.candidate import load_candidate
 from autoembed.files import write_file
 from autoembed.front.point import Objective, reference_trials, sign
+from autoembed.joint.checkpoint import settled
 from autoembed.joint.walk import retrain
 from autoembed.methods.plans import numbered_fields
 from autoembed.record import TrialRecord
@@ -101,10 +102,12 @@ def retrain_trial(run: Path, trial: int, trainings: float = 1.0) -> Retrained:
         trunks = reference_trials(records)
         trunk = read_trunk(config, folder, inputs, walked.seed, trunks[walked.seed].number)
         packed, _ = load_candidate(folder.trial(walked.number), config.model, inputs.data, walked.checksums)
+        settings = settled(folder.path / "walks" / str(walked.seed), config.joint)
+        recipe = {"teacher": settings.teacher} | _recipe(walked)
         point = retrain(
             *(inputs.data, inputs.spec, trunk, numbered_fields(packed.plan), packed.codes()),
             walked.parameters["budget"],
-            *(config.joint.model_copy(update=_recipe(walked)), trainings),
+            *(config.joint.model_copy(update=recipe), trainings),
             seed=walked.seed,
         )
         taken = [number for number in folder.numbers() if RETRAINED <= number < FIRST_SINGLE]

@@ -12,10 +12,11 @@ from tiny_data import TinyData, tiny_data
 
 from autoembed.damage import DamagedError
 from autoembed.evaluate import evaluate, predict
-from autoembed.joint.checkpoint import CheckpointError
+from autoembed.joint.checkpoint import CheckpointError, settled
 from autoembed.joint.config import JointConfig
 from autoembed.joint.fine_tune import StepAdam
 from autoembed.joint.planner import JointPlanner
+from autoembed.joint.settle import TRIED, Settings, steps_of_trials
 from autoembed.joint.trunk import Trunk, train_trunk
 from autoembed.joint.walk import Point, shares, steps_of, walk
 from autoembed.methods.base import TableSpec
@@ -202,7 +203,8 @@ def test_a_walk_of_an_earlier_version_has_no_checksums_and_is_read(setting, tmp_
 
 
 def test_no_step_is_spent_where_the_point_is_as_good_as_the_trunk(setting):
-    generous = setting.walk(JointConfig(fine_tune=1.0, tolerance=0.1), budgets=setting.budgets[:1])
+    config = JointConfig(fine_tune=1.0, tolerance=0.1, teacher=1.0)
+    generous = setting.walk(config, budgets=setting.budgets[:1])
     assert generous[0].steps == 0 and not generous[0].fine_tuned
     assert generous[0].valid == generous[0].untuned
     state = generous[0].network.state_dict()
@@ -227,11 +229,48 @@ def test_all_fine_tuning_together_takes_the_steps_that_were_allowed(setting):
 
 
 def test_steps_that_a_budget_does_not_need_are_saved(setting):
-    points = setting.walk(JointConfig(fine_tune=1.0, tolerance=0.002))
+    points = setting.walk(JointConfig(fine_tune=1.0, tolerance=0.002, teacher=1.0))
     full = fields_bytes(setting.spec, uniform_fields(setting.spec, 32))
     allowed = steps_of([full / p.budget_bytes for p in points], setting.trunk.ledger.steps)
     assert all(point.steps in (0, own) for point, own in zip(points, allowed, strict=True))
     assert {p.steps > 0 for p in points} == {False, True}, "some need none, some do"
+
+
+def test_the_first_budget_tries_settings_and_all_others_take_them(setting, tmp_path):
+    steps = setting.trunk.ledger.steps
+    points = setting.walk(JointConfig(fine_tune=1.0, tolerance=0.0), checkpoint=tmp_path)
+    first = steps_of([p.budget_bytes for p in points], steps)[0]
+    trial = steps_of_trials(steps, steps, first)
+    assert trial > 0 and points[0].steps in (2 * trial, 3 * trial)
+    assert sum(p.steps for p in points) <= steps
+    found = settled(tmp_path, JointConfig())
+    assert (found.teacher, found.rate) in [(t, pytest.approx(0.3 * faster)) for t, faster in TRIED]
+    assert {(p.teacher, p.rate) for p in points} <= {(found.teacher, found.rate), (None, None)}
+    assert any(p.teacher for p in points)
+    assert all((p.teacher is not None) == p.fine_tuned for p in points)
+
+
+def test_what_labels_taught_is_what_smaller_budgets_have_to_reach(setting):
+    """Labels that the trunk has not learned from make every model better than it."""
+    data, stats = tiny_data(fields=(200, 40, 400))
+    early = QUICK.model_copy(update={"epochs": 1, "learning_rate": 5e-4})
+    trunk = train_trunk(data, stats, MODEL, early, seed=0, device="cpu")
+    learning = replace(setting, trunk=replace(trunk, ledger=setting.trunk.ledger, training=QUICK))
+    points = learning.walk(JointConfig(fine_tune=3.0))
+    assert points[0].teacher == 0.65 and points[0].valid.auc > trunk.valid.auc + 0.01
+    best = trunk.valid.auc
+    for point in points:
+        assert point.steps or point.untuned.auc >= best - JointConfig().tolerance
+        best = max(best, point.valid.auc)
+
+
+def test_a_teacher_that_is_given_is_not_tried(setting, tmp_path):
+    points = setting.walk(JointConfig(fine_tune=1.0, tolerance=0.0, teacher=0.5), checkpoint=tmp_path)
+    assert {p.teacher for p in points if p.fine_tuned} == {0.5}
+    full = fields_bytes(setting.spec, uniform_fields(setting.spec, 32))
+    allowed = steps_of([full / p.budget_bytes for p in points], setting.trunk.ledger.steps)
+    assert all(point.steps in (0, own) for point, own in zip(points, allowed, strict=True))
+    assert settled(tmp_path, JointConfig()) == Settings(0.5, 0.3)
 
 
 def test_steps_follow_the_shares_and_sum_to_all():

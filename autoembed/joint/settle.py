@@ -1,0 +1,78 @@
+"""How much fine-tuning learns from the labels, and how fast: found by trials at the first budget.
+
+The trunk's predictions as targets are safe: where every further look at the labels overfits, as on a long
+tail, they lose nothing. Where the labels still teach, targets that are part label, part prediction give
+models that are better than the trunk (Furlanello et al., "Born again neural networks", arXiv:1805.04770).
+Which of the two holds is a matter of the data and of the trunk, so it is tried, and judged on the validation
+split: the first budget's table is tuned once with each share. What is best stays for all budgets, and its
+model is the first budget's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from autoembed.joint.config import JointConfig
+from autoembed.methods.fixed_plan import FixedPlanTable
+from autoembed.metrics import Metrics
+from autoembed.packed import Packed
+
+# shares of the trunk's predictions that are tried, and the rates, times the user's: without labels first, and
+# where many of the targets are labels, faster, since there is more to learn
+TRIED = ((1.0, 1.0), (0.9, 1.0), (0.65, 3.0))
+STEPS = 0.12  # trainings of steps of a trial at least: what labels teach shows no sooner
+MARGIN = 2e-4  # gained on the validation split, below which labels are left out; log loss is taken alike
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of fine-tuning: the weight of the trunk's predictions, and the learning rates, of the trunk's."""
+
+    teacher: float
+    rate: float
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A table that was fine-tuned, packed, and measured under its network."""
+
+    table: FixedPlanTable
+    packed: Packed
+    network: nn.Module
+    valid: Metrics
+
+
+def usual(config: JointConfig) -> Settings:
+    """The settings where nothing is tried, or nothing was found."""
+    return Settings(1.0 if config.teacher == "auto" else config.teacher, config.rate)
+
+
+def steps_of_trials(training_steps: int, total: int, allowed: int) -> int:
+    """Steps of each trial; `total` are those of the whole walk, `allowed` what the budget may take alone."""
+    count = len(TRIED)
+    return min(max(round(STEPS * training_steps), allowed // count), total // (2 * count))
+
+
+def settle(
+    tune: Callable[[Settings], Tuned | None], untuned: Metrics, is_enough: bool, rate: float, metric: str
+) -> tuple[Settings, Tuned | None, int]:
+    """The settings for all budgets, the model that they gave if it is to be kept, and how many were tried.
+
+    `tune` starts anew each time, and returns None where it diverges. Where the untuned model `is_enough`,
+    nothing is tried without labels: then these must gain, and otherwise no step is needed.
+    """
+    without, *others = (Settings(teacher, float(f"{rate * faster:.6g}")) for teacher, faster in TRIED)
+    plain = None if is_enough else tune(without)
+    bar = untuned
+    if plain is not None and plain.valid.better_than(bar, metric):
+        bar = plain.valid
+    settings, best = without, None
+    for tried in others:
+        tuned = tune(tried)
+        if tuned is not None and tuned.valid.better_than(best.valid if best else bar, metric):
+            settings, best = tried, tuned
+    count = len(TRIED) - is_enough
+    if best is None or not best.valid.better_than(bar, metric, MARGIN):
+        return without, plain, count
+    return settings, best, count
