@@ -43,6 +43,9 @@ class PlainPlanner:
     def codes(self, rows: Tensor, fields: Fields) -> Codes:
         return {}
 
+    def metrics(self) -> None:
+        return None
+
     def _falling(self):
         yield plain_fields(self.spec, 8, 1.0, self.spec.dim)
         for own in (0.8, 0.5, 0.3, 0.1, 0.0):

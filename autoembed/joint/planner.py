@@ -116,6 +116,12 @@ class JointPlanner:
             self.last = replace(self.last, seconds=self.last.seconds + taken)
         return {(field, start): codes for (field, start, _, _), codes in coded.items()}
 
+    def metrics(self) -> list[Tensor] | None:
+        """(D, D) of every field: how the loss minds changes of its rows, at the weights of the last plan."""
+        if self._codebooks is None:
+            return None
+        return [metric.turned @ metric.turned.T for metric in self._codebooks.metrics]
+
     def _leave_alone(self, fields: frozenset[int]) -> None:
         """Keep these fields in float32, whatever the budget."""
         self._whole = fields

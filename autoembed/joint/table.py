@@ -7,11 +7,13 @@ are stored alike again, otherwise the step with the least squared error is searc
 share its rows as their codes say.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from autoembed.joint.rounding import round_together
 from autoembed.methods.base import TableSpec
 from autoembed.methods.fixed_plan import FixedPlanTable, stored_widths
 from autoembed.methods.plans import Codes, Fields, PlacedPart, placed_parts, placed_segments
@@ -40,10 +42,16 @@ def table_under(
     weights: Weights,
     optimizer: RowOptimizer,
     codes: Codes | None = None,
+    metrics: Sequence[Tensor] | None = None,
 ) -> FixedPlanTable:
-    """A trainable table under the plan `fields` that starts from `weights`."""
+    """A trainable table under the plan `fields` that starts from `weights`.
+
+    `metrics` (D, D) of every field tell how the loss minds changes of its rows: with them, rows that are
+    stored otherwise than before are rounded together (rounding.py).
+    """
     stored = stored_rows(spec, fields, weights.rows, codes)
     found: dict[int, float] = {}
+    changed: set[int] = set()
     parts: dict[int, list[tuple[Segment, Tensor]]] = {}
     for part in placed_parts(fields):
         segment = part.segment
@@ -52,12 +60,16 @@ def table_under(
             values = rows[:, part.column : part.column + segment.dim]
             parts.setdefault(segment.scale, []).append((segment, values))
             known = weights.steps.get(step_key(part))
-            if known is not None:
+            if known is None:
+                changed.add(part.first)
+            else:
                 found[segment.scale] = known
     for scale, members in parts.items():
         if scale not in found:
             grid = Grid(members[0][0].bits, members[0][0].mid_rise)
             found[scale] = best_step(torch.cat([values.flatten() for _, values in members]), grid)
+    if metrics is not None:
+        round_together(stored, fields, found, metrics, changed)
     steps = torch.tensor([found.get(scale, 1.0) for scale in range(1 + max(found, default=-1))])
     return FixedPlanTable(spec, fields, stored, optimizer, steps.to(stored.device), codes=codes)
 

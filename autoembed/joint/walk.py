@@ -55,6 +55,13 @@ class Planner(Protocol):
         """The codes of all segments of the plan that read a codebook, at the weights of the last call."""
         ...
 
+    def metrics(self) -> Sequence[Tensor] | None:
+        """(D, D) of every field: how the loss minds changes of its rows, at the weights of the last call.
+
+        None where that is not known: rows are then rounded to nearest.
+        """
+        ...
+
 
 def walk(
     data: Relabelled,
@@ -226,10 +233,11 @@ class _Walker:
         size = fields_bytes(self.spec, fields)
         if size > budgets[0]:
             raise ValueError(f"a plan of {size:,} bytes was made for a budget of {budgets[0]:,} bytes")
-        codes = planner.codes(weights.rows, fields)
+        codes, metrics = planner.codes(weights.rows, fields), planner.metrics()
 
         def table_of(weights: Weights) -> FixedPlanTable:
-            return table_under(self.spec, fields, weights, self.optimizer, codes).to(self.device)
+            table = table_under(self.spec, fields, weights, self.optimizer, codes, metrics)
+            return table.to(self.device)
 
         table = table_of(weights)
         packed = table.pack()
