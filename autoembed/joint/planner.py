@@ -30,6 +30,7 @@ PRICED_EXAMPLES = 65_536  # of the train split; a group's sum over them is unbia
 REPRICED_EXAMPLES = 32_768  # other ones, at later weights
 TRUNK_SHARE = 0.5  # of the sums at the trunk's weights that later ones go on with, for rows of the long tail
 HELD_OUT_EXAMPLES = 8_192  # of the valid split, for calibration
+FAR = 0.1  # of log loss
 CHECKED_PLANS = 10  # random ones, priced and measured
 CHECKED_EXAMPLES = 4_096  # of the valid split behind those of the calibration, where it has as many
 
@@ -117,8 +118,12 @@ class JointPlanner:
         return {(field, start): codes for (field, start, _, _), codes in coded.items()}
 
     def metrics(self) -> list[Tensor] | None:
-        """(D, D) of every field: how the loss minds changes of its rows, at the weights of the last plan."""
-        if self._codebooks is None:
+        """(D, D) of every field: how the loss minds changes of its rows, at the weights of the last plan.
+
+        None where that plan is predicted to cost more than FAR: the gradients that these sum up are those of
+        rows before they change, and are others by then.
+        """
+        if self._codebooks is None or self.last is None or self.last.solution.loss > FAR:
             return None
         return [metric.turned @ metric.turned.T for metric in self._codebooks.metrics]
 

@@ -189,3 +189,22 @@ def test_a_plan_with_codebooks_is_trained_anew_from_what_was_packed(tailed: Case
     assert packed.codes() and again.packed.plan == packed.plan and again.steps == trunk.ledger.steps
     assert torch.equal(again.packed.segment_index, packed.segment_index)
     assert again.untuned.auc == pytest.approx(point.untuned.auc, abs=1e-6)
+
+
+def test_metrics_are_those_of_prices_and_none_where_a_plan_is_far_off(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, spec, trunk = case
+    planner = JointPlanner(data, spec, trunk, seed=1)
+    assert planner.metrics() is None
+    planner(trunk.rows, copy.deepcopy(trunk.network).eval(), [budget(spec, 4)])
+    metrics = planner.metrics()
+    assert metrics is not None and planner._at_trunk is not None
+    ends = (*spec.stats.first_rows, spec.stats.rows)
+    for field, metric in enumerate(metrics):
+        # where every look-up is of one row's field, H is what its examples sum up: alike up to a factor
+        root = planner._at_trunk.second[ends[field] : ends[field + 1]].mean(0).sqrt()
+        expected = root.unsqueeze(1) * planner._at_trunk.correlation(field) * root
+        torch.testing.assert_close(metric, expected, rtol=1e-3, atol=1e-5 * float(expected.max()))
+    monkeypatch.setattr(planner_file, "FAR", 0.0)
+    assert planner.metrics() is None
