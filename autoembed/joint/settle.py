@@ -60,19 +60,22 @@ def settle(
     """The settings for all budgets, the model that they gave if it is to be kept, and how many were tried.
 
     `tune` starts anew each time, and returns None where it diverges. Where the untuned model `is_enough`,
-    nothing is tried without labels: then these must gain, and otherwise no step is needed.
+    nothing is tried without labels: then these must gain, and otherwise no step is needed. Where few labels
+    do harm, many are not tried.
     """
     without, *others = (Settings(teacher, float(f"{rate * faster:.6g}")) for teacher, faster in TRIED)
     plain = None if is_enough else tune(without)
     bar = untuned
     if plain is not None and plain.valid.better_than(bar, metric):
         bar = plain.valid
-    settings, best = without, None
+    settings, best, count = without, None, int(not is_enough)
     for tried in others:
         tuned = tune(tried)
+        count += 1
         if tuned is not None and tuned.valid.better_than(best.valid if best else bar, metric):
             settings, best = tried, tuned
-    count = len(TRIED) - is_enough
+        elif tuned is None or bar.better_than(tuned.valid, metric, MARGIN):
+            break
     if best is None or not best.valid.better_than(bar, metric, MARGIN):
         return without, plain, count
     return settings, best, count

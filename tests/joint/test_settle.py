@@ -38,8 +38,8 @@ class Trials:
         ({0.9: 0.82, 0.65: 0.81}, LITTLE, 0.82),
         ({0.9: 0.81, 0.65: None}, LITTLE, 0.81),
         ({0.9: 0.80 + MARGIN / 2, 0.65: 0.7}, PLAIN, None),
-        ({0.9: 0.79, 0.65: 0.7}, PLAIN, None),
-        ({0.9: None, 0.65: None}, PLAIN, None),
+        ({0.9: 0.80 - MARGIN / 2, 0.65: 0.81}, MUCH, 0.81),
+        ({0.9: 0.80 - MARGIN / 2, 0.65: 0.79}, PLAIN, None),
     ],
 )
 def test_labels_have_to_gain_where_no_step_is_needed(metric, aucs, found, auc):
@@ -49,15 +49,19 @@ def test_labels_have_to_gain_where_no_step_is_needed(metric, aucs, found, auc):
     assert trials.asked == [0.9, 0.65] and count == 2
 
 
+@pytest.mark.parametrize("little", [0.79, None])
+def test_many_labels_are_not_tried_where_few_do_harm(little):
+    trials = Trials({0.9: little, 0.65: 0.9})
+    assert settle(trials, Metrics(0.80, 0.20), True, 0.3, "auc") == (PLAIN, None, 1)
+    assert trials.asked == [0.9]
+
+
 @pytest.mark.parametrize(
     ("aucs", "found", "auc"),
     [
         ({1.0: 0.75, 0.9: 0.76, 0.65: 0.77}, MUCH, 0.77),
         ({1.0: 0.75, 0.9: 0.75 + MARGIN / 2, 0.65: 0.7}, PLAIN, 0.75),
-        ({1.0: 0.75, 0.9: None, 0.65: 0.74}, PLAIN, 0.75),
-        ({1.0: None, 0.9: None, 0.65: None}, PLAIN, None),
         ({1.0: None, 0.9: 0.71, 0.65: 0.72}, MUCH, 0.72),
-        ({1.0: 0.6, 0.9: 0.61, 0.65: 0.62}, PLAIN, 0.6),  # no better than no step at all
     ],
 )
 def test_where_steps_are_needed_labels_have_to_be_better_than_none(aucs, found, auc):
@@ -65,6 +69,22 @@ def test_where_steps_are_needed_labels_have_to_be_better_than_none(aucs, found, 
     settings, tuned, count = settle(trials, Metrics(0.70, 0.30), False, 0.3, "auc")
     assert settings == found and (None if tuned is None else tuned.valid.auc) == auc
     assert trials.asked == [1.0, 0.9, 0.65] and count == 3
+
+
+@pytest.mark.parametrize(
+    ("aucs", "auc", "asked"),
+    [
+        ({1.0: 0.75, 0.9: None}, 0.75, [1.0, 0.9]),
+        ({1.0: 0.75, 0.9: 0.74}, 0.75, [1.0, 0.9]),
+        ({1.0: None, 0.9: None}, None, [1.0, 0.9]),
+        ({1.0: 0.6, 0.9: 0.61}, 0.6, [1.0, 0.9]),  # no better than no step at all
+    ],
+)
+def test_without_labels_it_stays_where_these_do_harm(aucs, auc, asked):
+    trials = Trials(aucs)
+    settings, tuned, count = settle(trials, Metrics(0.70, 0.30), False, 0.3, "auc")
+    assert settings == PLAIN and (None if tuned is None else tuned.valid.auc) == auc
+    assert trials.asked == asked and count == 2
 
 
 def test_trials_take_at_most_half_of_all_steps():

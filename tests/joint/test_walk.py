@@ -241,7 +241,7 @@ def test_the_first_budget_tries_settings_and_all_others_take_them(setting, tmp_p
     points = setting.walk(JointConfig(fine_tune=1.0, tolerance=0.0), checkpoint=tmp_path)
     first = steps_of([p.budget_bytes for p in points], steps)[0]
     trial = steps_of_trials(steps, steps, first)
-    assert trial > 0 and points[0].steps in (2 * trial, 3 * trial)
+    assert trial > 0 and points[0].steps in (trial, 2 * trial, 3 * trial)
     assert sum(p.steps for p in points) <= steps
     found = settled(tmp_path, JointConfig())
     assert (found.teacher, found.rate) in [(t, pytest.approx(0.3 * faster)) for t, faster in TRIED]
