@@ -41,8 +41,19 @@ class JointConfig(Section):
     ] = 1
     tolerance: Annotated[
         float,
-        Field(ge=0.0, le=0.1, description="valid AUC below the trunk's up to which no fine-tuning is spent"),
+        Field(
+            ge=0.0,
+            le=0.1,
+            description="valid AUC below the trunk's or the best point's up to which no fine-tuning is spent",
+        ),
     ] = 0.0001
+
+    @field_validator("teacher", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError("write a number from 0 to 1, or auto")
+        return value
 
     @field_validator("tune", mode="before")
     @classmethod

@@ -73,7 +73,14 @@ def fine_tune(
                 break
     # one look at the end: reading every loss back would wait for a GPU, and NaN never heals
     if not bool(loss.detach().isfinite()):
-        raise Diverged(f"the fine-tuning loss is {float(loss)} after {steps} steps; lower joint.rate")
+        raise Diverged(
+            f"the fine-tuning loss is {float(loss.detach())} after {steps} steps; lower joint.rate"
+        )
+    learned = (
+        [table.rows.weight] if table.precision.steps is None else [table.rows.weight, table.precision.steps]
+    )
+    if not all(bool(values.isfinite().all()) for values in learned):
+        raise Diverged(f"rows are not finite after {steps} steps of fine-tuning; lower joint.rate")
 
 
 class StepAdam:

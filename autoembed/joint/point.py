@@ -25,7 +25,7 @@ class Point:
     the fine-tuned weights were kept, `untuned` is the validation before any step. `table_bytes` is the most
     that was held of tables at a time: the trunk's rows, those carried on, and the larger of: a table with
     its optimizer's state, what pricing needs. `explained`: why the plan is what it is, as JSON (explain.py).
-    `teacher` and `rate`: the settings of its steps (settle.py), None where it took none.
+    `teacher` and `rate`: the settings of its steps (settle.py), None where none were kept.
     """
 
     budget_bytes: int

@@ -51,10 +51,13 @@ def rounded_together(
 
 
 def carried(metric: Tensor) -> Tensor:
-    """M (D, D) -> R_jk / R_jj (D, D) float32, zero where k <= j."""
+    """M (D, D) -> R_jk / R_jj (D, D) float32, zero where k <= j, or everywhere where M has no root."""
     wide = metric.double()
     wide = wide + (RIDGE * wide.diagonal() + 1e-30).diag()
-    root: Tensor = torch.linalg.cholesky(wide).T
+    lower, failed = torch.linalg.cholesky_ex(wide)
+    if failed or not lower.isfinite().all():
+        return torch.zeros_like(wide, dtype=torch.float32)
+    root: Tensor = lower.T
     return (root / root.diagonal().unsqueeze(1)).triu(1).float()
 
 

@@ -4,8 +4,8 @@ The trunk's predictions as targets are safe: where every further look at the lab
 tail, they lose nothing. Where the labels still teach, targets that are part label, part prediction give
 models that are better than the trunk (Furlanello et al., "Born again neural networks", arXiv:1805.04770).
 Which of the two holds is a matter of the data and of the trunk, so it is tried, and judged on the validation
-split: the first budget's table is tuned once with each share. What is best stays for all budgets, and its
-model is the first budget's.
+split: the first budget's table is tuned once with each share, in the same order of examples. What is best
+stays for all budgets.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from torch import nn
 
 from autoembed.joint.config import JointConfig
-from autoembed.methods.fixed_plan import FixedPlanTable
+from autoembed.joint.table import Weights
 from autoembed.metrics import Metrics
 from autoembed.packed import Packed
 
 # shares of the trunk's predictions that are tried, and the rates, times the user's: without labels first, and
 # where many of the targets are labels, faster, since there is more to learn
 TRIED = ((1.0, 1.0), (0.9, 1.0), (0.65, 3.0))
-STEPS = 0.12  # trainings of steps of a trial at least: what labels teach shows no sooner
+STEPS = 0.12  # trainings of steps of a trial: what labels teach shows no sooner
+MOST = 2  # all trials together take at most one in so many of the walk's steps, or there are none
 MARGIN = 2e-4  # gained on the validation split, below which labels are left out; log loss is taken alike
 
 
@@ -35,9 +36,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Tuned:
-    """A table that was fine-tuned, packed, and measured under its network."""
+    """A table that was fine-tuned: what it leaves for smaller budgets, packed, measured under its network."""
 
-    table: FixedPlanTable
+    weights: Weights
     packed: Packed
     network: nn.Module
     valid: Metrics
@@ -48,10 +49,10 @@ def usual(config: JointConfig) -> Settings:
     return Settings(1.0 if config.teacher == "auto" else config.teacher, config.rate)
 
 
-def steps_of_trials(training_steps: int, total: int, allowed: int) -> int:
-    """Steps of each trial; `total` are those of the whole walk, `allowed` what the budget may take alone."""
-    count = len(TRIED)
-    return min(max(round(STEPS * training_steps), allowed // count), total // (2 * count))
+def steps_of_trials(training_steps: int, total: int) -> int:
+    """Steps of each trial, 0 where the `total` of the whole walk leaves none for trials."""
+    steps = round(STEPS * training_steps)
+    return steps if MOST * len(TRIED) * steps <= total else 0
 
 
 def settle(

@@ -190,6 +190,7 @@ class _Walker:
         self, data: Relabelled, spec: TableSpec, trunk: Trunk, config: JointConfig, device: torch.device
     ) -> None:
         self.data, self.spec, self.trunk, self.config, self.device = data, spec, trunk, config, device
+        self.metric = trunk.training.metric
         self.optimizer = tuning_settings(trunk.training, config, config.rate).row_optimizer
         self.full_bytes = fields_bytes(spec, uniform_fields(spec, 32))
         self.allowed_steps = round(config.fine_tune * trunk.ledger.steps)
@@ -204,11 +205,11 @@ class _Walker:
             planned = [0, *steps_of(ratios[1:], self.allowed_steps - points[0].steps)]
         return planned[len(points)]
 
-    def _trial_steps(self, allowed: int) -> int:
+    def _trial_steps(self) -> int:
         """Steps of every trial of settings (settle.py), 0 where the user gave them."""
         if self.config.teacher != "auto":
             return 0
-        return steps_of_trials(self.trunk.ledger.steps, self.allowed_steps, allowed)
+        return steps_of_trials(self.trunk.ledger.steps, self.allowed_steps)
 
     def point(
         self,
@@ -235,59 +236,93 @@ class _Walker:
             raise ValueError(f"a plan of {size:,} bytes was made for a budget of {budgets[0]:,} bytes")
         codes, metrics = planner.codes(weights.rows, fields), planner.metrics()
 
-        def table_of(weights: Weights) -> FixedPlanTable:
+        def table_of() -> FixedPlanTable:
             table = table_under(self.spec, fields, weights, self.optimizer, codes, metrics)
             return table.to(self.device)
 
-        table = table_of(weights)
+        table = table_of()
         packed = table.pack()
         untuned = valid = self.measure(packed, network, "valid")
-        held = self.held(weights, table)
-        settings, tuned, steps = standing.settings, None, 0
         is_enough = self._is_enough(untuned, points)
-        if not points and (trial := self._trial_steps(allowed)):
+        settings, tuned, steps = standing.settings, None, 0
+        trial = 0 if points else self._trial_steps()
+        if trial:
 
-            def tune(tried: Settings) -> Tuned | None:
-                try:
-                    return self.tuned(table_of(weights), copy.deepcopy(network), tried, trial, seeds)
-                except Diverged:
-                    return None
+            def tune(tried: Settings, seeds: torch.Generator) -> Tuned | None:
+                return self._tuned_if_it_can(table_of(), network, tried, trial, seeds)
 
-            metric = self.trunk.training.metric
-            settings, tuned, trials = settle(tune, untuned, is_enough, self.config.rate, metric)
+            settings, tuned, trials = self._settled(tune, untuned, is_enough, seeds)
             steps = trials * trial
-            held += 2 * table.training_bytes  # the best so far, without labels and with them
-        elif allowed and not is_enough:
-            tuned, steps = self.tuned(table, copy.deepcopy(network), settings, allowed, seeds), allowed
-        kept = tuned is not None and tuned.valid.better_than(untuned, self.trunk.training.metric)
+        # behind trials only where the share of this budget leaves more than one of them had
+        if allowed - steps > trial and not is_enough:
+            longer = self._tuned_if_it_can(table, network, settings, allowed - steps, seeds)
+            steps = allowed
+            if longer and (tuned is None or longer.valid.better_than(tuned.valid, self.metric)):
+                tuned = longer
+        kept = tuned is not None and tuned.valid.better_than(untuned, self.metric)
         if tuned is not None and kept:
-            packed, network, valid = tuned.packed, tuned.network, tuned.valid
-            weights = weights_of(tuned.table)
+            packed, network, valid, weights = tuned.packed, tuned.network, tuned.valid, tuned.weights
         # as the trunk's, a point's cost ends before the test split, which only the report needs
         seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
         test = self.measure(packed, network, "test")
         point = Point(
             *(budgets[0], size, packed, network, valid, test, untuned, kept, steps, seconds, cpu_seconds),
-            held,
+            self.held(weights, table, trials=trial > 0),
             None if explain is None else explain(),
             settings.teacher if kept else None,
             settings.rate if kept else None,
         )
         return point, Standing(weights, network.state_dict(), settings)
 
-    def held(self, weights: Weights, table: FixedPlanTable) -> int:
+    def _settled(
+        self,
+        tune: Callable[[Settings, torch.Generator], Tuned | None],
+        untuned: Metrics,
+        is_enough: bool,
+        seeds: torch.Generator,
+    ) -> tuple[Settings, Tuned | None, int]:
+        """As `settle`; all trials see the same examples in the same order, and the same dropout."""
+        order = draw_seed(seeds)
+
+        def tune_alike(tried: Settings) -> Tuned | None:
+            torch.manual_seed(order)
+            return tune(tried, torch.Generator().manual_seed(order))
+
+        return settle(tune_alike, untuned, is_enough, self.config.rate, self.metric)
+
+    def held(self, weights: Weights, table: FixedPlanTable, *, trials: bool = False) -> int:
         """Bytes of tables at the peak of a point.
 
         The trunk's rows and sensitivities stay, and a number of every row; pricing holds newer ones and a
-        copy of the rows.
+        copy of the rows. Trials have a table more, and leave the rows of two models: without labels, and the
+        best with them.
         """
         rows = weights.rows.nbytes
-        return 2 * self.trunk.rows.nbytes + rows + rows // self.spec.dim + max(table.training_bytes, 2 * rows)
+        places = 8 * (self.spec.stats.rows + len(table.rows.weight))  # of the table that is tried
+        beside = trials * (table.training_bytes + places + 2 * rows)
+        most = max(table.training_bytes + beside, 2 * rows)
+        return 2 * self.trunk.rows.nbytes + rows + rows // self.spec.dim + most
 
     def _is_enough(self, valid: Metrics, points: Sequence[Point]) -> bool:
         """Whether no fine-tuning is needed: no worse than the best so far but for the tolerance."""
         best = max([self.trunk.valid.auc, *(point.valid.auc for point in points if point.fine_tuned)])
         return valid.auc >= best - self.config.tolerance
+
+    def _tuned_if_it_can(
+        self,
+        table: FixedPlanTable,
+        network: nn.Module,
+        settings: Settings,
+        steps: int,
+        seeds: torch.Generator,
+    ) -> Tuned | None:
+        """After so many steps; None where they diverge at a rate that the user never asked for."""
+        try:
+            return self.tuned(table, copy.deepcopy(network), settings, steps, seeds)
+        except Diverged:
+            if settings == usual(self.config):
+                raise
+            return None
 
     def tuned(
         self,
@@ -306,7 +341,7 @@ class _Walker:
         )
         network.eval()
         packed = table.pack()
-        return Tuned(table, packed, network, self.measure(packed, network, "valid"))
+        return Tuned(weights_of(table), packed, network, self.measure(packed, network, "valid"))
 
     def _lessons(self, teacher: float) -> Examples:
         """The data under labels of which `teacher` is the trunk's part, made when first needed."""

@@ -298,7 +298,9 @@ class _SeedWalk:
     def _point(self, assignment: Assignment, point: Point) -> None:
         reason = "as packed from its larger neighbour"
         if point.fine_tuned:
-            reason = f"fine-tuned: teacher {point.teacher:g}, rate {point.rate:g}"
+            reason = "fine-tuned"
+            if point.teacher is not None and point.rate is not None:  # earlier versions kept neither
+                reason += f": teacher {point.teacher:g}, rate {point.rate:g}"
         measured = measured_point(self.config, point)
         if point.explained is not None:
             self.folder.trial(assignment.number).mkdir(parents=True, exist_ok=True)

@@ -102,8 +102,9 @@ def retrain_trial(run: Path, trial: int, trainings: float = 1.0) -> Retrained:
         trunks = reference_trials(records)
         trunk = read_trunk(config, folder, inputs, walked.seed, trunks[walked.seed].number)
         packed, _ = load_candidate(folder.trial(walked.number), config.model, inputs.data, walked.checksums)
-        settings = settled(folder.path / "walks" / str(walked.seed), config.joint)
-        recipe = {"teacher": settings.teacher} | _recipe(walked)
+        recipe = _recipe(walked)
+        if config.joint.teacher == "auto" and "teacher" not in recipe:
+            recipe["teacher"] = settled(folder.path / "walks" / str(walked.seed), config.joint).teacher
         point = retrain(
             *(inputs.data, inputs.spec, trunk, numbered_fields(packed.plan), packed.codes()),
             walked.parameters["budget"],

@@ -148,3 +148,8 @@ def test_no_rows_and_rows_of_zeros_are_no_trouble():
         found = stored_of(together(rows, parts, metric), parts)
         alone = losses(stored_of(rows, parts), rows, metric)
         assert (losses(found, rows, metric) <= alone).all()
+
+
+def test_a_metric_without_a_root_rounds_to_nearest():
+    for metric in (torch.full((4, 4), float("nan")), -torch.eye(4), torch.full((4, 4), float("inf"))):
+        assert not carried(metric).any()

@@ -87,13 +87,11 @@ def test_without_labels_it_stays_where_these_do_harm(aucs, auc, asked):
     assert trials.asked == asked and count == 2
 
 
-def test_trials_take_at_most_half_of_all_steps():
-    assert steps_of_trials(1000, 1500, 50) == 120
-    assert steps_of_trials(1000, 1500, 900) == 250
-    assert steps_of_trials(1000, 600, 50) == 100
-    assert steps_of_trials(1000, 0, 0) == 0
-    for total in range(0, 2000, 37):
-        assert len(TRIED) * steps_of_trials(1000, total, total // 7) <= total / 2
+def test_trials_take_at_most_half_of_all_steps_or_there_are_none():
+    assert steps_of_trials(1000, 1500) == 120
+    assert steps_of_trials(1000, 720) == 120
+    assert steps_of_trials(1000, 719) == 0
+    assert steps_of_trials(0, 0) == 0
 
 
 def test_usual_settings_are_the_users():

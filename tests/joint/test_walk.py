@@ -18,7 +18,7 @@ from autoembed.joint.fine_tune import StepAdam
 from autoembed.joint.planner import JointPlanner
 from autoembed.joint.settle import TRIED, Settings, steps_of_trials
 from autoembed.joint.trunk import Trunk, train_trunk
-from autoembed.joint.walk import Point, shares, steps_of, walk
+from autoembed.joint.walk import Point, _Walker, shares, steps_of, walk
 from autoembed.methods.base import TableSpec
 from autoembed.methods.plans import fields_bytes, uniform_fields
 from autoembed.metrics import measure
@@ -26,6 +26,7 @@ from autoembed.models import ModelConfig
 from autoembed.packed import PackedTable
 from autoembed.plan import PROFILES
 from autoembed.training import TrainingConfig
+from autoembed.training_loop import Diverged
 
 MODEL = ModelConfig(name="dlrm", dim=8, hidden=(16,), bottom=(8,), dropout=0.1)
 QUICK = TrainingConfig(batch_size=256, learning_rate=5e-3, epochs=3, initial_std=0.05)
@@ -196,7 +197,7 @@ def test_a_walk_of_an_earlier_version_has_no_checksums_and_is_read(setting, tmp_
     points = setting.walk(checkpoint=tmp_path)
     for file in [tmp_path / "walk.json", *tmp_path.glob("point_*/point.json")]:
         content = json.loads(file.read_text())
-        for name in ("checksums", "explained"):
+        for name in ("checksums", "explained", "teacher", "rate", "settings"):
             content.pop(name, None)
         file.write_text(json.dumps(content))
     assert facts(setting.walk(checkpoint=tmp_path)) == facts(points)
@@ -239,8 +240,7 @@ def test_steps_that_a_budget_does_not_need_are_saved(setting):
 def test_the_first_budget_tries_settings_and_all_others_take_them(setting, tmp_path):
     steps = setting.trunk.ledger.steps
     points = setting.walk(JointConfig(fine_tune=1.0, tolerance=0.0), checkpoint=tmp_path)
-    first = steps_of([p.budget_bytes for p in points], steps)[0]
-    trial = steps_of_trials(steps, steps, first)
+    trial = steps_of_trials(steps, steps)
     assert trial > 0 and points[0].steps in (trial, 2 * trial, 3 * trial)
     assert sum(p.steps for p in points) <= steps
     found = settled(tmp_path, JointConfig())
@@ -262,6 +262,37 @@ def test_what_labels_taught_is_what_smaller_budgets_have_to_reach(setting):
     for point in points:
         assert point.steps or point.untuned.auc >= best - JointConfig().tolerance
         best = max(best, point.valid.auc)
+
+
+def test_a_single_budget_takes_all_steps_that_trials_leave(setting):
+    out_of_reach = replace(setting.trunk, valid=replace(setting.trunk.valid, auc=2.0))
+    walked = replace(setting, trunk=out_of_reach)
+    (point,) = walked.walk(JointConfig(fine_tune=1.0), budgets=setting.budgets[-1:])
+    assert point.steps == setting.trunk.ledger.steps and point.fine_tuned
+
+
+def test_a_rate_that_only_trials_asked_for_may_diverge(setting, monkeypatch):
+    def tuned(self, table, network, settings, steps, seeds):
+        if settings.teacher < 1.0:
+            raise Diverged("too fast")
+        return before(self, table, network, settings, steps, seeds)
+
+    before = _Walker.tuned
+    monkeypatch.setattr(_Walker, "tuned", tuned)
+    points = setting.walk(JointConfig(fine_tune=1.0, tolerance=0.0))
+    assert {p.teacher for p in points} <= {1.0, None} and any(p.fine_tuned for p in points)
+    monkeypatch.setattr("autoembed.joint.walk.settle", lambda *_: (Settings(0.65, 0.9), None, 2))
+    assert not any(p.fine_tuned for p in setting.walk(JointConfig(fine_tune=1.0, tolerance=0.0)))
+    with pytest.raises(Diverged):  # the user asked for it
+        setting.walk(JointConfig(fine_tune=1.0, tolerance=0.0, teacher=0.5))
+
+
+def test_rows_that_became_infinite_are_said_to_have_diverged(setting):
+    hopeless = replace(setting.trunk, training=QUICK.model_copy(update={"learning_rate": 1e6}))
+    with pytest.raises(Diverged, match=r"lower joint\.rate"):
+        replace(setting, trunk=hopeless).walk(
+            JointConfig(fine_tune=0.5, rate=10.0, tolerance=0.0, teacher=1.0)
+        )
 
 
 def test_a_teacher_that_is_given_is_not_tried(setting, tmp_path):

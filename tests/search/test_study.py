@@ -65,6 +65,10 @@ def test_a_trunk_is_not_tuned_where_the_file_says_off(clicks: Path, tmp_path: Pa
     for written in ("on", "true"):
         with pytest.raises(ConfigError, match=r"joint\.tune.*on is no number; write the trainings to spend"):
             load_study(clicks / "study.yaml", [f"joint.tune={written}"])
+        with pytest.raises(ConfigError, match=r"joint\.teacher.*write a number from 0 to 1, or auto"):
+            load_study(clicks / "study.yaml", [f"joint.teacher={written}"])
+    for written, share in (("auto", "auto"), ("0", 0.0), ("1", 1.0), ("0.5", 0.5)):
+        assert load_study(clicks / "study.yaml", [f"joint.teacher={written}"]).joint.teacher == share
 
 
 @pytest.mark.parametrize(
