@@ -62,8 +62,8 @@ def pick_trial(
 def explain_trial(run: Path, trial: int) -> tuple[dict[str, Any], int]:
     """What a point of a joint search was given and why, and the bytes of full precision.
 
-    Raises ValueError where the trial is no point of a joint search, naming those that are, DamagedError
-    where what explains it cannot be read.
+    `reason` is that of its record: how its weights came about. Raises ValueError where the trial is no point
+    of a joint search, naming those that are, DamagedError where what explains it cannot be read.
     """
     config = read_config(run)
     path = RunFolder(run).trial(trial) / EXPLAINED
@@ -73,7 +73,9 @@ def explain_trial(run: Path, trial: int) -> tuple[dict[str, Any], int]:
             f"{run}: trial {trial} has no explanation, only points of `search_space: joint` have one; "
             f"here {', '.join(map(str, known)) or 'there are none'}"
         )
-    return _read_explained(path), _full_bytes(config, run, read_records(run))
+    content, records = _read_explained(path), read_records(run)
+    made = next((record.reason for record in records if record.number == trial), "")
+    return content | {"reason": made}, _full_bytes(config, run, records)
 
 
 def walked_plans(run: Path) -> tuple[list[dict[str, Any]], list[DamagedError]]:

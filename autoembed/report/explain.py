@@ -45,6 +45,8 @@ def _sentences(content: dict[str, Any], full_bytes: int) -> list[str]:
         lines.append(f"prices rank random plans at {ranks:.2f} (Spearman) after measuring {how}")
     if "planning_seconds" in content:
         lines.append(f"planned in {content['planning_seconds']:.2g} seconds of the processor")
+    if content.get("reason"):
+        lines.append(content["reason"])
     best = content["next"]
     if best is not None:
         lines.append(

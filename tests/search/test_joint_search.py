@@ -68,6 +68,7 @@ def test_every_budget_gets_a_model_within_it_and_the_best_is_exported(
         Console(width=150).print(explanation(content, full_bytes))
         said = capsys.readouterr().out
         assert "predicted loss" in said and "planned in" in said and content["planning_seconds"] > 0
+        assert records[number].reason and records[number].reason in said
     with pytest.raises(ValueError, match=r"trial 0 has no explanation.*here 1, 2, 4, 5"):
         explain_trial(run, 0)
     front = run_front(run)
