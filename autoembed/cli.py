@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-WIDTH_OF_FILES = 140  # a pipe has no width; tables should not lose columns for it
+WIDTH_OF_FILES = 180  # a pipe has no width; tables should not lose columns for it
 # paths and ids may hold [brackets] and :names: of emoji, which are text and no markup, in cells of tables too
 console = Console(
     width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_OF_FILES,
@@ -104,7 +105,7 @@ def stats(
     if as_json:
         from dataclasses import asdict
 
-        console.print_json(json.dumps([asdict(row) for row in rows]))
+        _print_json([asdict(row) for row in rows])
     else:
         print_stats(rows, console)
     if plot is not None:
@@ -127,7 +128,7 @@ def methods(
             known = ", ".join(row["name"] for row in describe())
             raise ValueError(f"there is no method {name!r}; methods: {known}")
     if as_json:
-        console.print_json(json.dumps(rows))
+        _print_json(rows)
     elif name is not None:
         _print_method(rows[0])
     else:
@@ -192,7 +193,8 @@ def search(
     except (StudyError, WorkersCannotStart) as error:
         raise ValueError(str(error)) from error
     _print_front(folder)
-    console.print(f"next: autoembed plot {folder}; autoembed export {folder} --knee --out model")
+    quoted = shlex.quote(str(folder))
+    console.print(f"next: autoembed plot {quoted}; autoembed export {quoted} --knee --out model")
 
 
 @app.command()
@@ -209,7 +211,7 @@ def front(
     if csv is not None:
         csv.write_text(to_csv(record), encoding="utf-8")
     if as_json:
-        console.print_json(to_json(record))
+        _print_json(json.loads(to_json(record)))
     elif markdown:
         from autoembed.report.front import summary_markdown
 
@@ -225,14 +227,12 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Which fields and groups a joint search gave what, why, and what more bytes would buy."""
-    import json
-
     from autoembed.report.explain import explanation
     from autoembed.run import explain_trial
 
     content, full_bytes = explain_trial(run, trial)
     if as_json:
-        console.print_json(json.dumps(content))
+        _print_json(content)
     else:
         console.print(explanation(content, full_bytes))
 
@@ -337,7 +337,7 @@ def evaluate(
     reported = model.manifest.get("metrics", {}).get(split)
     if as_json:
         result = {"auc": auc, "logloss": metrics.logloss, "reported": reported}
-        console.print_json(json.dumps(result))
+        _print_json(result)
         return
     told = "AUC undefined, all labels are alike" if auc is None else f"AUC {auc:.6f}"
     console.print(f"{split}: {told}, logloss {metrics.logloss:.6f}")
@@ -353,6 +353,11 @@ def _front_record(run: Path) -> Any:
     from autoembed.run import run_front
 
     return run_front(run)
+
+
+def _print_json(content: Any) -> None:
+    """Plain ASCII without colours, whatever the terminal: it is read by programs."""
+    sys.stdout.write(json.dumps(content, indent=2) + "\n")
 
 
 def _print_front(run: Path) -> None:

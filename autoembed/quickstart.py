@@ -4,6 +4,7 @@ It leaves in its folder: clicks.csv, logs.yaml, study.yaml, prepared/, run/, mod
 where it stopped.
 """
 
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -58,31 +59,36 @@ def run_quickstart(out: Path, workers: int, console: Console) -> None:
     )
     write_file(study, [STUDY.encode()])
 
-    _say(console, f"autoembed prepare {logs} -o {out / 'prepared'}")
+    _say(console, f"autoembed prepare {_quoted(logs)} -o {_quoted(out / 'prepared')}")
     with StageBar(console) as bar:
         data = prepare(load_data_config(logs), out / "prepared", progress=bar)
-    _say(console, f"autoembed stats {out / 'prepared'}")
+    _say(console, f"autoembed stats {_quoted(out / 'prepared')}")
     print_stats(stats_rows(data), console)
 
     run = out / "run"
-    _say(console, f"autoembed search {study} --run {run} --set workers={workers}")
+    _say(console, f"autoembed search {_quoted(study)} --run {_quoted(run)} --set workers={workers}")
     with LiveView(console) as view:
         run_study(load_study(study, [f"workers={workers}"]), run, progress=view)
     record = run_front(run)
     print_front(record, console)
-    _say(console, f"autoembed plot {run}")
+    _say(console, f"autoembed plot {_quoted(run)}")
     for picture in (run / "front.png", run / "front.svg"):
         plot_front(record, picture)
         console.print(f"drew {picture}", markup=False, highlight=False)
 
     model = out / "model"
-    _say(console, f"autoembed export {run} --budget {BUDGET} -o {model} --overwrite")
+    _say(console, f"autoembed export {_quoted(run)} --budget {BUDGET} -o {_quoted(model)} --overwrite")
     verified = export_pick(run, pick_trial(run, budget=BUDGET), model, overwrite=True)
     print_export(model, verified, console)
-    _say(console, f"autoembed evaluate {model} {out / 'prepared'}")
+    _say(console, f"autoembed evaluate {_quoted(model)} {_quoted(out / 'prepared')}")
     metrics = load(model).evaluate(open_prepared(out / "prepared"), "test")
     console.print(f"test: AUC {metrics.auc:.6f}, logloss {metrics.logloss:.6f}", highlight=False)
 
 
 def _say(console: Console, command: str) -> None:
     console.print(f"\n$ {command}", style="bold", markup=False, highlight=False, soft_wrap=True)
+
+
+def _quoted(path: Path) -> str:
+    """As a shell reads it."""
+    return shlex.quote(str(path))

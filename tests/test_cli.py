@@ -34,6 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_methods_lists_all_methods_as_json(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as some builds set it: programs read JSON, not colours
     assert run_command(monkeypatch, "methods", "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == list(METHODS)
@@ -294,7 +295,7 @@ def test_brackets_and_names_of_emoji_in_paths_and_data_are_printed_as_they_are(
     config.write_text(config.read_text().replace("data: ../", f"data: {run.parent}/"))
     study = run.parent / "study.yaml"
     assert run_command(monkeypatch, "search", study, "--run", folder, "--set", "trials=2") == 0
-    assert f"autoembed export {folder} --knee".replace(" ", "") in printed(capsys).replace(" ", "")
+    assert f"autoembed export '{folder}' --knee".replace(" ", "") in printed(capsys).replace(" ", "")
     assert run_command(monkeypatch, "plot", folder, "--out", folder / "front.svg") == 0
     assert f"drew {folder}/front.svg".replace(" ", "") in printed(capsys).replace(" ", "")
     assert run_command(monkeypatch, "export", folder, "--knee", "-o", odd / "model") == 0

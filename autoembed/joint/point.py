@@ -9,6 +9,7 @@ from torch import nn
 
 from autoembed.damage import check_checksums, checksums_of, read_json, readable
 from autoembed.files import write_file
+from autoembed.joint.settle import Trial
 from autoembed.metrics import Metrics
 from autoembed.models import ModelConfig
 from autoembed.network_file import read_network, write_network
@@ -26,6 +27,7 @@ class Point:
     that was held of tables at a time: the trunk's rows, those carried on, and the larger of: a table with
     its optimizer's state, what pricing needs. `explained`: why the plan is what it is, as JSON (explain.py).
     `teacher` and `rate`: the settings of its steps (settle.py), None where none were kept.
+    `tried`: the trials of settings that were made here.
     """
 
     budget_bytes: int
@@ -43,6 +45,7 @@ class Point:
     explained: dict[str, Any] | None = None
     teacher: float | None = None
     rate: float | None = None
+    tried: tuple[Trial, ...] = ()
 
 
 def write_point(folder: Path, point: Point) -> None:
@@ -55,6 +58,7 @@ def write_point(folder: Path, point: Point) -> None:
         for name, value in vars(point).items()
         if name not in ("packed", "network")
     }
+    facts["tried"] = [asdict(trial) for trial in point.tried]
     facts["checksums"] = checksums_of(folder, (TABLES, NETWORK))
     write_file(folder / "point.json", [json.dumps(facts, indent=1).encode()])
 
@@ -75,4 +79,8 @@ def read_point(folder: Path, model: ModelConfig, names: tuple[str, ...], dense: 
     with readable(file, remedy):
         for name in ("valid", "test", "untuned"):
             facts[name] = Metrics(**facts[name])
+        facts["tried"] = tuple(
+            Trial(**trial | {"valid": trial["valid"] and Metrics(**trial["valid"])})
+            for trial in facts.get("tried", ())  # earlier versions wrote none
+        )
         return Point(packed=packed, network=network, **facts)

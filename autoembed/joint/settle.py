@@ -44,6 +44,15 @@ class Tuned:
     valid: Metrics
 
 
+@dataclass(frozen=True)
+class Trial:
+    """Settings that were tried, and what they gave on the validation split; None where they diverged."""
+
+    teacher: float
+    rate: float
+    valid: Metrics | None
+
+
 def usual(config: JointConfig) -> Settings:
     """The settings where nothing is tried, or nothing was found."""
     return Settings(1.0 if config.teacher == "auto" else config.teacher, config.rate)
@@ -57,26 +66,32 @@ def steps_of_trials(training_steps: int, total: int) -> int:
 
 def settle(
     tune: Callable[[Settings], Tuned | None], untuned: Metrics, is_enough: bool, rate: float, metric: str
-) -> tuple[Settings, Tuned | None, int]:
-    """The settings for all budgets, the model that they gave if it is to be kept, and how many were tried.
+) -> tuple[Settings, Tuned | None, tuple[Trial, ...]]:
+    """The settings for all budgets, the model that they gave if it is to be kept, and what was tried.
 
     `tune` starts anew each time, and returns None where it diverges. Where the untuned model `is_enough`,
     nothing is tried without labels: then these must gain, and otherwise no step is needed. Where few labels
     do harm, many are not tried.
     """
     without, *others = (Settings(teacher, float(f"{rate * faster:.6g}")) for teacher, faster in TRIED)
-    plain = None if is_enough else tune(without)
+    trials: list[Trial] = []
+
+    def tried(settings: Settings) -> Tuned | None:
+        tuned = tune(settings)
+        trials.append(Trial(settings.teacher, settings.rate, None if tuned is None else tuned.valid))
+        return tuned
+
+    plain = None if is_enough else tried(without)
     bar = untuned
     if plain is not None and plain.valid.better_than(bar, metric):
         bar = plain.valid
-    settings, best, count = without, None, int(not is_enough)
-    for tried in others:
-        tuned = tune(tried)
-        count += 1
+    found, best = without, None
+    for settings in others:
+        tuned = tried(settings)
         if tuned is not None and tuned.valid.better_than(best.valid if best else bar, metric):
-            settings, best = tried, tuned
+            found, best = settings, tuned
         elif tuned is None or bar.better_than(tuned.valid, metric, MARGIN):
             break
     if best is None or not best.valid.better_than(bar, metric, MARGIN):
-        return without, plain, count
-    return settings, best, count
+        return without, plain, tuple(trials)
+    return found, best, tuple(trials)

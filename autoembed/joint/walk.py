@@ -26,7 +26,7 @@ from autoembed.joint.checkpoint import Standing, load_standing, save_standing
 from autoembed.joint.config import JointConfig
 from autoembed.joint.fine_tune import fine_tune, tuning_settings
 from autoembed.joint.point import Point as Point
-from autoembed.joint.settle import Settings, Tuned, settle, steps_of_trials, usual
+from autoembed.joint.settle import Settings, Trial, Tuned, settle, steps_of_trials, usual
 from autoembed.joint.table import Weights, table_under, weights_of
 from autoembed.joint.teacher import Relabelled, taught, teacher_logits
 from autoembed.joint.trunk import Trunk
@@ -245,14 +245,15 @@ class _Walker:
         untuned = valid = self.measure(packed, network, "valid")
         is_enough = self._is_enough(untuned, points)
         settings, tuned, steps = standing.settings, None, 0
+        tried: tuple[Trial, ...] = ()
         trial = 0 if points else self._trial_steps()
         if trial:
 
-            def tune(tried: Settings, seeds: torch.Generator) -> Tuned | None:
-                return self._tuned_if_it_can(table_of(), network, tried, trial, seeds)
+            def tune(asked: Settings, seeds: torch.Generator) -> Tuned | None:
+                return self._tuned_if_it_can(table_of(), network, asked, trial, seeds)
 
-            settings, tuned, trials = self._settled(tune, untuned, is_enough, seeds)
-            steps = trials * trial
+            settings, tuned, tried = self._settled(tune, untuned, is_enough, seeds)
+            steps = len(tried) * trial
         # behind trials only where the share of this budget leaves more than one of them had
         if allowed - steps > trial and not is_enough:
             longer = self._tuned_if_it_can(table, network, settings, allowed - steps, seeds)
@@ -271,6 +272,7 @@ class _Walker:
             None if explain is None else explain(),
             settings.teacher if kept else None,
             settings.rate if kept else None,
+            tried,
         )
         return point, Standing(weights, network.state_dict(), settings)
 
@@ -280,13 +282,13 @@ class _Walker:
         untuned: Metrics,
         is_enough: bool,
         seeds: torch.Generator,
-    ) -> tuple[Settings, Tuned | None, int]:
+    ) -> tuple[Settings, Tuned | None, tuple[Trial, ...]]:
         """As `settle`; all trials see the same examples in the same order, and the same dropout."""
         order = draw_seed(seeds)
 
-        def tune_alike(tried: Settings) -> Tuned | None:
+        def tune_alike(asked: Settings) -> Tuned | None:
             torch.manual_seed(order)
-            return tune(tried, torch.Generator().manual_seed(order))
+            return tune(asked, torch.Generator().manual_seed(order))
 
         return settle(tune_alike, untuned, is_enough, self.config.rate, self.metric)
 
@@ -305,8 +307,12 @@ class _Walker:
 
     def _is_enough(self, valid: Metrics, points: Sequence[Point]) -> bool:
         """Whether no fine-tuning is needed: no worse than the best so far but for the tolerance."""
-        best = max([self.trunk.valid.auc, *(point.valid.auc for point in points if point.fine_tuned)])
-        return valid.auc >= best - self.config.tolerance
+        so_far = [self.trunk.valid, *(point.valid for point in points if point.fine_tuned)]
+        return self._worth(valid) >= max(map(self._worth, so_far)) - self.config.tolerance
+
+    def _worth(self, valid: Metrics) -> float:
+        """More is better."""
+        return valid.auc if self.metric == "auc" else -valid.logloss
 
     def _tuned_if_it_can(
         self,

@@ -47,6 +47,7 @@ def _sentences(content: dict[str, Any], full_bytes: int) -> list[str]:
         lines.append(f"planned in {content['planning_seconds']:.2g} seconds of the processor")
     if content.get("reason"):
         lines.append(content["reason"])
+    lines += [_trial(trial) for trial in content.get("tried", ())]
     best = content["next"]
     if best is not None:
         lines.append(
@@ -54,3 +55,9 @@ def _sentences(content: dict[str, Any], full_bytes: int) -> list[str]:
             f"{best['from']} -> {best['to']} saves {best['saves']:.2g} for {format_bytes(best['bytes'])}"
         )
     return lines
+
+
+def _trial(trial: dict[str, Any]) -> str:
+    valid = trial["valid"]
+    came = "diverged" if valid is None else f"valid AUC {valid['auc']:.5f}, logloss {valid['logloss']:.5f}"
+    return f"tried: {1 - trial['teacher']:.0%} of labels at rate {trial['rate']:g}: {came}"

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from autoembed.budget import format_bytes
 from autoembed.front import FrontRecord, Pick, Point, Split
+from autoembed.front.point import Objective
 from autoembed.report.text import percent, with_interval
 
 
@@ -39,23 +40,33 @@ class AnswerRow:
     candidate: str
     size: str
     ratio: str
-    auc_loss: str
+    loss: str
     trial: str
 
 
 FRONT_HEADER = FrontRow(
     "", "candidate", "size", "ratio", "valid", "test AUC", "AUC loss", "test logloss", "seeds", "FTE"
 )
-ANSWER_HEADER = AnswerRow("wanted", "candidate", "size", "ratio", "test AUC loss", "trial")
+METRICS: dict[Objective, str] = {"auc": "AUC", "logloss": "logloss"}
 LEAST_WIDTH = 24  # of the candidate column; longer names wrap
+NARROW = 12  # of it, where the terminal has no room for that; questions wrap then, too
 # what a narrow terminal can do without, first to go first
-OPTIONAL = ("seeds", "test_logloss", "valid", "fte", "auc_loss", "trial", "ratio", "marks")
+OPTIONAL: dict[Objective, tuple[str, ...]] = {
+    "auc": ("seeds", "test_logloss", "valid", "fte", "auc_loss", "loss", "trial", "ratio", "marks"),
+    "logloss": ("seeds", "auc_loss", "test_auc", "valid", "fte", "loss", "trial", "ratio", "marks"),
+}
 
 
 def front_table(record: FrontRecord, *, everything: bool = False) -> list[FrontRow]:
     """Rows in the order of bytes: the front, the reference and the baselines, or every point."""
     points = record.points if everything else [p for p in record.points if _is_shown(record, p)]
     return [_front_row(record, point) for point in points]
+
+
+def answer_header(record: FrontRecord) -> AnswerRow:
+    """The loss is of the study's objective."""
+    loss = f"test {METRICS[record.objective]} loss"
+    return AnswerRow("wanted", "candidate", "size", "ratio", loss, "trial")
 
 
 def answer_table(record: FrontRecord) -> list[AnswerRow]:
@@ -99,11 +110,12 @@ def print_front(record: FrontRecord, console: Console, *, everything: bool = Fal
     """The tables and notes; a narrow terminal gets fewer columns."""
     title = f"Front (*): chosen on valid {record.objective}, reported on test"
     rows = front_table(record, everything=everything)
-    _print_table(console, FRONT_HEADER, rows, title=title)
+    optional = OPTIONAL[record.objective]
+    _print_table(console, FRONT_HEADER, rows, optional, title=title)
     hidden = len(record.points) - len(rows)
     if hidden:
         _print_line(console, f"{hidden} dominated candidates are not shown; the CSV has all of them")
-    _print_table(console, ANSWER_HEADER, answer_table(record), title="Picks")
+    _print_table(console, answer_header(record), answer_table(record), optional, title="Picks")
     for note in front_notes(record):
         _print_line(console, note)
 
@@ -125,7 +137,8 @@ def summary_markdown(record: FrontRecord) -> str:
             lines.append(f"| {budget} | {answer.problem} |" + " |" * 10)
     answers = answer_table(record)[len(record.budgets) :]
     if answers:
-        lines += ["", _cells(vars(ANSWER_HEADER).values()), _rule(len(vars(ANSWER_HEADER)))]
+        header = vars(answer_header(record))
+        lines += ["", _cells(header.values()), _rule(len(header))]
         lines += [_cells(vars(row).values()) for row in answers]
     return "\n".join([*lines, "", *(f"- {note}" for note in front_notes(record))]) + "\n"
 
@@ -181,7 +194,7 @@ def _front_row(record: FrontRecord, point: Point) -> FrontRow:
         ratio=_ratio(record, point),
         valid=with_interval(point.metrics.get(f"valid_{record.objective}")),
         test_auc=with_interval(point.metrics.get("test_auc")),
-        auc_loss=_auc_loss(point),
+        auc_loss=_loss(point, "auc"),
         test_logloss=with_interval(point.metrics.get("test_logloss")),
         seeds=str(len(point.repeats)),
         fte=_fte(point),
@@ -197,17 +210,22 @@ def _answer_row(record: FrontRecord, question: str, pick: Pick | None, problem: 
         point.label,
         format_bytes(point.bytes),
         _ratio(record, point),
-        _auc_loss(point),
+        _loss(point, record.objective),
         str(pick.trial),
     )
 
 
 def _print_table(
-    console: Console, header: FrontRow | AnswerRow, rows: Sequence[FrontRow | AnswerRow], *, title: str
+    console: Console,
+    header: FrontRow | AnswerRow,
+    rows: Sequence[FrontRow | AnswerRow],
+    spare: Sequence[str],
+    *,
+    title: str,
 ) -> None:
     columns = dict(vars(header))
     widths = {name: max(len(getattr(row, name)) for row in (header, *rows)) for name in columns}
-    optional = iter(OPTIONAL)
+    optional = iter(spare)
     while (room := _candidate_width(console.width, columns, widths)) < min(widths["candidate"], LEAST_WIDTH):
         name = next(optional, None)
         if name is None:
@@ -217,7 +235,9 @@ def _print_table(
     for name, heading in columns.items():
         justify: Literal["left", "right"] = "left" if name in ("question", "candidate", "marks") else "right"
         if name == "candidate":
-            table.add_column(heading, width=min(widths[name], max(room, 1)), overflow="fold")
+            table.add_column(heading, width=min(widths[name], max(room, NARROW)), overflow="fold")
+        elif name == "question" and room < NARROW:
+            table.add_column(heading, min_width=NARROW, overflow="fold")
         else:
             table.add_column(heading, width=widths[name], justify=justify, no_wrap=True)
     for row in rows:
@@ -248,7 +268,7 @@ def _markdown_row(record: FrontRecord, budget: str, point: Point) -> str:
             percent(parts.get("index", 0) + parts.get("header", 0), point.bytes),
             _ratio(record, point),
             with_interval(point.metrics.get("test_auc")),
-            _auc_loss(point),
+            _loss(point, "auc"),
             with_interval(point.metrics.get("test_logloss")),
             str(len(point.repeats)),
             _fte(point),
@@ -264,8 +284,8 @@ def _rule(columns: int) -> str:
     return "|" + "---|" * columns
 
 
-def _auc_loss(point: Point) -> str:
-    return "-" if point.role == "reference" else with_interval(point.losses.get("test_auc"))
+def _loss(point: Point, objective: Objective) -> str:
+    return "-" if point.role == "reference" else with_interval(point.losses.get(f"test_{objective}"))
 
 
 def _ratio(record: FrontRecord, point: Point) -> str:

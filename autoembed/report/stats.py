@@ -87,23 +87,34 @@ def stats_rows(data: PreparedData) -> list[FieldRow]:
     return rows
 
 
+LEAST_NAME = 12  # characters of a field's name that tables have room for
+SPARE = ("groups", "unseen\nvalid", "row 0", "unseen\ntest", "seen once", "top 1 %")  # first to go first
+
+
 def print_stats(rows: Sequence[FieldRow], console: Console) -> None:
     """The rows as a table, and the sum of the fields' rows."""
+    columns: dict[str, list[str]] = {
+        "rows": [f"{row.rows:,}" for row in rows],
+        "top 1 %": [f"{row.head_share:.1%}" for row in rows],
+        "seen once": [f"{row.singleton_share:.1%}" for row in rows],
+        "unseen\nvalid": [f"{row.unseen_valid:.2%}" for row in rows],
+        "unseen\ntest": [f"{row.unseen_test:.2%}" for row in rows],
+        "row 0": [f"{row.row_0_test:.2%}" for row in rows],
+        "groups": [str(len(row.groups)) for row in rows],
+    }
+    names = [f"{row.name} (bag)" if row.bag else row.name for row in rows]
+    widths = {head: max(map(len, (*head.split("\n"), *cells))) for head, cells in columns.items()}
+    least = min(max(map(len, names), default=0), LEAST_NAME)
+    for head in SPARE:  # a narrow terminal gets fewer columns rather than no names
+        if least + sum(width + 3 for width in widths.values()) <= console.width - 2:
+            break
+        del widths[head]
     table = Table(box=box.SIMPLE_HEAD, title=None, pad_edge=False)
     table.add_column("field", overflow="fold")
-    for header in ("rows", "top 1 %", "seen once", "unseen\nvalid", "unseen\ntest", "row 0", "groups"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            Text(f"{row.name} (bag)" if row.bag else row.name),
-            f"{row.rows:,}",
-            f"{row.head_share:.1%}",
-            f"{row.singleton_share:.1%}",
-            f"{row.unseen_valid:.2%}",
-            f"{row.unseen_test:.2%}",
-            f"{row.row_0_test:.2%}",
-            str(len(row.groups)),
-        )
+    for head in widths:
+        table.add_column(head, justify="right", no_wrap=True)
+    for place, name in enumerate(names):
+        table.add_row(Text(name), *(columns[head][place] for head in widths))
     console.print(table)
     console.print(
         f"{_counted(len(rows), 'field')}, {_counted(sum(row.rows for row in rows), 'row')}. "

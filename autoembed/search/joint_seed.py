@@ -296,7 +296,8 @@ class _SeedWalk:
             self.folder.finish(record)
 
     def _point(self, assignment: Assignment, point: Point) -> None:
-        reason = "as packed from its larger neighbour"
+        first = point.budget_bytes == self.budgets[0]
+        reason = f"as packed from {'the trunk' if first else 'its larger neighbour'}"
         if point.fine_tuned:
             reason = "fine-tuned"
             if point.teacher is not None and point.rate is not None:  # earlier versions kept neither
@@ -304,7 +305,8 @@ class _SeedWalk:
         measured = measured_point(self.config, point)
         if point.explained is not None:
             self.folder.trial(assignment.number).mkdir(parents=True, exist_ok=True)
-            write_json(self.folder.trial(assignment.number) / EXPLAINED, point.explained)
+            tried = {"tried": [asdict(trial) for trial in point.tried]} if point.tried else {}
+            write_json(self.folder.trial(assignment.number) / EXPLAINED, point.explained | tried)
         self._end(assignment, point.packed, point.network, **measured, reason=reason)
 
     def _start(self, assignment: Assignment) -> None:

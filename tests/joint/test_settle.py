@@ -44,15 +44,17 @@ class Trials:
 )
 def test_labels_have_to_gain_where_no_step_is_needed(metric, aucs, found, auc):
     trials = Trials(aucs)
-    settings, tuned, count = settle(trials, Metrics(0.80, 0.20), True, 0.3, metric)
+    settings, tuned, told = settle(trials, Metrics(0.80, 0.20), True, 0.3, metric)
     assert settings == found and (None if tuned is None else tuned.valid.auc) == auc
-    assert trials.asked == [0.9, 0.65] and count == 2
+    assert trials.asked == [0.9, 0.65] == [t.teacher for t in told]
 
 
 @pytest.mark.parametrize("little", [0.79, None])
 def test_many_labels_are_not_tried_where_few_do_harm(little):
     trials = Trials({0.9: little, 0.65: 0.9})
-    assert settle(trials, Metrics(0.80, 0.20), True, 0.3, "auc") == (PLAIN, None, 1)
+    settings, tuned, told = settle(trials, Metrics(0.80, 0.20), True, 0.3, "auc")
+    assert settings == PLAIN and tuned is None
+    assert [(t.teacher, t.valid and t.valid.auc) for t in told] == [(0.9, little)]
     assert trials.asked == [0.9]
 
 
@@ -66,9 +68,9 @@ def test_many_labels_are_not_tried_where_few_do_harm(little):
 )
 def test_where_steps_are_needed_labels_have_to_be_better_than_none(aucs, found, auc):
     trials = Trials(aucs)
-    settings, tuned, count = settle(trials, Metrics(0.70, 0.30), False, 0.3, "auc")
+    settings, tuned, told = settle(trials, Metrics(0.70, 0.30), False, 0.3, "auc")
     assert settings == found and (None if tuned is None else tuned.valid.auc) == auc
-    assert trials.asked == [1.0, 0.9, 0.65] and count == 3
+    assert trials.asked == [1.0, 0.9, 0.65] == [t.teacher for t in told]
 
 
 @pytest.mark.parametrize(
@@ -82,9 +84,9 @@ def test_where_steps_are_needed_labels_have_to_be_better_than_none(aucs, found, 
 )
 def test_without_labels_it_stays_where_these_do_harm(aucs, auc, asked):
     trials = Trials(aucs)
-    settings, tuned, count = settle(trials, Metrics(0.70, 0.30), False, 0.3, "auc")
+    settings, tuned, told = settle(trials, Metrics(0.70, 0.30), False, 0.3, "auc")
     assert settings == PLAIN and (None if tuned is None else tuned.valid.auc) == auc
-    assert trials.asked == asked and count == 2
+    assert trials.asked == asked == [t.teacher for t in told]
 
 
 def test_trials_take_at_most_half_of_all_steps_or_there_are_none():

@@ -243,11 +243,28 @@ def test_the_first_budget_tries_settings_and_all_others_take_them(setting, tmp_p
     trial = steps_of_trials(steps, steps)
     assert trial > 0 and points[0].steps in (trial, 2 * trial, 3 * trial)
     assert sum(p.steps for p in points) <= steps
+    assert [t.teacher for t in points[0].tried] in ([0.9], [0.9, 0.65], [1.0, 0.9], [1.0, 0.9, 0.65])
+    assert len(points[0].tried) * trial == points[0].steps and not points[1].tried
+    read = setting.walk(JointConfig(fine_tune=1.0, tolerance=0.0), checkpoint=tmp_path)
+    assert [p.tried for p in read] == [p.tried for p in points]
     found = settled(tmp_path, JointConfig())
     assert (found.teacher, found.rate) in [(t, pytest.approx(0.3 * faster)) for t, faster in TRIED]
     assert {(p.teacher, p.rate) for p in points} <= {(found.teacher, found.rate), (None, None)}
     assert any(p.teacher for p in points)
     assert all((p.teacher is not None) == p.fine_tuned for p in points)
+
+
+@pytest.mark.parametrize("metric", ["auc", "logloss"])
+def test_whether_steps_are_needed_is_asked_of_the_studys_metric(setting, metric):
+    """Ranks that are as good as the trunk's say nothing of a log loss that is not."""
+    worse = {"auc": 1.0, "logloss": 0.0}  # what the trunk is made out to have
+    for name, value in worse.items():
+        training = QUICK.model_copy(update={"metric": metric})
+        valid = replace(setting.trunk.valid, **{name: value})
+        trunk = replace(setting.trunk, training=training, valid=valid)
+        config = JointConfig(fine_tune=1.0, tolerance=0.05, teacher=1.0)
+        (point,) = replace(setting, trunk=trunk).walk(config, budgets=setting.budgets[:1])
+        assert (point.steps > 0) == (name == metric)
 
 
 def test_what_labels_taught_is_what_smaller_budgets_have_to_reach(setting):
@@ -281,7 +298,7 @@ def test_a_rate_that_only_trials_asked_for_may_diverge(setting, monkeypatch):
     monkeypatch.setattr(_Walker, "tuned", tuned)
     points = setting.walk(JointConfig(fine_tune=1.0, tolerance=0.0))
     assert {p.teacher for p in points} <= {1.0, None} and any(p.fine_tuned for p in points)
-    monkeypatch.setattr("autoembed.joint.walk.settle", lambda *_: (Settings(0.65, 0.9), None, 2))
+    monkeypatch.setattr("autoembed.joint.walk.settle", lambda *_: (Settings(0.65, 0.9), None, ()))
     assert not any(p.fine_tuned for p in setting.walk(JointConfig(fine_tune=1.0, tolerance=0.0)))
     with pytest.raises(Diverged):  # the user asked for it
         setting.walk(JointConfig(fine_tune=1.0, tolerance=0.0, teacher=0.5))

@@ -125,6 +125,25 @@ def test_the_table_fits_the_terminal_and_keeps_the_candidates(width):
     assert all(word in text for word in ("uniform bits=4", "976.6 KiB", "test AUC", "0.79"))
 
 
+@pytest.mark.parametrize("objective", ["auc", "logloss"])
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_what_the_study_asked_for_is_the_last_to_go(objective, width):
+    text = text_of(record_of(objective), width)
+    assert {"auc": "test AUC", "logloss": "test logloss"}[objective] in text.partition("Picks")[0]
+    wide = text_of(record_of(objective), 200).partition("Picks")[2]
+    assert {"auc": "test AUC loss", "logloss": "test logloss loss"}[objective] in wide
+    rows = [row for row in answer_table(record_of(objective)) if row.trial]
+    point = next(p for p in record_of(objective).points if p.label == rows[0].candidate)
+    assert rows[0].loss.startswith(f"{point.losses[f'test_{objective}'].mean:.5f}")
+
+
+def test_a_very_narrow_terminal_keeps_names_in_words():
+    text = text_of(record_of(), 40)
+    assert max(map(len, text.splitlines())) <= 40
+    assert "uniform" in text and len(text.splitlines()) < 120
+    assert all(f"{drop}" in text.replace("\n", "") for drop in (0.0002, 0.0005))
+
+
 def test_a_wide_terminal_shows_every_column():
     head = text_of(record_of(), 200)
     assert all(name in head for name in ("ratio", "valid", "AUC loss", "test logloss", "seeds", "FTE"))

@@ -64,6 +64,17 @@ def test_the_table_fits_the_terminal_and_has_a_line_per_field(data: PreparedData
     assert any(line.startswith("tags (bag)") for line in lines)
 
 
+@pytest.mark.parametrize("width", [40, 60])
+def test_a_narrow_terminal_gets_fewer_columns_and_whole_names(data: PreparedData, width: int) -> None:
+    console = Console(width=width, file=StringIO())
+    print_stats(stats_rows(data), console)
+    lines = [line.strip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert all(len(line) <= width for line in lines)
+    assert [sum(line.startswith(name) for line in lines) for name in ("word ", "tags (bag)")] == [1, 1]
+    (line,) = [line for line in lines if line.startswith("word")]
+    assert line.split()[:3] == ["word", "3", "41.7%"]
+
+
 @pytest.mark.parametrize(("suffix", "magic"), [(".png", b"\x89PNG"), (".svg", b"<?xml")])
 def test_the_picture_is_written_by_its_suffix(
     data: PreparedData, tmp_path: Path, suffix: str, magic: bytes

@@ -69,6 +69,7 @@ def test_every_budget_gets_a_model_within_it_and_the_best_is_exported(
         said = capsys.readouterr().out
         assert "predicted loss" in said and "planned in" in said and content["planning_seconds"] > 0
         assert records[number].reason and records[number].reason in said
+        assert ("of labels at rate" in said) == (number in (1, 4)), "settings are tried at the first budget"
     with pytest.raises(ValueError, match=r"trial 0 has no explanation.*here 1, 2, 4, 5"):
         explain_trial(run, 0)
     front = run_front(run)
