@@ -15,14 +15,17 @@ repeat exactly (`joint_seed.py`).
 """
 
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 from autoembed.front import make_points
 from autoembed.joint.planner import smallest_bytes
+from autoembed.joint.walk import expected_trainings
 from autoembed.record import NO_POINT, TrialRecord
 from autoembed.search.events import (
     Listener,
     Notice,
+    Standing,
     StudyEnded,
     StudyStarted,
     TrialEnded,
@@ -35,7 +38,7 @@ from autoembed.search.joint_seed import budgets_within, trunk_assignment
 from autoembed.search.joint_trials import FIRST_SINGLE, RECIPES, check_numbers, read_recipe
 from autoembed.search.limits import Limits, unmet_budgets
 from autoembed.search.pool import Done, Failed, Pool, Report
-from autoembed.search.standing import standing_of
+from autoembed.search.standing import mean_seconds, standing_of
 from autoembed.search.study import StudyConfig, StudyError
 
 WALKER = "autoembed.search.joint_seed:walk_seed"
@@ -153,12 +156,27 @@ class _Walks:
         aside = [record for record in walked if record.role in NO_POINT]
         return [record for record in walked if record not in aside], aside
 
-    def _standing(self) -> Any:
-        return standing_of(
+    def _standing(self) -> Standing:
+        standing = standing_of(
             *(self.records, make_points(self.records), [], self._left(), self.workers),
             *(self.limits.budgets_bytes, self.config.objective),
             aside=self._kept()[1],
         )
+        return replace(standing, eta_seconds=self._eta())
+
+    def _eta(self) -> float | None:
+        """Seconds left, by those of the trunks: a point takes its share of fine-tuning, not a training."""
+        seconds = mean_seconds([record for record in self.records if record.method == "full_precision"])
+        if seconds is None:
+            return None
+        ratios = [self.limits.full_bytes / budget for budget in self.budgets]
+        trainings = [1.0, *expected_trainings(ratios, self.config.joint)]
+        kept = {record.number for record in self.records}
+        wanted = range(len(self.config.seed_list) * self.per_seed)
+        left = sum(trainings[number % self.per_seed] for number in wanted if number not in kept)
+        others = max(self._left() - sum(number not in kept for number in wanted), 0)
+        left += others * sum(trainings[1:]) / len(self.budgets)
+        return seconds * left / self.workers
 
     def _left(self) -> int:
         """Trials that have not ended, as if no recipe were stopped early."""

@@ -24,6 +24,7 @@ from autoembed.search.events import (
     TrialProgress,
     TrialStarted,
 )
+from autoembed.search.study import JOINT
 
 QUIET_SECONDS = 30.0  # without a terminal, say how a training goes when nothing else was said for so long
 
@@ -135,9 +136,8 @@ class LiveView:
         for begun, at, since in list(self._trials.values()):  # drawn by rich's own thread
             seconds = format_seconds(time.monotonic() - since)
             name = Text(begun.candidate, overflow="ellipsis", no_wrap=True)
-            running.add_row(
-                Text(f"{begun.number}"), Text(begun.role), name, *self._stage_cells(at), Text(seconds)
-            )
+            stage = self._stage_cells(at, begun.method)
+            running.add_row(Text(f"{begun.number}"), Text(begun.role), name, *stage, Text(seconds))
         best = Table(box=None, padding=(0, 2), title_justify="left")
         for header in ("budget", f"best valid {self._objective}", "bytes", "candidate"):
             best.add_column(header, no_wrap=True, overflow="ellipsis")
@@ -148,9 +148,9 @@ class LiveView:
         passed = time.monotonic() - self._told_at
         return Group(running, Text(standing_line(standing, passed), style="bold"), best)
 
-    def _stage_cells(self, at: TrialProgress | None) -> tuple[RenderableType, ...]:
-        if at is None:
-            return Text("starting"), Text(""), Text("")
+    def _stage_cells(self, at: TrialProgress | None, method: str) -> tuple[RenderableType, ...]:
+        if at is None:  # a point of a walk tells nothing until it is there
+            return Text("planning, fine-tuning" if method == JOINT else "starting"), Text(""), Text("")
         done = (at.step / max(at.steps_per_epoch, 1)) % 1 if at.step else 0.0
         value = at.best_auc if self._objective == "auc" else at.best_logloss
         best = "" if value is None else f"best {self._objective} {value:.5f}"

@@ -21,7 +21,7 @@ from autoembed.record import TrialRecord
 from autoembed.report.explain import explanation
 from autoembed.run import explain_trial, export_pick, pick_trial, run_front, walked_plans
 from autoembed.search.driver import run_study
-from autoembed.search.events import Event, Notice, StudyEnded, TrialEnded
+from autoembed.search.events import Event, Notice, StudyEnded, StudyStarted, TrialEnded
 from autoembed.search.folder import RunFolder
 from autoembed.search.inputs import open_inputs
 from autoembed.search.joint_seed import trunk_assignment, walk_seed
@@ -338,6 +338,16 @@ def test_an_interrupt_says_how_to_go_on_and_the_walk_does(clicks: Path, tmp_path
     assert isinstance(told[-1], Notice) and "trials are finished and kept" in told[-1].text
     assert f"run folder {run} goes on from here" in told[-1].text
     assert len(run_study(config, run)) == 3
+
+
+def test_the_time_left_falls_as_points_end_and_is_none_before_a_trunk(clicks: Path, tmp_path: Path) -> None:
+    told: list[Event] = []
+    records = run_study(joint_study(clicks, seeds=1), tmp_path / "run", progress=told.append)
+    standings = [e.standing for e in told if isinstance(e, (StudyStarted, TrialEnded, StudyEnded))]
+    left = [standing.eta_seconds for standing in standings]
+    assert left[0] is None and left[-1] == 0.0
+    assert left[1:] == sorted(left[1:], reverse=True) and len(left) == 5
+    assert left[1] == pytest.approx(records[0].seconds * 1.2 * 1.5)  # the trunk is done, not the points
 
 
 def test_a_front_is_drawn_and_picked_from_where_data_and_earlier_runs_are_gone(
