@@ -54,12 +54,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_value(text: str) -> Any:
+    """One value as a file would hold it. Raises yaml.YAMLError, also where a key stands twice."""
+    try:
+        return yaml.load(text, _Loader)
+    except _RepeatedKey as error:
+        raise yaml.YAMLError(f"line {error}") from None
+
+
 class _RepeatedKey(Exception):
     """Says the line and the key."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML keeps the last of two equal keys; this refuses them."""
+    """YAML keeps the last of two equal keys; this refuses them.
+
+    Numbers in base 60 stay text: YAML 1.1 reads 12:30 as 750, where a duration or a ratio was meant.
+    """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
@@ -73,6 +84,17 @@ class _Loader(yaml.SafeLoader):
                 raise _RepeatedKey(f"{line}: key {key.value!r} stands in line {first} already; keep one")
             lines[key.tag, key.value] = line
         return node
+
+
+def _number(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    if ":" in node.value:
+        return node.value
+    is_int = node.tag == "tag:yaml.org,2002:int"
+    return loader.construct_yaml_int(node) if is_int else loader.construct_yaml_float(node)
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _number)
 
 
 def parse(section: type[SectionType], content: Mapping[str, Any], source: str) -> SectionType:

@@ -38,3 +38,19 @@ def test_keys_repeat_between_mappings_and_over_merged_ones(tmp_path: Path) -> No
         1: "x",
         "1": "y",
     }
+
+
+def test_numbers_in_base_60_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "time_limit: 12:30\nratio: 1:16\nshare: -1:30.5\nwhole: -12\npart: .5\nexact: 1_000\nhex: 0x10\n"
+    )
+    assert read_yaml(path) == {
+        "time_limit": "12:30",
+        "ratio": "1:16",
+        "share": "-1:30.5",
+        "whole": -12,
+        "part": 0.5,
+        "exact": 1000,
+        "hex": 16,
+    }

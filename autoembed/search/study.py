@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from autoembed.budget import parse_budget
-from autoembed.config import ConfigError, Section, parse, read_yaml
+from autoembed.config import ConfigError, Section, parse, read_value, read_yaml
 from autoembed.files import write_file
 from autoembed.joint.config import JointConfig
 from autoembed.models import ModelConfig
@@ -279,7 +279,7 @@ def _override(content: dict[str, Any], override: str, source: str) -> None:
             f"cannot read the override {override!r}; write KEY=VALUE, such as training.epochs=3"
         )
     try:
-        value = yaml.safe_load(text)
+        value = read_value(text)
     except yaml.YAMLError:
         raise ConfigError(f"override {override!r}: the value is not YAML") from None
     place = content

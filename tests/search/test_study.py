@@ -84,6 +84,9 @@ def test_a_trunk_is_not_tuned_where_the_file_says_off(clicks: Path, tmp_path: Pa
         ("budgets=[true]", "got True; or write"),
         ("budgets=[]", "exactly one of the keys 'budgets'"),
         ("time_limit=soon", "cannot read 'soon' as a duration"),
+        ("time_limit=12:30", "cannot read '12:30' as a duration"),
+        ("budgets=[1:16]", "cannot read '1:16' as a size"),
+        ("training={epochs: 1, epochs: 2}", "the value is not YAML"),
         ("data=nowhere.yaml", "key 'data': there is nothing at"),
     ],
 )
