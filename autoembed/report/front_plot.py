@@ -77,10 +77,10 @@ class _Picture:
         self.error_bars = error_bars
         self.methods = sorted({point.method for point in points if point.role != "reference"})
         self.low, self.high = self._value_limits()
-        self.label_place = -1.0  # of the last label at the lower edge, as a share of the axis
 
     def draw(self) -> None:
         self._set_axes()
+        self._label_beyond()
         self._draw_reference()
         self._draw_front_line()
         for point in self.points:
@@ -157,11 +157,11 @@ class _Picture:
         colour = self._colour(point)
         value = self._value(point)
         edge = "black" if on_front and point.role == "search" else colour
-        if self.low <= value <= self.high:
+        if self._is_within(point):
             self._draw_error_bar(point, 1.0 if on_front else 0.6)
             marker = self._marker(point)
         else:
-            marker, edge = self._draw_beyond(point), colour
+            marker, edge = "$\\downarrow$", colour
             value = self._worst
         self.axes.plot(
             point.bytes,
@@ -185,14 +185,22 @@ class _Picture:
                 elinewidth=1.1, capsize=2.5, zorder=3, alpha=alpha,
             )  # fmt: skip
 
-    def _draw_beyond(self, point: Point) -> str:
-        """Write the value of a point worse than the limits at the lower edge, where it does not cover the
-        label to its left (points come in the order of bytes); returns its marker."""
+    def _is_within(self, point: Point) -> bool:
+        """Whether the point is no worse than the limits."""
+        return self.low <= self._value(point) <= self.high
+
+    def _label_beyond(self) -> None:
+        """Write the values of points worse than the limits at the lower edge: of the front first, and of
+        baselines where they do not cover these."""
         low, high = map(math.log, self.axes.get_xlim())
-        place = (math.log(point.bytes) - low) / (high - low)
-        is_named = point.role != "search" or point.candidate in self.record.front
-        if is_named and place - self.label_place > LABEL_WIDTH:
-            self.label_place = place
+        on_front = {point.candidate for point in self.points if point.candidate in self.record.front}
+        named = [p for p in self.points if p.role != "search" or p.candidate in on_front]
+        taken: list[float] = []
+        for point in sorted(named, key=lambda p: (p.candidate not in on_front, p.role != "search", p.bytes)):
+            place = (math.log(point.bytes) - low) / (high - low)
+            if self._is_within(point) or any(abs(place - other) <= LABEL_WIDTH for other in taken):
+                continue
+            taken.append(place)
             self.axes.annotate(
                 f"{self._value(point):.3f}",
                 (point.bytes, self._worst),
@@ -203,7 +211,6 @@ class _Picture:
                 bbox=BACKING,
                 zorder=6,
             )
-        return "$\\downarrow$"
 
     @property
     def _worst(self) -> float:

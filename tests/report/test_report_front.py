@@ -230,6 +230,25 @@ def test_no_point_lies_above_the_picture(objective):
     assert low < record.point("lucky").value("test", objective) < high
 
 
+def test_of_crowded_points_below_the_picture_the_front_has_its_value_written():
+    reference, *_ = study(1, 1)
+    made = [
+        *(("uniform", "baseline", 50_000, 0.55), ("joint", "search", 51_000, 0.60)),
+        *(("uniform b", "baseline", 52_000, 0.56), ("joint b", "search", 400_000, 0.80)),
+    ]
+    others = [
+        replace(
+            reference, number=n, candidate=name, method=name, role=role, bytes={"total": size},
+            valid_auc=auc, test_auc=auc - 0.001,
+        )
+        for n, (name, role, size, auc) in enumerate(made, 1)
+    ]  # fmt: skip
+    record = front_record([reference, *others], [], "auc")
+    assert {"joint", "uniform"} < set(record.front)
+    texts = [text.get_text() for text in draw_front(record).axes[0].texts]
+    assert "0.599" in texts and "0.549" not in texts and "0.559" not in texts
+
+
 def test_a_title_and_names_are_drawn_as_written(tmp_path):
     own = [replace(record, method="_$^$") for record in study()[1:]]
     plot_front(front_record([study()[0], *own], [], "auc"), tmp_path / "front.svg", title="clicks of $^$")
