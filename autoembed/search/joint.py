@@ -20,7 +20,7 @@ from typing import Any
 
 from autoembed.front import make_points
 from autoembed.joint.planner import smallest_bytes
-from autoembed.joint.walk import expected_trainings
+from autoembed.joint.shares import expected_trainings
 from autoembed.record import NO_POINT, TrialRecord
 from autoembed.search.events import (
     Listener,

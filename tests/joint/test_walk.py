@@ -17,8 +17,9 @@ from autoembed.joint.config import JointConfig
 from autoembed.joint.fine_tune import StepAdam
 from autoembed.joint.planner import JointPlanner
 from autoembed.joint.settle import TRIED, Settings, steps_of_trials
+from autoembed.joint.shares import steps_of
 from autoembed.joint.trunk import Trunk, train_trunk
-from autoembed.joint.walk import Point, _Walker, expected_trainings, shares, steps_of, walk
+from autoembed.joint.walk import Point, _Walker, walk
 from autoembed.methods.base import TableSpec
 from autoembed.methods.plans import fields_bytes, uniform_fields
 from autoembed.metrics import measure
@@ -319,31 +320,6 @@ def test_a_teacher_that_is_given_is_not_tried(setting, tmp_path):
     allowed = steps_of([full / p.budget_bytes for p in points], setting.trunk.ledger.steps)
     assert all(point.steps in (0, own) for point, own in zip(points, allowed, strict=True))
     assert settled(tmp_path, JointConfig()) == Settings(0.5, 0.3)
-
-
-def test_steps_follow_the_shares_and_sum_to_all():
-    ratios = [2.0, 4.0, 8.0, 16.0, 64.0, 512.0]
-    for total in (0, 1, 7, 1000):
-        steps = steps_of(ratios, total)
-        assert sum(steps) == total and min(steps) >= 0
-        assert steps == pytest.approx([total * share for share in shares(ratios)], abs=1.5)
-
-
-def test_what_points_are_expected_to_take_is_what_fine_tuning_may():
-    ratios = [2.0, 4.0, 16.0, 64.0]
-    for config in (JointConfig(), JointConfig(teacher=1.0), JointConfig(fine_tune=0.1)):
-        expected = expected_trainings(ratios, config)
-        assert sum(expected) == pytest.approx(1.2 * config.fine_tune)
-        # trials are made at the first budget, where there are steps for them
-        assert (expected[0] > expected[1]) == (config == JointConfig())
-    assert expected_trainings(ratios, JointConfig(fine_tune=0.0)) == [0.0] * 4
-
-
-def test_shares_are_largest_about_the_knee_and_sum_to_one():
-    parts = shares([2, 4, 8, 16, 32, 64, 256, 512])
-    assert sum(parts) == pytest.approx(1.0)
-    assert parts[:5] == sorted(parts[:5])
-    assert parts[4:] == sorted(parts[4:], reverse=True)
 
 
 @pytest.mark.parametrize("size", [1e-4, 1.0])
