@@ -225,16 +225,24 @@ class _Walker:
         settings, tuned, steps = standing.settings, None, 0
         tried: tuple[Trial, ...] = ()
         trial = 0 if points else self._trial_steps()
+
+        def tune(begun: FixedPlanTable, asked: Settings, count: int, seeds: torch.Generator) -> Tuned | None:
+            """None where it diverges at a rate that the user never asked for."""
+            try:
+                return self.tuned(begun, copy.deepcopy(network), asked, count, seeds)
+            except Diverged:
+                if asked == usual(self.config):
+                    raise
+                return None
+
         if trial:
-
-            def tune(asked: Settings, seeds: torch.Generator) -> Tuned | None:
-                return self._tuned_if_it_can(table_of(), network, asked, trial, seeds)
-
-            settings, tuned, tried = self._settled(tune, untuned, is_enough, seeds)
+            settings, tuned, tried = self._settled(
+                lambda asked, alike: tune(table_of(), asked, trial, alike), untuned, is_enough, seeds
+            )
             steps = len(tried) * trial
         # behind trials only where the share of this budget leaves more than one of them had
         if allowed - steps > trial and not is_enough:
-            longer = self._tuned_if_it_can(table, network, settings, allowed - steps, seeds)
+            longer = tune(table, settings, allowed - steps, seeds)
             steps = allowed
             if longer and (tuned is None or longer.valid.better_than(tuned.valid, self.metric)):
                 tuned = longer
@@ -291,22 +299,6 @@ class _Walker:
     def _worth(self, valid: Metrics) -> float:
         """More is better."""
         return valid.auc if self.metric == "auc" else -valid.logloss
-
-    def _tuned_if_it_can(
-        self,
-        table: FixedPlanTable,
-        network: nn.Module,
-        settings: Settings,
-        steps: int,
-        seeds: torch.Generator,
-    ) -> Tuned | None:
-        """After so many steps; None where they diverge at a rate that the user never asked for."""
-        try:
-            return self.tuned(table, copy.deepcopy(network), settings, steps, seeds)
-        except Diverged:
-            if settings == usual(self.config):
-                raise
-            return None
 
     def tuned(
         self,

@@ -84,11 +84,12 @@ def _study(walked: Sequence[Walked], seed: int) -> optuna.Study:
         sampler=optuna.samplers.TPESampler(seed=draw, n_startup_trials=_RANDOM),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=1),
     )
+    domains = _domains(walked)
     for walk in walked:
         study.add_trial(
             create_trial(
                 params=walk.parameters,
-                distributions=_domains(walked),
+                distributions=domains,
                 value=walk.value,
                 intermediate_values={
                     place: statistics.fmean(walk.values[:place]) for place in range(1, len(walk.values) + 1)

@@ -53,12 +53,18 @@ def test_the_groups_of_a_field_tile_its_rows_and_share_all_look_ups(data: Prepar
         assert sum(group.share for group in row.groups) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("width", [80, 200])
-def test_the_table_fits_the_terminal_and_has_a_line_per_field(data: PreparedData, width: int) -> None:
+def printed(data: PreparedData, width: int) -> list[str]:
+    """The table's lines, none wider than the terminal."""
     console = Console(width=width, file=StringIO())
     print_stats(stats_rows(data), console)
     lines = [line.strip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
     assert all(len(line) <= width for line in lines)
+    return lines
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_table_fits_the_terminal_and_has_a_line_per_field(data: PreparedData, width: int) -> None:
+    lines = printed(data, width)
     (line,) = [line for line in lines if line.startswith("word")]
     assert line.split() == ["word", "3", "41.7%", "50.0%", "0.00%", "12.50%", "62.50%", "2"]
     assert any(line.startswith("tags (bag)") for line in lines)
@@ -66,10 +72,7 @@ def test_the_table_fits_the_terminal_and_has_a_line_per_field(data: PreparedData
 
 @pytest.mark.parametrize("width", [40, 60])
 def test_a_narrow_terminal_gets_fewer_columns_and_whole_names(data: PreparedData, width: int) -> None:
-    console = Console(width=width, file=StringIO())
-    print_stats(stats_rows(data), console)
-    lines = [line.strip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
-    assert all(len(line) <= width for line in lines)
+    lines = printed(data, width)
     assert [sum(line.startswith(name) for line in lines) for name in ("word ", "tags (bag)")] == [1, 1]
     (line,) = [line for line in lines if line.startswith("word")]
     assert line.split()[:3] == ["word", "3", "41.7%"]
