@@ -17,7 +17,7 @@ from autoembed.record import TrialRecord
 from autoembed.runtime import ArtifactError
 from autoembed.search.folder import RunFolder, read_records
 from autoembed.search.inputs import open_inputs
-from autoembed.search.joint_trials import EXPLAINED
+from autoembed.search.joint_trials import EXPLAINED, ordered
 from autoembed.search.limits import limits_of
 from autoembed.search.study import StudyConfig, read_config
 
@@ -109,18 +109,16 @@ def export_pick(run: Path, pick: Pick, out: Path, *, overwrite: bool = False) ->
     Raises ValueError where `out` exists, ArtifactError where the reloaded model differs, or where packing
     had changed what the trained candidate predicts.
     """
-    config = read_config(run)
-    data = open_inputs(config, run).data
+    config, folder = read_config(run), RunFolder(run)
     records = read_records(run)
     record = next(record for record in records if record.number == pick.trial)
+    data = ordered(open_inputs(config, run), folder, record).data
     if record.packing_difference is not None and record.packing_difference > LARGEST_DIFFERENCE:
         raise ArtifactError(
             f"{run}: packing trial {record.number}, {record.candidate}, changed its predictions by up to "
             f"{record.packing_difference:g}, allowed are {LARGEST_DIFFERENCE:g}; export another trial"
         )
-    packed, network = load_candidate(
-        RunFolder(run).trial(record.number), config.model, data, record.checksums
-    )
+    packed, network = load_candidate(folder.trial(record.number), config.model, data, record.checksums)
     write_artifact(
         out,
         packed=packed,

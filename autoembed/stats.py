@@ -1,12 +1,13 @@
 """What the train split says about each field: how often every row is looked up, and frequency groups."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from autoembed.data.prepared import PreparedData
+from autoembed.data.row_order import RowOrder
 
 Counts = npt.NDArray[np.int64]
 
@@ -15,8 +16,9 @@ Counts = npt.NDArray[np.int64]
 class FieldStats:
     """One field. `counts` (R,) are look-ups in the train split by row.
 
-    Row 0 is the out-of-vocabulary row. Rows are `ranked` where counts[1:] never increase; those of a field
-    without a vocabulary are not. `bag` fields hold several ids.
+    Row 0 is the out-of-vocabulary row. Rows are `ranked` where counts[1:] never increase, or where they stand
+    in another order that was found for them (`Stats.reordered`); those of a field without a vocabulary are
+    not. `bag` fields hold several ids.
     """
 
     name: str
@@ -53,6 +55,15 @@ class Stats:
         """Per field, the global row of its row 0."""
         ends = np.cumsum([0] + [field.rows for field in self.fields])
         return tuple(int(end) for end in ends[:-1])
+
+    def reordered(self, order: RowOrder) -> "Stats":
+        """The same statistics of rows in another order."""
+        return Stats(
+            tuple(
+                replace(field, counts=field.counts[rows])
+                for field, rows in zip(self.fields, order.rows, strict=True)
+            )
+        )
 
 
 def frequency_groups(counts: Counts, *, growth: int = 4, access_share: float = 0.005) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +17,7 @@ from autoembed.data.chunk import SPLITS
 from autoembed.data.columns import file_checksum
 from autoembed.data.hashed_ids import FieldIds, HashedIds
 from autoembed.data.manifest import MANIFEST, read_manifest
+from autoembed.data.row_order import RowOrder, RowPlaces
 from autoembed.data.rows import BagRows, Rows, pooled_batches, whole_batches
 from autoembed.data.vocabulary import Kind, Vocabulary
 
@@ -38,7 +41,7 @@ class Field:
 
 class PreparedData:
     """What `prepare` wrote. Splits are `train`, `valid`, `test`; row ids are frequency ranks of train,
-    in fields without a vocabulary a hash of the value.
+    in fields without a vocabulary a hash of the value. Those of `reordered` data stand for other ids.
 
     A split whose arrays take at most `memory_limit_bytes` is loaded once; a larger one is read from
     memory maps.
@@ -59,6 +62,7 @@ class PreparedData:
         self.dense: tuple[str, ...] = tuple(entry["name"] for entry in manifest["dense"])
         self._loaded: dict[str, Rows] = {}
         self._train_labels: npt.NDArray[np.float32] | None = None
+        self.order: RowOrder | None = None
 
     def rows(self, split: str) -> int:
         """Examples of a split."""
@@ -76,11 +80,12 @@ class PreparedData:
 
     def counts(self, field: int) -> npt.NDArray[np.int64]:
         """Look-ups in train by row (R,): row 0 is out of vocabulary, counts[1:] never increase unless the
-        field has no vocabulary. There may be many more rows than ids then, so they are mapped, not loaded."""
+        field has no vocabulary, or the data was reordered. There may be many more rows than ids in the first
+        case, so they are mapped, not loaded."""
         mode: Literal["r"] | None = None if self.fields[field].hash_rows is None else "r"
         path = self.path / "counts" / f"{_stem(field)}.npy"
         counts: npt.NDArray[np.int64] = np.load(path, mmap_mode=mode)
-        return counts
+        return counts if self.order is None else counts[self.order.rows[field]]
 
     def vocabulary(self, field: int) -> FieldIds:
         """The ids of a field, or how they are hashed."""
@@ -90,7 +95,8 @@ class PreparedData:
             return HashedIds(kind, hash_rows)
         names = ("offsets", "bytes") if kind == "strings" else (kind,)
         folder = self.path / "vocabulary"
-        return Vocabulary.from_tensors({n: np.load(folder / f"{_stem(field)}.{n}.npy") for n in names})
+        found = Vocabulary.from_tensors({n: np.load(folder / f"{_stem(field)}.{n}.npy") for n in names})
+        return found if self.order is None else found.reordered(self.order.rows[field])
 
     def batches(self, split: str, batch_size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
         """Batches of a split, the last may be shorter; without a seed in the order of the log.
@@ -101,9 +107,11 @@ class PreparedData:
         if batch_size < 1:
             raise ValueError(f"a batch holds at least one row, got a batch size of {batch_size}")
         if self.split_bytes(split) <= self.memory_limit_bytes:
-            return whole_batches(self._load(split), batch_size, shuffle_seed)
-        columns = self._columns(split, mapped=True)
-        return pooled_batches(columns.read, self.rows(split), batch_size, shuffle_seed)
+            batches = whole_batches(self._load(split), batch_size, shuffle_seed)
+        else:
+            columns = self._columns(split, mapped=True)
+            batches = pooled_batches(columns.read, self.rows(split), batch_size, shuffle_seed)
+        return batches if self._places is None else map(self._places.batch, batches)
 
     def relabelled(self, labels: npt.NDArray[np.float32]) -> "PreparedData":
         """The same data, but batches of `train` carry these labels (rows,), which may be soft.
@@ -116,12 +124,42 @@ class PreparedData:
                 f"expected {self.rows('train')} labels, one per row of train, got {labels.shape}"
             )
         other = PreparedData(self.path, self.manifest, self.memory_limit_bytes)
+        other.order, other.fingerprint = self.order, self.fingerprint
         other._train_labels = np.ascontiguousarray(labels, dtype=np.float32)
         other._loaded = {split: rows for split, rows in self._loaded.items() if split != "train"}
         if "train" in self._loaded:  # the large columns are shared, not read again
             loaded = self._loaded["train"]
             other._loaded["train"] = replace(loaded, labels=torch.from_numpy(other._train_labels))
         return other
+
+    def reordered(self, order: RowOrder) -> "PreparedData":
+        """The same data with each field's rows in another order, and a fingerprint of its own.
+
+        Raises ValueError for data that was reordered, and where the order is one of other rows, or moves
+        those of a field without a vocabulary.
+        """
+        sizes = [len(rows) for rows in order.rows]
+        if self.order is not None or sizes != [field.rows for field in self.fields]:
+            raise ValueError(f"{self.path}: the order is one of other rows, or the data was reordered before")
+        for field, rows in zip(self.fields, order.rows, strict=True):
+            if field.hash_rows is not None and (np.diff(rows) != 1).any():
+                raise ValueError(f"field {field.name!r} has no vocabulary: its rows cannot be moved")
+        other = PreparedData(self.path, self.manifest, self.memory_limit_bytes)
+        other.order, other._train_labels, other._loaded = order, self._train_labels, self._loaded
+        digest = sha256(self.fingerprint.encode())
+        for rows in order.rows:
+            digest.update(rows.astype("<i4").tobytes())
+        other.fingerprint = digest.hexdigest()
+        return other
+
+    @property
+    def prepared_fingerprint(self) -> str:
+        """That of the data in the order of frequency."""
+        return str(self.manifest["fingerprint"])
+
+    @cached_property
+    def _places(self) -> RowPlaces | None:
+        return None if self.order is None else self.order.places
 
     def split_bytes(self, split: str) -> int:
         """Bytes of a split's arrays."""

@@ -22,7 +22,7 @@ class RepeatedIdError(ValueError):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The ids of a field, most frequent first: values[0] reads row 1.
+    """The ids of a field, most frequent first unless they were reordered: values[0] reads row 1.
 
     `values`: int64 for whole numbers and for buckets of numbers (`keys.buckets`), large_string for text;
     without nulls and repeats.
@@ -81,6 +81,10 @@ class Vocabulary:
         if not 1 <= rows <= self.rows:
             raise ValueError(f"cannot keep {rows} of {self.rows} rows; keep between 1 and {self.rows}")
         return Vocabulary(self.kind, self.values.slice(0, rows - 1))
+
+    def reordered(self, rows: npt.NDArray[np.int32]) -> "Vocabulary":
+        """The vocabulary whose row r is this one's row rows[r] (R,), an order that begins with row 0."""
+        return Vocabulary(self.kind, self.values.take(pa.array(rows[1:] - 1)))
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """The vocabulary as arrays: `integers` or `buckets` int64 (size,), or `offsets` and `bytes` of text.

@@ -167,6 +167,7 @@ def _describe(data: PreparedData, kept_rows: tuple[int, ...]) -> dict[str, Any]:
     entries = data.manifest["fields"]
     return {
         "fingerprint": data.fingerprint,
+        **({} if data.order is None else {"prepared_fingerprint": data.prepared_fingerprint}),
         "label": data.manifest["config"]["label"],
         "fields": [
             {

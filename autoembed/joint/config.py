@@ -14,6 +14,10 @@ class JointConfig(Section):
         Literal["off"] | Annotated[float, Field(gt=0.0, le=100.0)],
         Field(description="trainings spent on the settings of the full-precision trunk, or off"),
     ] = "off"
+    order: Annotated[
+        Literal["learned", "frequency"],
+        Field(description="rows as the vocabulary lists them: by what they hold, or by look-ups alone"),
+    ] = "learned"
     fine_tune: Annotated[
         float, Field(ge=0.0, le=100.0, description="trainings spent on fine-tuning all points together")
     ] = 1.5

@@ -52,12 +52,15 @@ def groups_of(stats: Stats, *, largest: float = LARGEST, most: int = MOST) -> tu
 
 def _ranges(field: FieldStats, first: int, cap: int) -> Iterator[tuple[int, int]]:
     yield 0, 1
+    counts = field.counts
+    if (counts[2:] > counts[1:-1]).any():  # as by frequency, so that budgets do not depend on the order
+        counts = np.concatenate([counts[:1], np.sort(counts[1:])[::-1]])
     start, size = 1, first
     while start < field.rows:
         wanted = min(size, cap)
         stop = min(start + wanted, field.rows)
         if stop < field.rows:
-            stop = _beside_ties(field.counts, start, stop, cap)
+            stop = _beside_ties(counts, start, stop, cap)
         if field.rows - stop < wanted // 2 and field.rows - start <= cap:
             stop = field.rows  # a last group of little is none
         yield start, stop

@@ -17,7 +17,6 @@ from autoembed.joint.file_budget import FileBudget
 from autoembed.joint.groups import Group, groups_of
 from autoembed.joint.prices import price
 from autoembed.joint.problem import Problem, Solution
-from autoembed.joint.rotation import absorb_rotation, principal_rotation
 from autoembed.joint.sensitivity import Sensitivity, measure_sensitivity
 from autoembed.joint.swaps import HeldOut
 from autoembed.joint.trunk import Trunk
@@ -196,16 +195,3 @@ def smallest_bytes(spec: TableSpec) -> int:
     """Bytes of the least plan of all."""
     files = FileBudget(spec, groups_of(spec.stats), menu(spec))
     return files.bytes_of(files.smallest)
-
-
-@torch.no_grad()
-def rotated(trunk: Trunk, data: Examples, spec: TableSpec, seed: int) -> Trunk:
-    """The same model with more of its rows in their first dimensions, where its network allows that."""
-    network = trunk.network
-    batches = data.batches("train", EVALUATION_BATCH, shuffle_seed=seed)
-    first = tuple(spec.stats.first_rows)
-    found = measure_sensitivity(network, trunk.rows, first, batches, max_examples=PRICED_EXAMPLES)
-    rotation = principal_rotation(trunk.rows, found)
-    if not absorb_rotation(network, rotation, len(spec.stats.fields)):
-        return trunk
-    return replace(trunk, rows=trunk.rows @ rotation)

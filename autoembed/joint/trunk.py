@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from autoembed.data.row_order import RowOrder
 from autoembed.ledger import Ledger
 from autoembed.methods.fixed_plan import FixedPlanTable
 from autoembed.methods.full_precision import FullPrecision
@@ -71,6 +72,10 @@ class Trunk:
     ledger: Ledger
     history: tuple[Epoch, ...]
     tuning: tuple[Tried, ...]
+
+    def reordered(self, order: RowOrder) -> "Trunk":
+        """The same with rows in another order."""
+        return replace(self, rows=order.of_table(self.rows))
 
 
 def train_trunk(

@@ -15,6 +15,7 @@ from autoembed.data.batch import Batch
 from autoembed.data.config import DataConfig
 from autoembed.data.hashed_ids import HashedIds
 from autoembed.data.prepared import PreparedData
+from autoembed.data.row_order import RowPlaces
 from autoembed.directory import plan_from_json
 from autoembed.evaluate import EVALUATION_BATCH, predict
 from autoembed.metrics import Metrics, measure
@@ -81,15 +82,34 @@ class Artifact:
     def evaluate(self, data: PreparedData, split: str = "test") -> Metrics:
         """AUC and log loss on a split of the prepared data that the model was trained on.
 
-        Raises ValueError for other data: its rows have other ranks. `evaluate_raw` reads any log.
+        Where the model's rows stand in an order of its own, its vocabulary tells where those of the data
+        are. Raises ValueError for other data: its rows have other ranks. `evaluate_raw` reads any log.
         """
-        trained_on = self.manifest["data"]["fingerprint"]
-        if data.fingerprint != trained_on:
+        about = self.manifest["data"]
+        trained_on = about.get("prepared_fingerprint", about["fingerprint"])
+        batches = data.batches(split, EVALUATION_BATCH)
+        if data.fingerprint == about.get("prepared_fingerprint"):
+            batches = map(self._places_of(data).batch, batches)
+        elif data.fingerprint != about["fingerprint"]:
             raise ValueError(
                 f"{data.path} has fingerprint {data.fingerprint}, this model was trained on {trained_on}: "
                 "rows stand for other ids there; give it that data, or raw columns (evaluate_raw)"
             )
-        return measure(data.labels(split), self._logits(data.batches(split, EVALUATION_BATCH)))
+        return measure(data.labels(split), self._logits(batches))
+
+    def _places_of(self, data: PreparedData) -> RowPlaces:
+        """Which of the model's rows every row of the data reads; row 0 where its id was pruned."""
+        found = []
+        for number, (field, ours) in enumerate(zip(data.fields, self.fields, strict=True)):
+            places = np.zeros(field.rows, dtype=np.int32)
+            if isinstance(ours.vocabulary, HashedIds):
+                places = np.arange(field.rows, dtype=np.int32)
+            else:
+                rows = data.vocabulary(number).lookup(ours.vocabulary.values)
+                places[rows] = np.arange(1, ours.vocabulary.rows, dtype=np.int32)
+                places[0] = 0
+            found.append(places)
+        return RowPlaces(tuple(found))
 
     def evaluate_raw(self, pieces: Iterable[Mapping[str, Any]]) -> Metrics:
         """AUC and log loss on raw columns with the label, a piece of the log at a time."""

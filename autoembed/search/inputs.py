@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from autoembed.config import ConfigError, read_yaml
 from autoembed.data.config import load_data_config
 from autoembed.data.prepare import prepare
 from autoembed.data.prepared import PreparedData, open_prepared
+from autoembed.data.row_order import RowOrder
 from autoembed.data.sources import describe, find_files
 from autoembed.files import writing
 from autoembed.methods.base import TableSpec
@@ -25,6 +26,11 @@ class Inputs:
     data: PreparedData
     stats: Stats
     spec: TableSpec
+
+    def reordered(self, order: RowOrder) -> "Inputs":
+        """The same with rows in another order."""
+        stats = self.stats.reordered(order)
+        return Inputs(self.data.reordered(order), stats, replace(self.spec, stats=stats))
 
 
 def open_inputs(config: StudyConfig, run: Path) -> Inputs:

@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
+from autoembed.joint.basis import in_basis
 from autoembed.joint.checkpoint import settled
 from autoembed.joint.explain import explained
-from autoembed.joint.planner import JointPlanner, rotated, smallest_bytes
+from autoembed.joint.planner import JointPlanner, smallest_bytes
 from autoembed.joint.table import Weights, table_under
 from autoembed.joint.trunk import MOST_TRIED, Trunk, train_trunk
 from autoembed.joint.walk import Point, walk
@@ -35,6 +36,7 @@ from autoembed.search.joint_trials import (
     RECIPES,
     TUNING,
     joint_name,
+    keep_order,
     keep_trial,
     measured_point,
     read_recipe,
@@ -46,6 +48,7 @@ from autoembed.search.recipes import NAMES, Walked, best_recipe, falls_behind, n
 from autoembed.search.study import JOINT, StudyConfig
 
 Tell = Callable[[dict[str, Any]], None]
+Ready = tuple[Trunk, Inputs]  # a trunk, and inputs in the order of its rows
 
 
 class _OutOfTime(Exception):
@@ -124,7 +127,7 @@ class _SeedWalk:
         self,
         numbers: Sequence[int],
         seed: int,
-        make_trunk: Callable[[], Trunk],
+        make_trunk: Callable[[], Ready],
         recipe: dict[str, Any],
         folder: Path | None = None,
         ended: Callable[[Sequence[int]], None] = lambda numbers: None,
@@ -138,8 +141,8 @@ class _SeedWalk:
             for place in range(len(numbers)):
                 ended(numbers[: place + 1])
             return
-        trunk = make_trunk()
-        planner = JointPlanner(self.inputs.data, self.inputs.spec, trunk, seed)
+        trunk, inputs = make_trunk()
+        planner = JointPlanner(inputs.data, inputs.spec, trunk, seed)
         assign = {
             number: self._point_assignment(number, seed, budget, recipe)
             for number, budget in zip(numbers, self.budgets, strict=True)
@@ -147,13 +150,13 @@ class _SeedWalk:
 
         def why() -> dict[str, Any]:
             assert planner.last is not None, "a plan was made"
-            return explained(planner.last, self.inputs.spec)
+            return explained(planner.last, inputs.spec)
 
         def saw(point: Point) -> None:
             place = self.budgets.index(point.budget_bytes)
             # of earlier calls are those whose records a crash came before, or whose folders were removed
             if not self._is_kept(numbers[place]):
-                self._point(assign[numbers[place]], point)
+                self._point(assign[numbers[place]], point, inputs)
             ended(numbers[: place + 1])
             if place + 1 < len(numbers):
                 start(numbers[place + 1])
@@ -165,7 +168,7 @@ class _SeedWalk:
 
         start(numbers[0])
         walk(
-            *(self.inputs.data, self.inputs.spec, self.config.model, trunk, self.budgets),
+            *(inputs.data, inputs.spec, self.config.model, trunk, self.budgets),
             *(planner, self.config.joint.model_copy(update=recipe)),
             seed=seed,
             progress=saw,
@@ -176,7 +179,7 @@ class _SeedWalk:
     def _is_kept(self, number: int) -> bool:
         return any(record.number == number for record in self.records)
 
-    def _best_recipe(self, seed: int, trunk: Callable[[], Trunk]) -> dict[str, Any]:
+    def _best_recipe(self, seed: int, trunk: Callable[[], Ready]) -> dict[str, Any]:
         """Walk with as many recipes as the study asks for; the parameters of the best, {} for the user's."""
         if self.config.joint.recipes == 1:  # the first seed may not have a point yet
             return {}
@@ -219,8 +222,8 @@ class _SeedWalk:
         values, spent = tuple(map(worth, ended)), tuple(record.steps > 0 for record in ended)
         return Walked(parameters, values, spent, stopped)
 
-    def _trunk(self, number: int, seed: int) -> Trunk:
-        """Trained, or read back where an earlier call trained it, in the basis that the walk uses."""
+    def _trunk(self, number: int, seed: int) -> Ready:
+        """Trained, or read back where an earlier call trained it, as the walk writes it down."""
         path = trunk_file(self.folder, seed)
         if self.folder.record(number) is None or not path.is_file():
             self._start(trunk_assignment(number, seed))
@@ -231,13 +234,17 @@ class _SeedWalk:
                 seed=seed,
                 progress=lambda report: self.tell({"event": "progress", "number": number, **summary(report)}),
             )
-            trunk = rotated(trunk, self.inputs.data, self.inputs.spec, seed)
-            self._keep_trunk(number, seed, trunk, path)
-            return trunk
+            trunk, order = in_basis(trunk, self.inputs.data, self.inputs.stats, seed)
+            inputs = self.inputs
+            if self.config.joint.order == "learned":
+                keep_order(self.folder, seed, order)
+                trunk, inputs = trunk.reordered(order), inputs.reordered(order)
+            self._keep_trunk(number, seed, trunk, inputs)
+            return trunk, inputs
         return read_trunk(self.config, self.folder, self.inputs, seed, number)
 
-    def _keep_trunk(self, number: int, seed: int, trunk: Trunk, path: Path) -> None:
-        spec = self.inputs.spec
+    def _keep_trunk(self, number: int, seed: int, trunk: Trunk, inputs: Inputs) -> None:
+        spec, path = inputs.spec, trunk_file(self.folder, seed)
         table = table_under(spec, uniform_fields(spec, 32), Weights(trunk.rows), trunk.training.row_optimizer)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(
@@ -265,6 +272,7 @@ class _SeedWalk:
             trunk_assignment(number, seed),
             table.pack(),
             trunk.network,
+            inputs,
             valid=trunk.valid,
             test=trunk.test,
             seconds=ledger.seconds,
@@ -295,7 +303,7 @@ class _SeedWalk:
             self.folder.trial(record.number).mkdir(parents=True, exist_ok=True)
             self.folder.finish(record)
 
-    def _point(self, assignment: Assignment, point: Point) -> None:
+    def _point(self, assignment: Assignment, point: Point, inputs: Inputs) -> None:
         first = point.budget_bytes == self.budgets[0]
         reason = f"as packed from {'the trunk' if first else 'its larger neighbour'}"
         if point.fine_tuned:
@@ -307,7 +315,7 @@ class _SeedWalk:
             self.folder.trial(assignment.number).mkdir(parents=True, exist_ok=True)
             tried = {"tried": [asdict(trial) for trial in point.tried]} if point.tried else {}
             write_json(self.folder.trial(assignment.number) / EXPLAINED, point.explained | tried)
-        self._end(assignment, point.packed, point.network, **measured, reason=reason)
+        self._end(assignment, point.packed, point.network, inputs, **measured, reason=reason)
 
     def _start(self, assignment: Assignment) -> None:
         self.folder.assign(assignment)
@@ -321,8 +329,15 @@ class _SeedWalk:
         parameters = {"budget": budget, **recipe}
         return Assignment(number, joint_name(parameters), JOINT, parameters, seed, role)
 
-    def _end(self, assignment: Assignment, packed: Packed, network: torch.nn.Module, **measured: Any) -> None:
-        record = keep_trial(self.folder, self.inputs, self.records, assignment, packed, network, **measured)
+    def _end(
+        self,
+        assignment: Assignment,
+        packed: Packed,
+        network: torch.nn.Module,
+        inputs: Inputs,
+        **measured: Any,
+    ) -> None:
+        record = keep_trial(self.folder, inputs, self.records, assignment, packed, network, **measured)
         self.records.append(record)
         self.tell({"event": "ended", "number": record.number})
 

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from autoembed.config import ConfigError
-from autoembed.damage import read_json, readable
+from autoembed.damage import check_checksums, checksums_of, read_json, readable
+from autoembed.data.row_order import RowOrder
 from autoembed.export.candidate import load_candidate, save_candidate
+from autoembed.files import write_file
 from autoembed.joint.point import Point
 from autoembed.joint.trunk import MOST_TRIED, Trunk
 from autoembed.ledger import Ledger
@@ -26,6 +28,7 @@ FIRST_SINGLE = 10_000  # trials of single methods have numbers from here on wher
 TUNING = 4_000  # trainings that tuned the first seed's trunk begin there, MOST_TRIED of each seed
 RECIPES = 5_000
 RETRAINED = 7_000
+ORDER = "order.safetensors"  # in the trials of a seed whose rows do not stand by frequency
 EXPLAINED = "explained.json"  # in a point's trial folder: what every field and group got, and why
 
 
@@ -64,11 +67,20 @@ def keep_trial(
     test: Metrics,
     **measured: Any,
 ) -> TrialRecord:
-    """Files first, then the record: with it the trial is finished. `records` are those before it."""
+    """Files first, then the record: with it the trial is finished. `records` are those before it.
+
+    The rows of `packed` stand as those of `inputs`, whose order lies in the seed's folder.
+    """
     path = folder.trial(assignment.number)
     if not (path / "assignment.json").exists():
         folder.assign(assignment)
     checksums = save_candidate(path, packed, network)
+    if inputs.data.order is not None:
+        beside = order_file(folder, assignment.seed)
+        if not beside.is_file():
+            keep_order(folder, assignment.seed, inputs.data.order)
+        _link(beside, path / ORDER)
+        checksums |= checksums_of(path, [ORDER])
     size = plan_bytes(packed.plan)
     record = TrialRecord(
         number=assignment.number,
@@ -125,8 +137,46 @@ def trunk_file(folder: RunFolder, seed: int) -> Path:
     return folder.path / "walks" / str(seed) / "trunk.json"
 
 
-def read_trunk(config: StudyConfig, folder: RunFolder, inputs: Inputs, seed: int, number: int) -> Trunk:
-    """The trunk of a seed, kept as trial `number`, without its history.
+def order_file(folder: RunFolder, seed: int) -> Path:
+    """In which order the rows of a seed's walk stand, where that is not by frequency."""
+    return folder.path / "walks" / str(seed) / ORDER
+
+
+def keep_order(folder: RunFolder, seed: int, order: RowOrder) -> None:
+    """Write it into the folder of the seed, in place of what was there."""
+    path = order_file(folder, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    order.save(path)
+
+
+def ordered(inputs: Inputs, folder: RunFolder, record: TrialRecord) -> Inputs:
+    """Inputs whose rows stand as those of the trial's tables.
+
+    Raises DamagedError naming the file and what to do where the order is missing or altered.
+    """
+    path = folder.trial(record.number)
+    if ORDER not in record.checksums:
+        return inputs
+    remedy = f"copy it back, or remove {path / 'record.json'} and run again what made it"
+    check_checksums(path, {ORDER: record.checksums[ORDER]}, remedy)
+    with readable(path / ORDER, remedy):
+        order = RowOrder.load(path / ORDER, [field.rows for field in inputs.data.fields])
+    return inputs.reordered(order)
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name where the file system allows that, a copy elsewhere."""
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        write_file(target, [source.read_bytes()])
+
+
+def read_trunk(
+    config: StudyConfig, folder: RunFolder, inputs: Inputs, seed: int, number: int
+) -> tuple[Trunk, Inputs]:
+    """The trunk of a seed, kept as trial `number`, without its history, and inputs in the order of its rows.
 
     Raises DamagedError naming the file and what to do where one is missing or altered.
     """
@@ -135,11 +185,12 @@ def read_trunk(config: StudyConfig, folder: RunFolder, inputs: Inputs, seed: int
     path = trunk_file(folder, seed)
     remedy = f"copy it back, or remove {folder.trial(number) / 'record.json'} and run the search again"
     facts = read_json(path, ("training", "valid", "test", "ledger"), remedy)
+    inputs = inputs if record is None else ordered(inputs, folder, record)
     packed, network = load_candidate(folder.trial(number), config.model, inputs.data, checksums)
     table = PackedTable(packed)
     rows = torch.cat([table.decode(field) for field in range(len(packed.plan.fields))])
     with readable(path, remedy):
-        return Trunk(
+        trunk = Trunk(
             rows,
             network,
             TrainingConfig(**facts["training"]),
@@ -149,3 +200,4 @@ def read_trunk(config: StudyConfig, folder: RunFolder, inputs: Inputs, seed: int
             (),
             (),
         )
+    return trunk, inputs

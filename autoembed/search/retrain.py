@@ -100,7 +100,7 @@ def retrain_trial(run: Path, trial: int, trainings: float = 1.0) -> Retrained:
         folder.log(RETRAINING, number=trial)
         inputs = open_inputs(config, run)
         trunks = reference_trials(records)
-        trunk = read_trunk(config, folder, inputs, walked.seed, trunks[walked.seed].number)
+        trunk, inputs = read_trunk(config, folder, inputs, walked.seed, trunks[walked.seed].number)
         packed, _ = load_candidate(folder.trial(walked.number), config.model, inputs.data, walked.checksums)
         recipe = _recipe(walked)
         if config.joint.teacher == "auto" and "teacher" not in recipe:

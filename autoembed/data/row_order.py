@@ -1,0 +1,87 @@
+"""Rows of prepared data in another order: which row stands where, and batches whose ids say so.
+
+Preparing numbers the ids of a field by frequency. A vocabulary can list them in any order at the same bytes,
+and ids are looked up in it at the same cost; what is learned in another order is exported with a vocabulary
+in that order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.numpy import load_file, save
+from torch import Tensor
+
+from autoembed.data.batch import Batch
+from autoembed.files import write_file
+
+Rows = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class RowPlaces:
+    """Per field, where each row went: places[f][row] (R,) int32; rows may share a place."""
+
+    places: tuple[Rows, ...]
+
+    def batch(self, batch: Batch) -> Batch:
+        """The same examples, which read the rows where they went."""
+        flat, first = self._flat
+        bags = {
+            field: replace(bag, values=flat[bag.values + first[field]].long())
+            for field, bag in batch.bags.items()
+        }
+        return Batch(batch.labels, batch.dense, flat[batch.ids + first].long(), bags)
+
+    @cached_property
+    def _flat(self) -> tuple[Tensor, Tensor]:
+        ends = np.cumsum([0] + [len(places) for places in self.places])
+        return torch.from_numpy(np.concatenate(self.places)), torch.from_numpy(ends[:-1])
+
+
+@dataclass(frozen=True)
+class RowOrder:
+    """Per field, rows[f][place] (R,) int32 is the row that stands there; row 0 stays at place 0."""
+
+    rows: tuple[Rows, ...]
+
+    def __post_init__(self) -> None:
+        for number, rows in enumerate(self.rows):
+            if len(rows) == 0 or rows[0] != 0 or not np.array_equal(np.sort(rows), np.arange(len(rows))):
+                raise ValueError(f"field {number}: no order of all its rows that begins with row 0")
+
+    @property
+    def places(self) -> RowPlaces:
+        """The inverse."""
+        found = []
+        for rows in self.rows:
+            places = np.empty_like(rows)
+            places[rows] = np.arange(len(rows), dtype=rows.dtype)
+            found.append(places)
+        return RowPlaces(tuple(found))
+
+    def of_table(self, table: Tensor) -> Tensor:
+        """Rows (R, ...) of all fields behind one another, each field's in this order."""
+        first, parts = 0, []
+        for rows in self.rows:
+            parts.append(torch.from_numpy(rows).long() + first)
+            first += len(rows)
+        return table[torch.cat(parts).to(table.device)]
+
+    def save(self, path: Path) -> None:
+        """Whole or not at all."""
+        write_file(path, [save({f"{number:03d}": rows for number, rows in enumerate(self.rows)})])
+
+    @staticmethod
+    def load(path: Path, sizes: Sequence[int]) -> "RowOrder":
+        """What `save` wrote for fields of so many rows. Raises ValueError where it is none of them."""
+        tensors: dict[str, npt.NDArray[Any]] = load_file(path)
+        rows = tuple(tensors[name] for name in sorted(tensors))
+        if [len(part) for part in rows] != list(sizes) or any(part.dtype != np.int32 for part in rows):
+            raise ValueError(f"{path}: holds no order of fields of {', '.join(map(str, sizes))} rows")
+        return RowOrder(rows)
