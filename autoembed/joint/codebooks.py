@@ -20,7 +20,7 @@ from autoembed_kernels.nearest_row import nearest_row
 
 CODE_BITS = (1, 2, 3, 4, 5, 6, 8)
 FITTED_ROWS = 2048  # of a field, drawn with a fixed seed, for the codebooks that prices are made with
-SEGMENT_ROWS = 4096  # and of a segment that is stored
+SEGMENT_ROWS = 2048  # and of a segment that is stored
 HEAD = 256  # rows of a field that its codebooks leave out: with so few the codebook would be the rows
 ROUNDS = 3  # of k-means for a codebook that is wanted; 1 for one that is only split further
 _UNSEEN = 1e-3  # weight of a row that the pass never met, of the field's mean weight

@@ -14,7 +14,7 @@ from autoembed.methods.ranks import refuse_unranked
 from autoembed.stats import FieldStats, Stats
 
 FIRST = 8  # rows of the first group behind row 0
-LARGEST = 0.02  # of all rows, in one group
+LARGEST = 0.01  # of all rows, in one group
 MOST = 300  # groups in all; beyond it the first groups and the largest are widened
 
 

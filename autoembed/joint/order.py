@@ -9,8 +9,9 @@ would rise by if it read its field's row 0 instead (prices.py),
 
 with n_r its look-ups in train and H the field's mean of p (1 - p) J J^T over look-ups. Sums of a row's own
 gradients are left out: they are of few examples, and sorting by them would pick their noise.
-Rows are sorted by classes of n_r, a factor of four wide, and within a class by e_r: rows of a group then have
-both like sensitivities, on which the best step depends, and like sizes.
+Behind the most frequent rows, whose groups are small and stay as they are, rows are sorted by classes of n_r,
+a factor of four wide, and within a class by e_r: rows of a group then have both like sensitivities, on which
+the best step depends, and like sizes.
 """
 
 import numpy as np
@@ -22,6 +23,7 @@ from autoembed.data.row_order import RowOrder
 from autoembed.joint.sensitivity import Sensitivity
 from autoembed.stats import Stats
 
+HEAD = 256  # rows of a field, the most frequent, that stay by frequency
 CLASS = 2.0  # log2 of the factor in look-ups between two classes
 _TOGETHER = 1 << 18  # rows that are worked out at once
 
@@ -39,6 +41,7 @@ def learned_order(rows: Tensor, sensitivity: Sensitivity, stats: Stats) -> RowOr
         counts = np.asarray(field.counts[1:], dtype=np.float64)
         held = counts * _held(rows[first : first + field.rows], sensitivity.field_gram[number])
         classes = np.floor(np.log2(counts.clip(min=1.0)) / CLASS)
+        classes[:HEAD], held[:HEAD] = np.inf, 0.0
         order = np.lexsort((-held, -classes))
         found.append(np.concatenate([[0], 1 + order]).astype(np.int32))
     return RowOrder(tuple(found))
@@ -46,9 +49,10 @@ def learned_order(rows: Tensor, sensitivity: Sensitivity, stats: Stats) -> RowOr
 
 def _held(rows: Tensor, gram: Tensor) -> npt.NDArray[np.float64]:
     """(R - 1,): d^T H d of every row behind row 0, up to a factor."""
-    parts = []
+    scaled = (gram / gram.trace().clamp(min=1e-30)).to(rows)
+    parts = [rows.new_zeros(0)]
     for start in range(1, len(rows), _TOGETHER):
-        apart = (rows[start : start + _TOGETHER] - rows[0]).double()
-        parts.append(((apart @ gram.to(apart)) * apart).sum(1))
-    held: npt.NDArray[np.float64] = torch.cat(parts).cpu().numpy() if parts else np.zeros(0)
+        apart = rows[start : start + _TOGETHER] - rows[0]
+        parts.append(((apart @ scaled) * apart).sum(1))
+    held: npt.NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
     return held

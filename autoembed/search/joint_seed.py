@@ -254,6 +254,7 @@ class _SeedWalk:
                 "valid": asdict(trunk.valid),
                 "test": asdict(trunk.test),
                 "ledger": asdict(trunk.ledger),
+                "basis_seconds": trunk.basis_seconds,
                 "tuning_seconds": sum(tried.cpu_seconds for tried in trunk.tuning),
                 "tried": [
                     {

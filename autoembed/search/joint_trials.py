@@ -199,5 +199,6 @@ def read_trunk(
             Ledger(**facts["ledger"]),
             (),
             (),
+            facts.get("basis_seconds", 0.0),  # earlier versions did not write it
         )
     return trunk, inputs
