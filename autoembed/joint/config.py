@@ -20,7 +20,7 @@ class JointConfig(Section):
     ] = "learned"
     fine_tune: Annotated[
         float, Field(ge=0.0, le=100.0, description="trainings spent on fine-tuning all points together")
-    ] = 1.5
+    ] = 1.4
     teacher: Annotated[
         Literal["auto"] | Annotated[float, Field(ge=0.0, le=1.0)],
         Field(description="weight of the trunk's predictions; the labels get the rest; auto tries some"),

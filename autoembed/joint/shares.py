@@ -7,6 +7,7 @@ from autoembed.joint.config import JointConfig
 from autoembed.joint.settle import MOST, STEPS, TRIED
 
 OVERHEAD = 1.2  # seconds of fine-tuning, planning and measuring over those of as many steps of a training
+MORE = 1.5  # far budgets that inherit all steps would spend them in vain
 KNEE_ENDS = 32.0  # the compression ratio beyond which a budget gets fewer steps
 
 
@@ -38,3 +39,15 @@ def steps_of(ratios: Sequence[float], total: int) -> list[int]:
     for number in range(len(ratios)):
         steps.append(round((total - sum(steps)) * shares(ratios[number:])[0]))
     return steps
+
+
+def next_steps(ratios: Sequence[float], total: int, taken: Sequence[int]) -> int:
+    """What the budget behind those that took `taken` steps may take, of `total` for all.
+
+    Its share of what is left: budgets that took more than theirs, for trials, leave it less, and what others
+    did not need is divided among those behind them, up to MORE times what each would have had.
+    """
+    number = len(taken)
+    left = max(total - sum(taken), 0)
+    share = round(left * shares(ratios[number:])[0])
+    return min(share, round(MORE * steps_of(ratios, total)[number]))

@@ -4,9 +4,9 @@ At every budget the planner prices the choices at the weights as they are now an
 smaller budgets. The table starts from the larger neighbour's rows, and is packed and measured as it stands:
 where that is as good as the trunk no step is spent. Otherwise quantization-aware fine-tuning follows, with
 the trunk's cached predictions as targets, fresh optimizers, and learning rates that fall to zero; the better
-of the two on the validation split is kept. Steps that a budget did not need are saved. At the first budget it
-is tried whether labels among the targets make better models (settle.py); where they do, what is as good as
-the trunk is not enough: the best point so far is to be met.
+of the two on the validation split is kept. Steps that a budget did not need go to smaller ones. At the first
+budget it is tried whether labels among the targets make better models (settle.py); where they do, what is as
+good as the trunk is not enough: the best point so far is to be met.
 """
 
 import copy
@@ -26,7 +26,7 @@ from autoembed.joint.config import JointConfig
 from autoembed.joint.fine_tune import fine_tune, tuning_settings
 from autoembed.joint.point import Point as Point
 from autoembed.joint.settle import Settings, Trial, Tuned, settle, steps_of_trials, usual
-from autoembed.joint.shares import steps_of
+from autoembed.joint.shares import next_steps
 from autoembed.joint.table import Weights, table_under, weights_of
 from autoembed.joint.teacher import Relabelled, taught, teacher_logits
 from autoembed.joint.trunk import Trunk
@@ -178,10 +178,7 @@ class _Walker:
     def steps_for(self, budgets: Sequence[int], points: Sequence[Point]) -> int:
         """Steps that the next point may take; `points` are those before it."""
         ratios = [self.full_bytes / budget for budget in budgets]
-        planned = steps_of(ratios, self.allowed_steps)
-        if points and points[0].steps > planned[0]:  # trials took more than the first budget's own share
-            planned = [0, *steps_of(ratios[1:], self.allowed_steps - points[0].steps)]
-        return planned[len(points)]
+        return next_steps(ratios, self.allowed_steps, [point.steps for point in points])
 
     def _trial_steps(self) -> int:
         """Steps of every trial of settings (settle.py), 0 where the user gave them."""
