@@ -34,10 +34,10 @@ class FieldStats:
     def ranked_counts(self) -> Counts:
         """`counts` as statistics read them: row 0, then from the most frequent row down. Of a field that is
         not ranked, rows without a look-up are left out: they may stand for no id."""
-        if self.ranked:
+        if self.ranked and not (self.counts[2:] > self.counts[1:-1]).any():
             return self.counts
         descending = np.sort(self.counts[1:])[::-1]
-        return np.concatenate([self.counts[:1], descending[descending > 0]])
+        return np.concatenate([self.counts[:1], descending if self.ranked else descending[descending > 0]])
 
 
 @dataclass(frozen=True)

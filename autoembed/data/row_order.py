@@ -73,15 +73,18 @@ class RowOrder:
             first += len(rows)
         return table[torch.cat(parts).to(table.device)]
 
+    def is_same(self, other: "RowOrder") -> bool:
+        return all(map(np.array_equal, self.rows, other.rows))
+
     def save(self, path: Path) -> None:
         """Whole or not at all."""
-        write_file(path, [save({f"{number:03d}": rows for number, rows in enumerate(self.rows)})])
+        write_file(path, [save({str(number): rows for number, rows in enumerate(self.rows)})])
 
     @staticmethod
     def load(path: Path, sizes: Sequence[int]) -> "RowOrder":
         """What `save` wrote for fields of so many rows. Raises ValueError where it is none of them."""
         tensors: dict[str, npt.NDArray[Any]] = load_file(path)
-        rows = tuple(tensors[name] for name in sorted(tensors))
+        rows = tuple(tensors[str(number)] for number in range(len(tensors)) if str(number) in tensors)
         if [len(part) for part in rows] != list(sizes) or any(part.dtype != np.int32 for part in rows):
             raise ValueError(f"{path}: holds no order of fields of {', '.join(map(str, sizes))} rows")
         return RowOrder(rows)

@@ -83,9 +83,10 @@ def load_standing(
     remedy = _remedy(path)
     facts = read_json(path, ("about", "points"), remedy)
     wanted = json.loads(json.dumps(about))
-    different = sorted(
-        key for key in wanted.keys() | facts["about"] if wanted.get(key) != facts["about"].get(key)
-    )
+    with readable(path, remedy):  # earlier versions wrote neither the order nor what the rows were
+        known = {"rows": wanted.get("rows")} | facts["about"]
+        known["joint"] = {"order": "frequency"} | known["joint"]
+    different = sorted(key for key in wanted.keys() | known if wanted.get(key) != known.get(key))
     if different:
         raise CheckpointError(
             f"{path}: the walk there has another {', '.join(different)}; "

@@ -52,9 +52,7 @@ def groups_of(stats: Stats, *, largest: float = LARGEST, most: int = MOST) -> tu
 
 def _ranges(field: FieldStats, first: int, cap: int) -> Iterator[tuple[int, int]]:
     yield 0, 1
-    counts = field.counts
-    if (counts[2:] > counts[1:-1]).any():  # as by frequency, so that budgets do not depend on the order
-        counts = np.concatenate([counts[:1], np.sort(counts[1:])[::-1]])
+    counts = field.ranked_counts  # by frequency, so that budgets do not depend on the order of rows
     start, size = 1, first
     while start < field.rows:
         wanted = min(size, cap)

@@ -1,4 +1,4 @@
-"""In which order rows stand before they are cut into groups: by look-ups, coarsely, then by what they hold.
+"""In which order rows stand before they are cut into groups: by frequency, coarsely, then by what they hold.
 
 A group is stored in one way, with one step: its rows should be worth alike. Frequency alone does not say so.
 Where ids are drawn as negatives, or where a count is small, rows of equal counts hold very different amounts,
@@ -9,9 +9,9 @@ would rise by if it read its field's row 0 instead (prices.py),
 
 with n_r its look-ups in train and H the field's mean of p (1 - p) J J^T over look-ups. Sums of a row's own
 gradients are left out: they are of few examples, and sorting by them would pick their noise.
-Behind the most frequent rows, whose groups are small and stay as they are, rows are sorted by classes of n_r,
-a factor of four wide, and within a class by e_r: rows of a group then have both like sensitivities, on which
-the best step depends, and like sizes.
+Rows are sorted by e_r within windows of their ranks by frequency, each four times as wide as the one before,
+so that rows of a group have like sizes and, where frequency is popularity, like sensitivities, on which the
+best step depends.
 """
 
 import numpy as np
@@ -23,8 +23,8 @@ from autoembed.data.row_order import RowOrder
 from autoembed.joint.sensitivity import Sensitivity
 from autoembed.stats import Stats
 
-HEAD = 256  # rows of a field, the most frequent, that stay by frequency
-CLASS = 2.0  # log2 of the factor in look-ups between two classes
+FIRST = 8  # rows of the first window
+WIDER = 4  # times the window before
 _TOGETHER = 1 << 18  # rows that are worked out at once
 
 
@@ -40,11 +40,17 @@ def learned_order(rows: Tensor, sensitivity: Sensitivity, stats: Stats) -> RowOr
             continue
         counts = np.asarray(field.counts[1:], dtype=np.float64)
         held = counts * _held(rows[first : first + field.rows], sensitivity.field_gram[number])
-        classes = np.floor(np.log2(counts.clip(min=1.0)) / CLASS)
-        classes[:HEAD], held[:HEAD] = np.inf, 0.0
-        order = np.lexsort((-held, -classes))
+        order = np.lexsort((-held, _windows(len(held))))
         found.append(np.concatenate([[0], 1 + order]).astype(np.int32))
     return RowOrder(tuple(found))
+
+
+def _windows(rows: int) -> npt.NDArray[np.int8]:
+    """(rows,): the number of each rank's window."""
+    widths = [FIRST]
+    while sum(widths) < rows:
+        widths.append(WIDER * widths[-1])
+    return np.repeat(np.arange(len(widths), dtype=np.int8), widths)[:rows]
 
 
 def _held(rows: Tensor, gram: Tensor) -> npt.NDArray[np.float64]:

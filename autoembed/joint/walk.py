@@ -10,6 +10,7 @@ good as the trunk is not enough: the best point so far is to be met.
 """
 
 import copy
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -87,6 +88,7 @@ def walk(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     budgets = sorted(set(budgets), reverse=True)
     about = {"budgets": budgets, "seed": seed, "joint": config.model_dump(), "trunk_valid": trunk.valid.auc}
+    about["rows"] = hashlib.sha256(trunk.rows.cpu().contiguous().numpy().data).hexdigest()
     names = tuple(field.name for field in spec.stats.fields)
     settings = usual(config)
     standing = Standing(Weights(trunk.rows), trunk.network.state_dict(), settings)

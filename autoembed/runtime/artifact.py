@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
@@ -101,13 +102,13 @@ class Artifact:
         """Which of the model's rows every row of the data reads; row 0 where its id was pruned."""
         found = []
         for number, (field, ours) in enumerate(zip(data.fields, self.fields, strict=True)):
-            places = np.zeros(field.rows, dtype=np.int32)
-            if isinstance(ours.vocabulary, HashedIds):
+            places, theirs = np.zeros(field.rows, dtype=np.int32), data.vocabulary(number)
+            if isinstance(ours.vocabulary, HashedIds) or isinstance(theirs, HashedIds):
                 places = np.arange(field.rows, dtype=np.int32)
             else:
-                rows = data.vocabulary(number).lookup(ours.vocabulary.values)
+                # ids as both hold them: raw values would be put into buckets again
+                rows = 1 + pc.index_in(ours.vocabulary.values, value_set=theirs.values).to_numpy()
                 places[rows] = np.arange(1, ours.vocabulary.rows, dtype=np.int32)
-                places[0] = 0
             found.append(places)
         return RowPlaces(tuple(found))
 

@@ -18,6 +18,7 @@ FREE = (
     "warm_start",
 )
 PACKAGES = ("autoembed", "torch", "numpy", "optuna", "scipy", "pyarrow", "safetensors", "pydantic")
+UNWRITTEN = {"joint.order": "frequency"}  # what runs do that were begun before the key was there
 
 
 def check_identity(folder: RunFolder, config: StudyConfig, fingerprint: str, space: Space) -> None:
@@ -41,6 +42,8 @@ def check_identity(folder: RunFolder, config: StudyConfig, fingerprint: str, spa
             f"{folder.identity} is damaged ({error}), so what {folder.path} holds cannot be told; "
             "choose another run folder"
         ) from None
+    if config.is_joint:
+        earlier = UNWRITTEN | earlier
     changed = [key for key in {**earlier, **identity} if earlier.get(key) != identity.get(key)]
     if changed:
         lines = [

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from autoembed.config import ConfigError
 from autoembed.damage import check_checksums, checksums_of, read_json, readable
@@ -77,7 +78,7 @@ def keep_trial(
     checksums = save_candidate(path, packed, network)
     if inputs.data.order is not None:
         beside = order_file(folder, assignment.seed)
-        if not beside.is_file():
+        if not _holds(beside, inputs.data.order):
             keep_order(folder, assignment.seed, inputs.data.order)
         _link(beside, path / ORDER)
         checksums |= checksums_of(path, [ORDER])
@@ -162,6 +163,14 @@ def ordered(inputs: Inputs, folder: RunFolder, record: TrialRecord) -> Inputs:
     with readable(path / ORDER, remedy):
         order = RowOrder.load(path / ORDER, [field.rows for field in inputs.data.fields])
     return inputs.reordered(order)
+
+
+def _holds(path: Path, order: RowOrder) -> bool:
+    """Whether the file is there and whole, with this order."""
+    try:
+        return RowOrder.load(path, [len(rows) for rows in order.rows]).is_same(order)
+    except (OSError, ValueError, SafetensorError):
+        return False
 
 
 def _link(source: Path, target: Path) -> None:
