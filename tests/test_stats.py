@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from autoembed.data.config import Categorical, DataConfig, Split
 from autoembed.data.prepare import prepare
+from autoembed.data.row_order import RowOrder
 from autoembed.stats import FieldStats, Stats, frequency_groups, head_share, stats_of
 
 COUNTS = st.builds(
@@ -93,3 +94,37 @@ def test_statistics_are_those_of_the_train_split(tmp_path: Path) -> None:
 def test_a_global_row_is_the_first_row_of_the_field_plus_the_row() -> None:
     stats = Stats(tuple(FieldStats(str(size), np.zeros(size, np.int64)) for size in (3, 1, 5)))
     assert (stats.rows, stats.first_rows) == (9, (0, 3, 4))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(COUNTS, st.booleans(), st.booleans()), min_size=1, max_size=4), st.integers(0, 99))
+def test_reordered_statistics_are_those_of_rows_that_stand_elsewhere(
+    fields: list[tuple[np.ndarray, bool, bool]], seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    stats = Stats(tuple(FieldStats(str(n), *field) for n, field in enumerate(fields)))
+    order = RowOrder(
+        tuple(np.append(0, 1 + random.permutation(field.rows - 1)).astype(np.int32) for field in stats.fields)
+    )
+    after = stats.reordered(order)
+    for field, before, rows in zip(after.fields, stats.fields, order.rows, strict=True):
+        assert field.counts.tolist() == [before.counts[row] for row in rows]
+        assert (field.name, field.bag, field.ranked) == (before.name, before.bag, before.ranked)
+    assert (after.rows, after.first_rows) == (stats.rows, stats.first_rows)
+    assert [field.counts[0] for field in after.fields] == [field.counts[0] for field in stats.fields]
+
+
+def test_statistics_of_reordered_data_are_reordered_statistics(tmp_path: Path) -> None:
+    words = ["a", "a", "a", "b", "b", "c"]
+    rows = [{"label": 0, "split": "train", "word": word, "tags": [word, "x"]} for word in words]
+    path = write_csv(tmp_path / "log.csv", [*rows, *ANCHORS])
+    config = DataConfig(
+        path=str(path), categorical={"word": None, "tags": Categorical(bag=True)}, split=Split(column="split")
+    )
+    data = prepare(config, tmp_path / "out")
+    order = RowOrder((np.array([0, 3, 1, 2], np.int32), np.array([0, 2, 4, 1, 3], np.int32)))
+    found, expected = stats_of(data.reordered(order)), stats_of(data).reordered(order)
+    assert [field.counts.tolist() for field in found.fields] == [[2, 1, 3, 2], [0, 3, 1, 6, 2]]
+    for field, same in zip(found.fields, expected.fields, strict=True):
+        assert np.array_equal(field.counts, same.counts)
+        assert (field.name, field.bag, field.ranked) == (same.name, same.bag, same.ranked)

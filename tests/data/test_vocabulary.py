@@ -107,6 +107,24 @@ def test_a_truncated_vocabulary_knows_its_first_rows_and_stores_no_more() -> Non
         words().truncated(7)
 
 
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.text(max_size=12) | st.integers(0, 9).map(str), unique=True, max_size=12), st.data())
+def test_a_reordered_vocabulary_knows_the_same_ids_in_other_rows(
+    values: list[str], data: st.DataObject
+) -> None:
+    rows = [0, *data.draw(st.permutations(range(1, len(values) + 1)))]
+    kept = data.draw(st.integers(1, len(rows)))
+    integers = [len(value) + 100 * number for number, value in enumerate(values)]
+    for vocabulary in (words(values), numbers(integers)):
+        known = vocabulary.values.to_pylist()
+        after = vocabulary.reordered(np.array(rows, np.int32))
+        assert (after.kind, after.nbytes, after.rows) == (vocabulary.kind, vocabulary.nbytes, len(rows))
+        assert vocabulary.lookup(known).tolist() == [*range(1, len(rows))]
+        assert after.lookup(known).tolist() == [rows.index(row) for row in range(1, len(rows))]
+        short = Vocabulary.from_tensors(after.truncated(kept).tensors())
+        assert short.values.to_pylist() == [known[row - 1] for row in rows[1:kept]]
+
+
 @pytest.mark.parametrize(
     "tensors",
     [

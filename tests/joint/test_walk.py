@@ -165,6 +165,9 @@ def test_another_walk_is_not_gone_on_with(setting, tmp_path):
     setting.walk(checkpoint=tmp_path)
     with pytest.raises(CheckpointError, match="another seed"):
         setting.walk(checkpoint=tmp_path, seed=9)
+    other = replace(setting.trunk, rows=setting.trunk.rows.flip(0))  # as rows in another order, as good
+    with pytest.raises(CheckpointError, match="another rows"):
+        replace(setting, trunk=other).walk(checkpoint=tmp_path)
 
 
 @pytest.mark.parametrize(
