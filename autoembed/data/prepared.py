@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from autoembed.data.chunk import SPLITS
 from autoembed.data.columns import file_checksum
 from autoembed.data.hashed_ids import FieldIds, HashedIds
 from autoembed.data.manifest import MANIFEST, read_manifest
-from autoembed.data.row_order import RowOrder, RowPlaces
+from autoembed.data.row_order import RowOrder
 from autoembed.data.rows import BagRows, Rows, pooled_batches, whole_batches
 from autoembed.data.vocabulary import Kind, Vocabulary
 
@@ -111,7 +110,7 @@ class PreparedData:
         else:
             columns = self._columns(split, mapped=True)
             batches = pooled_batches(columns.read, self.rows(split), batch_size, shuffle_seed)
-        return batches if self._places is None else map(self._places.batch, batches)
+        return batches if self.order is None else map(self.order.places.batch, batches)
 
     def relabelled(self, labels: npt.NDArray[np.float32]) -> "PreparedData":
         """The same data, but batches of `train` carry these labels (rows,), which may be soft.
@@ -156,10 +155,6 @@ class PreparedData:
     def prepared_fingerprint(self) -> str:
         """That of the data in the order of frequency."""
         return str(self.manifest["fingerprint"])
-
-    @cached_property
-    def _places(self) -> RowPlaces | None:
-        return None if self.order is None else self.order.places
 
     def split_bytes(self, split: str) -> int:
         """Bytes of a split's arrays."""

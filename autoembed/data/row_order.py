@@ -20,14 +20,14 @@ from torch import Tensor
 from autoembed.data.batch import Batch
 from autoembed.files import write_file
 
-Rows = npt.NDArray[np.int32]
+Permutation = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class RowPlaces:
     """Per field, where each row went: places[f][row] (R,) int32; rows may share a place."""
 
-    places: tuple[Rows, ...]
+    places: tuple[Permutation, ...]
 
     def batch(self, batch: Batch) -> Batch:
         """The same examples, which read the rows where they went."""
@@ -48,14 +48,14 @@ class RowPlaces:
 class RowOrder:
     """Per field, rows[f][place] (R,) int32 is the row that stands there; row 0 stays at place 0."""
 
-    rows: tuple[Rows, ...]
+    rows: tuple[Permutation, ...]
 
     def __post_init__(self) -> None:
         for number, rows in enumerate(self.rows):
             if len(rows) == 0 or rows[0] != 0 or not np.array_equal(np.sort(rows), np.arange(len(rows))):
                 raise ValueError(f"field {number}: no order of all its rows that begins with row 0")
 
-    @property
+    @cached_property
     def places(self) -> RowPlaces:
         """The inverse."""
         found = []

@@ -87,6 +87,11 @@ def load_standing(
         known = {"rows": wanted.get("rows")} | facts["about"]
         known["joint"] = {"order": "frequency"} | known["joint"]
     different = sorted(key for key in wanted.keys() | known if wanted.get(key) != known.get(key))
+    if different and set(different) <= {"rows", "trunk_valid"}:
+        raise CheckpointError(
+            f"{path}: the walk there began at another trunk; copy that back, or remove {folder} and the "
+            "records of its points to walk again"
+        )
     if different:
         raise CheckpointError(
             f"{path}: the walk there has another {', '.join(different)}; "

@@ -21,8 +21,7 @@ def explained(planned: Planned, spec: TableSpec) -> dict[str, Any]:
     `shadow_price`: predicted loss that one more byte saves. `next`: the single change that would save the
     most per byte, and None where no change saves anything. `dim`: that of rows stored whole.
     `rank_correlation`: how well prices ranked random plans by their measured loss, at the trunk.
-    `planning_seconds`: processor time of this plan, the first one's with the calibration and
-    the trunk's basis.
+    `planning_seconds`: processor time of this plan, the first one's with the calibration.
     """
     problem, chosen = planned.problem, planned.solution.chosen
     places = np.arange(len(chosen))

@@ -1,4 +1,4 @@
-"""Groups of ids that are compressed alike: ranks that double, cut where counts change, none too large.
+"""Groups of ids that are compressed alike: numbers of rows that double, cut as by frequency, none too large.
 
 Row 0 of a field, the out-of-vocabulary row, is a group of its own, because ids that are pruned read it. The
 head is cut finely, since few rows carry most look-ups there. The tail is cut so that no group holds more
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoembed.methods.ranks import refuse_unranked
-from autoembed.stats import FieldStats, Stats
+from autoembed.stats import Counts, Stats
 
 FIRST = 8  # rows of the first group behind row 0
 LARGEST = 0.01  # of all rows, in one group
@@ -38,34 +38,35 @@ def groups_of(stats: Stats, *, largest: float = LARGEST, most: int = MOST) -> tu
     """
     refuse_unranked(stats, "the joint search", "the spaces of methods that need no ranks (docs/methods.md)")
     first = FIRST
+    counts = [field.ranked_counts for field in stats.fields]  # by frequency, whatever the order of rows
     while True:
         cap = max(1, int(largest * stats.rows))
         groups = tuple(
             Group(number, start, stop)
-            for number, field in enumerate(stats.fields)
-            for start, stop in _ranges(field, first, cap)
+            for number, of_rows in enumerate(counts)
+            for start, stop in _ranges(of_rows, first, cap)
         )
         if len(groups) <= max(most, 2 * len(stats.fields)):
             return groups
         first, largest = 2 * first, 1.3 * largest
 
 
-def _ranges(field: FieldStats, first: int, cap: int) -> Iterator[tuple[int, int]]:
+def _ranges(counts: Counts, first: int, cap: int) -> Iterator[tuple[int, int]]:
     yield 0, 1
-    counts = field.ranked_counts  # by frequency, so that budgets do not depend on the order of rows
+    rows = len(counts)
     start, size = 1, first
-    while start < field.rows:
+    while start < rows:
         wanted = min(size, cap)
-        stop = min(start + wanted, field.rows)
-        if stop < field.rows:
+        stop = min(start + wanted, rows)
+        if stop < rows:
             stop = _beside_ties(counts, start, stop, cap)
-        if field.rows - stop < wanted // 2 and field.rows - start <= cap:
-            stop = field.rows  # a last group of little is none
+        if rows - stop < wanted // 2 and rows - start <= cap:
+            stop = rows  # a last group of little is none
         yield start, stop
         start, size = stop, 2 * size
 
 
-def _beside_ties(counts: np.ndarray[tuple[int], np.dtype[np.int64]], start: int, stop: int, cap: int) -> int:
+def _beside_ties(counts: Counts, start: int, stop: int, cap: int) -> int:
     """`stop`, moved to where the count changes if that is near; ties wider than a group are cut anywhere."""
     size = stop - start
     descending = -counts[start:]

@@ -39,8 +39,7 @@ class Planned:
     """What the planner decided for one budget: choices by group, the priced problem, the solution.
 
     `rank_correlation` of prices and measured losses over random plans; `used_fallback`: see JointPlanner.
-    `seconds` of the processor that planning took, codes included, the first plan's with the calibration and
-    the trunk's basis.
+    `seconds` of the processor that planning took, codes included, the first plan's with the calibration.
     """
 
     groups: tuple[Group, ...]
@@ -81,7 +80,7 @@ class JointPlanner:
 
         Weights that did not change since the last call, because no step was taken, are not priced again.
         """
-        started = time.process_time() - (0.0 if self.calibration else self.trunk.basis_seconds)
+        started = time.process_time()
         if self._whole is None:  # the same for all budgets, so that neighbours differ in what matters
             self._leave_alone(small_fields(self.spec, min(budgets)))
         calibration = self.calibration or self._calibrate(rows.device)

@@ -61,8 +61,8 @@ class Tried:
 class Trunk:
     """A trained full-precision model: rows (R, D) of all fields, the network in evaluation mode.
 
-    `ledger` is the cost of the final training alone, `tuning` what was tried before it. `basis_seconds` of
-    the processor went into writing it down as the walk needs it (basis.py); they are the walk's.
+    `ledger` is the cost of the final training alone, `tuning` what was tried before it. `basis_seconds` and
+    `basis_cpu_seconds` went into writing it down as the walk needs it (basis.py); they are the walk's.
     """
 
     rows: Tensor
@@ -74,6 +74,7 @@ class Trunk:
     history: tuple[Epoch, ...]
     tuning: tuple[Tried, ...]
     basis_seconds: float = 0.0
+    basis_cpu_seconds: float = 0.0
 
     def reordered(self, order: RowOrder) -> "Trunk":
         """The same with rows in another order."""

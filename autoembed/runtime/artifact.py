@@ -88,14 +88,14 @@ class Artifact:
         """
         about = self.manifest["data"]
         trained_on = about.get("prepared_fingerprint", about["fingerprint"])
-        batches = data.batches(split, EVALUATION_BATCH)
-        if data.fingerprint == about.get("prepared_fingerprint"):
-            batches = map(self._places_of(data).batch, batches)
-        elif data.fingerprint != about["fingerprint"]:
+        if data.fingerprint not in (trained_on, about["fingerprint"]):
             raise ValueError(
                 f"{data.path} has fingerprint {data.fingerprint}, this model was trained on {trained_on}: "
                 "rows stand for other ids there; give it that data, or raw columns (evaluate_raw)"
             )
+        batches = data.batches(split, EVALUATION_BATCH)
+        if data.fingerprint != about["fingerprint"]:
+            batches = map(self._places_of(data).batch, batches)
         return measure(data.labels(split), self._logits(batches))
 
     def _places_of(self, data: PreparedData) -> RowPlaces:

@@ -8,7 +8,7 @@ are told as the progress of the seed's trunk, whose trial number stands for the 
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,8 @@ class _SeedWalk:
                 ended(numbers[: place + 1])
             return
         trunk, inputs = make_trunk()
+        if folder is not None:  # the first walk has paid for it
+            trunk = replace(trunk, basis_seconds=0.0, basis_cpu_seconds=0.0)
         planner = JointPlanner(inputs.data, inputs.spec, trunk, seed)
         assign = {
             number: self._point_assignment(number, seed, budget, recipe)
@@ -150,7 +152,10 @@ class _SeedWalk:
 
         def why() -> dict[str, Any]:
             assert planner.last is not None, "a plan was made"
-            return explained(planner.last, inputs.spec)
+            content = explained(planner.last, inputs.spec)
+            if planner.last.solution.budget == self.budgets[0]:
+                content["planning_seconds"] += trunk.basis_cpu_seconds
+            return content
 
         def saw(point: Point) -> None:
             place = self.budgets.index(point.budget_bytes)
@@ -234,9 +239,9 @@ class _SeedWalk:
                 seed=seed,
                 progress=lambda report: self.tell({"event": "progress", "number": number, **summary(report)}),
             )
-            trunk, order = in_basis(trunk, self.inputs.data, self.inputs.stats, seed)
-            inputs = self.inputs
-            if self.config.joint.order == "learned":
+            inputs, ordered = self.inputs, self.config.joint.order == "learned"
+            trunk, order = in_basis(trunk, inputs.data, inputs.stats, seed, ordered=ordered)
+            if order is not None:
                 keep_order(self.folder, seed, order)
                 trunk, inputs = trunk.reordered(order), inputs.reordered(order)
             self._keep_trunk(number, seed, trunk, inputs)
@@ -255,6 +260,7 @@ class _SeedWalk:
                 "test": asdict(trunk.test),
                 "ledger": asdict(trunk.ledger),
                 "basis_seconds": trunk.basis_seconds,
+                "basis_cpu_seconds": trunk.basis_cpu_seconds,
                 "tuning_seconds": sum(tried.cpu_seconds for tried in trunk.tuning),
                 "tried": [
                     {

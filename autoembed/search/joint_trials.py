@@ -208,6 +208,8 @@ def read_trunk(
             Ledger(**facts["ledger"]),
             (),
             (),
-            facts.get("basis_seconds", 0.0),  # earlier versions did not write it
+            *(
+                facts.get(name, 0.0) for name in ("basis_seconds", "basis_cpu_seconds")
+            ),  # earlier ones had none
         )
     return trunk, inputs

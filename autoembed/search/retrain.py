@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from autoembed.damage import DamagedError
 from autoembed.export.candidate import load_candidate
 from autoembed.files import write_file
 from autoembed.front.point import Objective, reference_trials, sign
@@ -16,6 +17,7 @@ from autoembed.search.inputs import open_inputs
 from autoembed.search.joint_trials import (
     EXPLAINED,
     FIRST_SINGLE,
+    ORDER,
     RETRAINED,
     joint_name,
     keep_trial,
@@ -101,6 +103,7 @@ def retrain_trial(run: Path, trial: int, trainings: float = 1.0) -> Retrained:
         inputs = open_inputs(config, run)
         trunks = reference_trials(records)
         trunk, inputs = read_trunk(config, folder, inputs, walked.seed, trunks[walked.seed].number)
+        _check_order(folder, walked, trunks[walked.seed])
         packed, _ = load_candidate(folder.trial(walked.number), config.model, inputs.data, walked.checksums)
         recipe = _recipe(walked)
         if config.joint.teacher == "auto" and "teacher" not in recipe:
@@ -127,6 +130,16 @@ def retrain_trial(run: Path, trial: int, trainings: float = 1.0) -> Retrained:
             reason=f"trial {walked.number} trained anew",
         )
     return Retrained(asked, record, config.objective)
+
+
+def _check_order(folder: RunFolder, walked: TrialRecord, trunk: TrialRecord) -> None:
+    """Raise DamagedError where the trunk was trained again since, so that its rows stand in another order."""
+    if walked.checksums.get(ORDER) != trunk.checksums.get(ORDER):
+        raise DamagedError(
+            f"{folder.trial(trunk.number)}: the rows of this trunk stand in another order than those of "
+            f"trial {walked.number}; copy the one that it was walked from back, or remove that trial's "
+            f"record.json and walks/{walked.seed}, and run the search again"
+        )
 
 
 def _is_walked(record: TrialRecord) -> bool:

@@ -166,7 +166,7 @@ def test_another_walk_is_not_gone_on_with(setting, tmp_path):
     with pytest.raises(CheckpointError, match="another seed"):
         setting.walk(checkpoint=tmp_path, seed=9)
     other = replace(setting.trunk, rows=setting.trunk.rows.flip(0))  # as rows in another order, as good
-    with pytest.raises(CheckpointError, match="another rows"):
+    with pytest.raises(CheckpointError, match="began at another trunk"):
         replace(setting, trunk=other).walk(checkpoint=tmp_path)
 
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from search_study import make_study
 
 from autoembed.config import ConfigError
-from autoembed.damage import DamagedError
+from autoembed.damage import DamagedError, checksums_of
 from autoembed.data.prepared import PreparedData
 from autoembed.data.row_order import RowOrder
 from autoembed.data.vocabulary import Vocabulary
@@ -358,6 +358,16 @@ def test_a_plan_trained_anew_has_the_order_of_the_walked_one(
     artifact = export(copied, RETRAINED, tmp_path / "model")
     check_measured(artifact, record, copied)
     assert artifact.plan.kept_rows[0] < copied.data.fields[0].rows
+
+
+def test_a_plan_is_not_trained_anew_on_rows_in_another_order(copied: Walked) -> None:
+    """As where its trunk was trained again since, elsewhere."""
+    folder = RunFolder(copied.run)
+    swap_two_rows(trial(copied.run, 0) / ORDER)
+    record = copied.records[0]
+    folder.finish(replace(record, checksums=record.checksums | checksums_of(trial(copied.run, 0), [ORDER])))
+    with pytest.raises(DamagedError, match="in another order than those of trial 2; copy the one"):
+        retrain_trial(copied.run, PRUNED, trainings=0.5)
 
 
 def test_another_order_than_the_runs_is_refused(walked: Walked) -> None:
