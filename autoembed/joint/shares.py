@@ -7,7 +7,6 @@ from autoembed.joint.config import JointConfig
 from autoembed.joint.settle import MOST, STEPS, TRIED
 
 OVERHEAD = 1.2  # seconds of fine-tuning, planning and measuring over those of as many steps of a training
-MORE = 1.5  # far budgets that inherit all steps would spend them in vain
 KNEE_ENDS = 32.0  # the compression ratio beyond which a budget gets fewer steps
 
 
@@ -44,10 +43,10 @@ def steps_of(ratios: Sequence[float], total: int) -> list[int]:
 def next_steps(ratios: Sequence[float], total: int, taken: Sequence[int]) -> int:
     """What the budget behind those that took `taken` steps may take, of `total` for all.
 
-    Its share of what is left: budgets that took more than theirs, for trials, leave it less, and what others
-    did not need is divided among those behind them, up to MORE times what each would have had.
+    Its share of what is left, and no more than its share of all: what trials took at the first budget is made
+    up for by budgets that need no steps, and what these leave beyond that is saved.
     """
     number = len(taken)
     left = max(total - sum(taken), 0)
     share = round(left * shares(ratios[number:])[0])
-    return min(share, round(MORE * steps_of(ratios, total)[number]))
+    return min(share, steps_of(ratios, total)[number])

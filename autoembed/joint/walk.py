@@ -4,9 +4,9 @@ At every budget the planner prices the choices at the weights as they are now an
 smaller budgets. The table starts from the larger neighbour's rows, and is packed and measured as it stands:
 where that is as good as the trunk no step is spent. Otherwise quantization-aware fine-tuning follows, with
 the trunk's cached predictions as targets, fresh optimizers, and learning rates that fall to zero; the better
-of the two on the validation split is kept. Steps that a budget did not need go to smaller ones. At the first
-budget it is tried whether labels among the targets make better models (settle.py); where they do, what is as
-good as the trunk is not enough: the best point so far is to be met.
+of the two on the validation split is kept. Steps that a budget did not need are saved, but for those that
+trials took before. At the first budget it is tried whether labels among the targets make better models
+(settle.py); where they do, what is as good as the trunk is not enough: the best point so far is to be met.
 """
 
 import copy

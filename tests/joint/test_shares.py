@@ -3,7 +3,7 @@
 import pytest
 
 from autoembed.joint.config import JointConfig
-from autoembed.joint.shares import MORE, expected_trainings, next_steps, shares, steps_of
+from autoembed.joint.shares import expected_trainings, next_steps, shares, steps_of
 
 
 def test_steps_follow_the_shares_and_sum_to_all():
@@ -14,17 +14,19 @@ def test_steps_follow_the_shares_and_sum_to_all():
         assert steps == pytest.approx([total * share for share in shares(ratios)], abs=1.5)
 
 
-def test_steps_that_were_not_taken_are_divided_among_those_behind():
+def test_what_trials_took_is_made_up_for_by_budgets_that_need_none():
     ratios, total = [2.0, 4.0, 8.0, 16.0, 64.0, 512.0], 1000
     usual = steps_of(ratios, total)
     taken: list[int] = []
     for own in usual:  # where all take theirs, nothing changes
         assert next_steps(ratios, total, taken) == own
         taken.append(own)
-    saved = [0, 0, 0]
-    assert usual[3] < next_steps(ratios, total, saved) <= MORE * usual[3] + 1
-    assert next_steps(ratios, total, [0] * 5) == round(MORE * usual[5]), "no more, however much is left"
-    assert next_steps(ratios, total, [900, 0]) < usual[2], "trials took them"
+    trials = [usual[0] + 200]
+    shorter = [next_steps(ratios, total, [*trials, *usual[1:number]]) for number in range(1, 6)]
+    assert all(steps < own for steps, own in zip(shorter, usual[1:], strict=True))
+    made_up = next_steps(ratios, total, [*trials, 0, 0])
+    assert next_steps(ratios, total, [*trials, *usual[1:3]]) < made_up <= usual[3]
+    assert next_steps(ratios, total, [0] * 5) == usual[5], "no more than that, however much is left"
     assert next_steps(ratios, total, [total + 5]) == 0
 
 
