@@ -1,7 +1,8 @@
 """The plan: what every row of every field is stored as, and how many bytes that takes.
 
-Rows of a field are frequency ranks of the train split: row 0 is the out-of-vocabulary row, row 1 the
-most frequent id. A FieldPlan tiles the rows with segments; all rows of a segment are stored alike.
+Rows of a field stand in an order of worth: row 0 is the out-of-vocabulary row, row 1 the most frequent id of
+the train split, and so on, unless another order was learned (joint/order.py). A FieldPlan tiles the rows with
+segments; all rows of a segment are stored alike.
 The byte model is a pure function of the plan and equals the size of the exported tables file:
 
     total = header + directory + index bytes of segments + payload + scales + offsets + projections

@@ -10,7 +10,7 @@ repeat exactly (`joint_seed.py`).
         4000 ...             short trainings that tuned a trunk, which cost and are no points
         5000 ...             points of other recipes, walked with the first seed (`joint: {recipes: 5}`)
         7000 ...             points trained anew (`autoembed export --retrain`)
-    RUN/walks/SEED/          where the walk stands, what the trunk was trained with
+    RUN/walks/SEED/          where the walk stands, what the trunk was trained with, the order of its rows
     RUN/walks/SEED/recipe-N/ the same of the Nth recipe, and recipe.json once its walk has ended
 """
 

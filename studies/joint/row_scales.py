@@ -3,9 +3,10 @@
     python studies/joint/row_scales.py frappe epinions ml1m [--prepared DIR] [--seed 1]
 
 Trains the full-precision recipe of studies/references, rotates it and prices the joint menu as the joint
-search does, without labels or the test split. To the menu come the same integer rows, whole and prefixes,
-with a step of their own in half precision: 2 bytes a row more, no scale for a segment. Prices are not
-calibrated, for both alike. Prints by compression ratio the predicted loss with them over that without.
+search does, with rows by frequency, without labels or the test split. To the menu come the same integer rows,
+whole and prefixes, with a step of their own in half precision: 2 bytes a row more, no scale for a segment.
+Prices are not calibrated, for both alike. Prints by compression ratio the predicted loss with them over that
+without.
 """
 
 import argparse

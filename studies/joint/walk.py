@@ -109,6 +109,9 @@ class PlainPlanner:
     def codes(self, rows: Tensor, fields: Fields) -> Codes:
         return {}  # its menu has no codebooks
 
+    def metrics(self) -> None:
+        """Rows are rounded to nearest."""
+
     def _solve(self, prices: Tensor, budget: int) -> Fields:
         sizes = [[self._bytes(g, c) for c in self.choices] for g in self.groups]
         taken, moves = [], []
