@@ -85,7 +85,7 @@ def load_standing(
     wanted = json.loads(json.dumps(about))
     with readable(path, remedy):  # earlier versions wrote neither the order nor what the rows were
         known = {"rows": wanted.get("rows")} | facts["about"]
-        known["joint"] = {"order": "frequency"} | known["joint"]
+        known["joint"] = {"order": "frequency"} | known.get("joint", {})
     different = sorted(key for key in wanted.keys() | known if wanted.get(key) != known.get(key))
     if different and set(different) <= {"rows", "trunk_valid"}:
         raise CheckpointError(

@@ -249,11 +249,10 @@ class _Walker:
         if tuned is not None and kept:
             packed, network, valid, weights = tuned.packed, tuned.network, tuned.valid, tuned.weights
         # as the trunk's, a point's cost ends before the test split, which only the report needs
-        before = 0.0 if points else self.trunk.basis_seconds
-        seconds, cpu_seconds = (
-            before + time.perf_counter() - started[0],
-            before + time.process_time() - started[1],
-        )
+        seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
+        if not points:
+            seconds += self.trunk.basis_seconds
+            cpu_seconds += self.trunk.basis_cpu_seconds
         test = self.measure(packed, network, "test")
         point = Point(
             *(budgets[0], size, packed, network, valid, test, untuned, kept, steps, seconds, cpu_seconds),

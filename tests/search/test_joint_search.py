@@ -347,7 +347,8 @@ def test_the_time_left_falls_as_points_end_and_is_none_before_a_trunk(clicks: Pa
     left = [standing.eta_seconds for standing in standings]
     assert left[0] is None and left[-1] == 0.0
     assert left[1:] == sorted(left[1:], reverse=True) and len(left) == 5
-    assert left[1] == pytest.approx(records[0].seconds * 1.2 * 1.5)  # the trunk is done, not the points
+    steps = JointConfig().fine_tune
+    assert left[1] == pytest.approx(records[0].seconds * 1.2 * steps)  # the trunk is done, not the points
 
 
 def test_a_front_is_drawn_and_picked_from_where_data_and_earlier_runs_are_gone(
