@@ -79,6 +79,7 @@ def walk(
 ) -> list[Point]:
     """A model for every budget (bytes of the tables file), the largest first.
 
+    The rows of `data`, `spec.stats` and `trunk` stand in one order.
     `progress`: called with every point, and first with those that `checkpoint` holds already.
     `explain`: asked after each plan; what it returns is kept with the point.
     The same seed on one CPU thread gives the same points, also where a walk was cut off and goes on from
