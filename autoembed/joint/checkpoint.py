@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save
 
 from autoembed.damage import check_checksums, checksums_of, read_json, readable
 from autoembed.files import write_file
-from autoembed.joint.config import JointConfig
+from autoembed.joint.config import UNWRITTEN, JointConfig
 from autoembed.joint.point import Point, read_point, write_point
 from autoembed.joint.settle import Settings, usual
 from autoembed.joint.table import Weights
@@ -85,7 +85,7 @@ def load_standing(
     wanted = json.loads(json.dumps(about))
     with readable(path, remedy):  # earlier versions wrote neither the order nor what the rows were
         known = {"rows": wanted.get("rows")} | facts["about"]
-        known["joint"] = {"order": "frequency"} | known.get("joint", {})
+        known["joint"] = UNWRITTEN | known.get("joint", {})
     different = sorted(key for key in wanted.keys() | known if wanted.get(key) != known.get(key))
     if different and set(different) <= {"rows", "trunk_valid"}:
         raise CheckpointError(

@@ -6,6 +6,8 @@ from pydantic import Field, field_validator
 
 from autoembed.config import Section
 
+UNWRITTEN = {"order": "frequency"}  # what searches do that were begun before the key was there
+
 
 class JointConfig(Section):
     """The `joint` section of a study file. One training is the trunk's, counted in its steps."""

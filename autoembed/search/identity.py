@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from autoembed.config import ConfigError
+from autoembed.joint.config import UNWRITTEN
 from autoembed.record import write_json
 from autoembed.search.folder import RunFolder
 from autoembed.search.study import JOINT, StudyConfig
@@ -18,7 +19,6 @@ FREE = (
     "warm_start",
 )
 PACKAGES = ("autoembed", "torch", "numpy", "optuna", "scipy", "pyarrow", "safetensors", "pydantic")
-UNWRITTEN = {"joint.order": "frequency"}  # what runs do that were begun before the key was there
 
 
 def check_identity(folder: RunFolder, config: StudyConfig, fingerprint: str, space: Space) -> None:
@@ -43,7 +43,7 @@ def check_identity(folder: RunFolder, config: StudyConfig, fingerprint: str, spa
             "choose another run folder"
         ) from None
     if config.is_joint:
-        earlier = UNWRITTEN | earlier
+        earlier = _flat({"joint": UNWRITTEN}) | earlier
     changed = [key for key in {**earlier, **identity} if earlier.get(key) != identity.get(key)]
     if changed:
         lines = [

@@ -36,7 +36,6 @@ from autoembed.search.joint_trials import (
     RECIPES,
     TUNING,
     joint_name,
-    keep_order,
     keep_trial,
     measured_point,
     read_recipe,
@@ -242,7 +241,6 @@ class _SeedWalk:
             inputs, ordered = self.inputs, self.config.joint.order == "learned"
             trunk, order = in_basis(trunk, inputs.data, inputs.stats, seed, ordered=ordered)
             if order is not None:
-                keep_order(self.folder, seed, order)
                 trunk, inputs = trunk.reordered(order), inputs.reordered(order)
             self._keep_trunk(number, seed, trunk, inputs)
             return trunk, inputs

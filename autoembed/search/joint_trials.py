@@ -70,17 +70,15 @@ def keep_trial(
 ) -> TrialRecord:
     """Files first, then the record: with it the trial is finished. `records` are those before it.
 
-    The rows of `packed` stand as those of `inputs`, whose order lies in the seed's folder.
+    The rows of `packed` stand as those of `inputs`, whose order is written into the seed's folder where it is
+    not there yet.
     """
     path = folder.trial(assignment.number)
     if not (path / "assignment.json").exists():
         folder.assign(assignment)
     checksums = save_candidate(path, packed, network)
     if inputs.data.order is not None:
-        beside = order_file(folder, assignment.seed)
-        if not _holds(beside, inputs.data.order):
-            keep_order(folder, assignment.seed, inputs.data.order)
-        _link(beside, path / ORDER)
+        _link(_kept_order(folder, assignment.seed, inputs.data.order), path / ORDER)
         checksums |= checksums_of(path, [ORDER])
     size = plan_bytes(packed.plan)
     record = TrialRecord(
@@ -138,18 +136,6 @@ def trunk_file(folder: RunFolder, seed: int) -> Path:
     return folder.path / "walks" / str(seed) / "trunk.json"
 
 
-def order_file(folder: RunFolder, seed: int) -> Path:
-    """In which order the rows of a seed's walk stand, where that is not by frequency."""
-    return folder.path / "walks" / str(seed) / ORDER
-
-
-def keep_order(folder: RunFolder, seed: int, order: RowOrder) -> None:
-    """Write it into the folder of the seed, in place of what was there."""
-    path = order_file(folder, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    order.save(path)
-
-
 def ordered(inputs: Inputs, folder: RunFolder, record: TrialRecord) -> Inputs:
     """Inputs whose rows stand as those of the trial's tables.
 
@@ -165,12 +151,17 @@ def ordered(inputs: Inputs, folder: RunFolder, record: TrialRecord) -> Inputs:
     return inputs.reordered(order)
 
 
-def _holds(path: Path, order: RowOrder) -> bool:
-    """Whether the file is there and whole, with this order."""
+def _kept_order(folder: RunFolder, seed: int, order: RowOrder) -> Path:
+    """The file of a seed's order, written unless it is there, whole, and holds this one."""
+    path = folder.path / "walks" / str(seed) / ORDER
     try:
-        return RowOrder.load(path, [len(rows) for rows in order.rows]).is_same(order)
+        if RowOrder.load(path, [len(rows) for rows in order.rows]).is_same(order):
+            return path
     except (OSError, ValueError, SafetensorError):
-        return False
+        pass
+    path.parent.mkdir(parents=True, exist_ok=True)
+    order.save(path)
+    return path
 
 
 def _link(source: Path, target: Path) -> None:

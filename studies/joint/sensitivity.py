@@ -5,7 +5,8 @@
 Trains the full-precision recipe of studies/references, prices the joint menu by one pass over train,
 calibrates on 8,192 examples of valid and checks on up to 16,384 others of valid. Plans are drawn around all
 kinds of prices alike. Under `loss_at_ratio` stand the measured increases of the loss of the plans that each
-kind of price finds at 16x to 128x (payload), before any fine-tuning. Written to sensitivity.json beside this.
+kind of price finds at 16x to 128x (payload), before any fine-tuning. Rows stand by frequency. Written to
+sensitivity.json beside this.
 """
 
 import argparse
