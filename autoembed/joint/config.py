@@ -6,7 +6,8 @@ from pydantic import Field, field_validator
 
 from autoembed.config import Section
 
-UNWRITTEN = {"order": "frequency"}  # what searches do that were begun before the key was there
+# what searches do that were begun before the key was there
+UNWRITTEN: dict[str, object] = {"order": "frequency", "max_drop": None}
 
 
 class JointConfig(Section):
@@ -53,6 +54,11 @@ class JointConfig(Section):
             description="valid AUC below the trunk's or the best point's up to which no fine-tuning is spent",
         ),
     ] = 0.0001
+
+    max_drop: Annotated[
+        Annotated[float, Field(gt=0.0, le=0.5)] | None,
+        Field(description="what the smallest model may lose of valid AUC; steps go where that is decided"),
+    ] = None
 
     @field_validator("teacher", mode="before")
     @classmethod

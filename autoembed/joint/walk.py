@@ -7,12 +7,17 @@ the trunk's cached predictions as targets, fresh optimizers, and learning rates 
 of the two on the validation split is kept. Steps that a budget did not need are saved, but for those that
 trials took before. At the first budget it is tried whether labels among the targets make better models
 (settle.py); where they do, what is as good as the trunk is not enough: the best point so far is to be met.
+
+Where the search is for the smallest model within a drop (`max_drop`, goal.py), steps are saved for the budget
+that decides; all but the first then start from the first one's weights, since what others learned with few
+steps is no better to start from than these are with many.
 """
 
 import copy
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +30,7 @@ from autoembed.evaluate import EVALUATION_BATCH, evaluate
 from autoembed.joint.checkpoint import Standing, load_standing, save_standing
 from autoembed.joint.config import JointConfig
 from autoembed.joint.fine_tune import fine_tune, tuning_settings
+from autoembed.joint.goal import steps_towards
 from autoembed.joint.point import Point as Point
 from autoembed.joint.settle import Settings, Trial, Tuned, settle, steps_of_trials, usual
 from autoembed.joint.shares import next_steps
@@ -180,8 +186,11 @@ class _Walker:
 
     def steps_for(self, budgets: Sequence[int], points: Sequence[Point]) -> int:
         """Steps that the next point may take; `points` are those before it."""
+        taken = [point.steps for point in points]
+        if self.config.max_drop is not None:
+            return max(self.allowed_steps - sum(taken), 0)
         ratios = [self.full_bytes / budget for budget in budgets]
-        return next_steps(ratios, self.allowed_steps, [point.steps for point in points])
+        return next_steps(ratios, self.allowed_steps, taken)
 
     def _trial_steps(self) -> int:
         """Steps of every trial of settings (settle.py), 0 where the user gave them."""
@@ -208,16 +217,8 @@ class _Walker:
         network = copy.deepcopy(self.trunk.network).to(self.device)
         network.load_state_dict(standing.network)
         network.eval()
-        fields = planner(weights.rows, network, budgets)[0]
-        size = fields_bytes(self.spec, fields)
-        if size > budgets[0]:
-            raise ValueError(f"a plan of {size:,} bytes was made for a budget of {budgets[0]:,} bytes")
-        codes, metrics = planner.codes(weights.rows, fields), planner.metrics()
-
-        def table_of() -> FixedPlanTable:
-            table = table_under(self.spec, fields, weights, self.optimizer, codes, metrics)
-            return table.to(self.device)
-
+        size, table_of = self._planned(planner, weights, network, budgets)
+        explained = None if explain is None else explain()
         table = table_of()
         packed = table.pack()
         untuned = valid = self.measure(packed, network, "valid")
@@ -240,15 +241,35 @@ class _Walker:
                 lambda asked, alike: tune(table_of(), asked, trial, alike), untuned, is_enough, seeds
             )
             steps = len(tried) * trial
-        # behind trials only where the share of this budget leaves more than one of them had
-        if allowed - steps > trial and not is_enough:
-            longer = tune(table, settings, allowed - steps, seeds)
-            steps = allowed
+
+        def go_on(begun: FixedPlanTable, more: int) -> None:
+            nonlocal tuned, steps
+            longer = tune(begun, settings, more, seeds)
+            steps += more
             if longer and (tuned is None or longer.valid.better_than(tuned.valid, self.metric)):
                 tuned = longer
+
+        def drop() -> float:
+            return min(map(self._drop, [untuned] if tuned is None else [untuned, tuned.valid]))
+
+        goal = self.config.max_drop
+        if goal is not None:
+            ahead = partial(self._untuned_drop, planner, weights, network, budgets[1:])
+            portion = steps_towards(drop(), goal, ahead, allowed - steps, self.allowed_steps)
+            if portion:
+                go_on(table, portion)
+            # where this is not within, smaller ones are not either: nothing is saved for them
+            if portion and allowed > steps and drop() > goal:
+                go_on(table_of(), allowed - steps)
+        # behind trials only where the share of this budget leaves more than one of them had
+        elif allowed - steps > trial and not is_enough:
+            go_on(table, allowed - steps)
         kept = tuned is not None and tuned.valid.better_than(untuned, self.metric)
+        carried = weights, network
         if tuned is not None and kept:
             packed, network, valid, weights = tuned.packed, tuned.network, tuned.valid, tuned.weights
+        if goal is None or not points:
+            carried = weights, network
         # as the trunk's, a point's cost ends before the test split, which only the report needs
         seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
         if not points:
@@ -257,13 +278,38 @@ class _Walker:
         test = self.measure(packed, network, "test")
         point = Point(
             *(budgets[0], size, packed, network, valid, test, untuned, kept, steps, seconds, cpu_seconds),
-            self.held(weights, table, trials=trial > 0),
-            None if explain is None else explain(),
+            self.held(weights, table, trials=trial > 0 or goal is not None),
+            explained,
             settings.teacher if kept else None,
             settings.rate if kept else None,
             tried,
         )
-        return point, Standing(weights, network.state_dict(), settings)
+        return point, Standing(carried[0], carried[1].state_dict(), settings)
+
+    def _planned(
+        self, planner: Planner, weights: Weights, network: nn.Module, budgets: Sequence[int]
+    ) -> tuple[int, Callable[[], FixedPlanTable]]:
+        """The plan of the first of `budgets`: its bytes, and what makes its table, anew at each call."""
+        fields = planner(weights.rows, network, budgets)[0]
+        size = fields_bytes(self.spec, fields)
+        if size > budgets[0]:
+            raise ValueError(f"a plan of {size:,} bytes was made for a budget of {budgets[0]:,} bytes")
+        codes, metrics = planner.codes(weights.rows, fields), planner.metrics()
+
+        def table_of() -> FixedPlanTable:
+            table = table_under(self.spec, fields, weights, self.optimizer, codes, metrics)
+            return table.to(self.device)
+
+        return size, table_of
+
+    def _untuned_drop(
+        self, planner: Planner, weights: Weights, network: nn.Module, budgets: Sequence[int]
+    ) -> float | None:
+        """What the first of `budgets` would lose without a step; None where there is none."""
+        if not budgets:
+            return None
+        _, table_of = self._planned(planner, weights, network, budgets)
+        return self._drop(self.measure(table_of().pack(), network, "valid"))
 
     def _settled(
         self,
@@ -298,6 +344,10 @@ class _Walker:
         """Whether no fine-tuning is needed: no worse than the best so far but for the tolerance."""
         so_far = [self.trunk.valid, *(point.valid for point in points if point.fine_tuned)]
         return self._worth(valid) >= max(map(self._worth, so_far)) - self.config.tolerance
+
+    def _drop(self, valid: Metrics) -> float:
+        """What is lost of the trunk's."""
+        return self._worth(self.trunk.valid) - self._worth(valid)
 
     def _worth(self, valid: Metrics) -> float:
         """More is better."""

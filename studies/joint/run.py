@@ -5,6 +5,7 @@
     python studies/joint/run.py --read --methods methods
     python studies/joint/run.py --add singles            further searches over single methods, nothing else
     python studies/joint/run.py --add together --named fitted
+    python studies/joint/run.py --max-drop 0.0005        searches for the smallest model within it
 
 A run that was stopped goes on. `results.csv` beside this file gets one row per data set, budget and seed:
 the joint points as walked, and for every single method its pick for each budget, by seed. --methods names a
@@ -14,6 +15,7 @@ new pick, of as many seeds or three, validates better; with --named its methods 
 and stand, from three seeds on, beside those of searches with another full precision. What is recorded of
 data sets and methods that a call does not measure stays. `cost_fte` of a joint point is what the walk spent
 on it, the trunk's row carries the trunk; that of a single method is the whole search that it came from.
+--max-drop sets `joint.max_drop` and writes `within.csv` in place of `results.csv`.
 """
 
 import argparse
@@ -36,6 +38,7 @@ from autoembed.search.folder import read_records
 from autoembed.search.study import load_study
 
 HERE = Path(__file__).parent
+RESULTS, WITHIN = HERE / "results.csv", HERE / "within.csv"
 DATA = ("epinions", "frappe", "ml1m")
 COLUMNS = ("data", "method", "budget_bytes", "total_bytes", "seed", "valid_auc", "test_auc", "test_logloss")
 COLUMNS = (*COLUMNS, "cost_fte")
@@ -105,33 +108,39 @@ def main() -> None:
     parser.add_argument("--add", type=Path, help="a folder like that of --methods, to add to results.csv")
     parser.add_argument("--named", help="what sets the methods of --add apart from those of other searches")
     parser.add_argument("--read", action="store_true", help="train nothing, read what is finished")
+    parser.add_argument("--max-drop", type=float, help="valid AUC that the smallest model may lose")
     options = parser.parse_args()
+    path = RESULTS if options.max_drop is None else WITHIN
     if options.add:
-        write(added(read(), options.add, options.named))
+        write(added(read(RESULTS), options.add, options.named), RESULTS)
         return
     rows: list[dict[str, Any]] = []
     for data in options.data:
         run = options.out / data
         if not options.read:
-            run_study(load_study(HERE / f"{data}.yaml"), run, progress=tell)
+            config = load_study(HERE / f"{data}.yaml")
+            joint = config.joint.model_copy(update={"max_drop": options.max_drop})
+            run_study(config.model_copy(update={"joint": joint}), run, progress=tell)
         found = list(joint_rows(data, run))
         rows += found
         budgets = sorted({entry["budget_bytes"] for entry in found if entry["method"] == "joint"})
         if options.methods and (options.methods / data).is_dir():
             rows += single_rows(data, options.methods / data, budgets)
-    write(beside_others(rows))
+    write(beside_others(rows, path), path)
 
 
-def beside_others(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def beside_others(rows: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
     """The rows, and what is recorded of other data sets and methods."""
     done = {(row["data"], row["method"]) for row in rows}
-    kept = [row for row in read() if (row["data"], row["method"]) not in done]
+    kept = [row for row in read(path) if (row["data"], row["method"]) not in done]
     names = sorted({row["data"] for row in (*rows, *kept)})
     return [row for data in names for row in (*rows, *kept) if row["data"] == data]
 
 
-def read() -> list[dict[str, Any]]:
-    with (HERE / "results.csv").open(newline="", encoding="utf-8") as file:
+def read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -167,8 +176,8 @@ def valid_auc(rows: list[dict[str, Any]]) -> float:
     return sum(float(r["valid_auc"]) for r in rows) / len(rows)
 
 
-def write(rows: list[dict[str, Any]]) -> None:
-    with (HERE / "results.csv").open("w", newline="", encoding="utf-8") as file:
+def write(rows: list[dict[str, Any]], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -15,6 +15,7 @@ from autoembed.evaluate import evaluate, predict
 from autoembed.joint.checkpoint import CheckpointError, settled
 from autoembed.joint.config import JointConfig
 from autoembed.joint.fine_tune import StepAdam
+from autoembed.joint.goal import PORTION, REACH, SURE
 from autoembed.joint.planner import JointPlanner
 from autoembed.joint.settle import TRIED, Settings, steps_of_trials
 from autoembed.joint.shares import next_steps, steps_of
@@ -339,3 +340,77 @@ def test_learned_steps_move_at_one_relative_rate_whatever_their_size(size):
     torch.testing.assert_close(
         ratio, torch.tensor([-0.1, 0.1]).exp(), rtol=1e-4, atol=0
     )  # moments in float32
+
+
+GOAL = JointConfig(fine_tune=1.0, max_drop=0.02, teacher=1.0)
+
+
+def drops(setting: Setting, points: list[Point]) -> list[float]:
+    """AUC that the plans lose before a step."""
+    return [setting.trunk.valid.auc - point.untuned.auc for point in points]
+
+
+def test_a_search_within_a_drop_spends_its_steps_where_that_is_decided(setting):
+    full = fields_bytes(setting.spec, uniform_fields(setting.spec, 32))
+    budgets = [int(full / ratio) for ratio in (2, 4, 12, 20, 30)]
+    plain = setting.walk(JointConfig(fine_tune=0.0, teacher=1.0), budgets=budgets)
+    first = drops(setting, plain)
+    assert first == sorted(first) and first[3] > 4 * first[2]
+    allowed = first[2] / 2  # the second and third are not surely within, the fourth is out of reach
+    assert first[0] <= SURE * allowed < first[1] < first[2] <= REACH * allowed < first[3]
+    points = setting.walk(GOAL.model_copy(update={"max_drop": allowed}), budgets=budgets)
+    total = setting.trunk.ledger.steps
+    portion = round(PORTION * total)
+    assert points[1].valid.auc >= setting.trunk.valid.auc - allowed, "else it gets the rest"
+    assert [p.steps for p in points] == [0, portion, total - portion, 0, 0]
+
+
+def test_points_of_such_a_search_start_from_the_first(setting):
+    """What they learned stays with them: those behind pack as without it."""
+    plain = setting.walk(JointConfig(fine_tune=0.0, teacher=1.0))
+    points = setting.walk(GOAL.model_copy(update={"max_drop": 1e-6}))
+    assert sum(p.steps for p in points) == setting.trunk.ledger.steps
+    spent = [number for number, p in enumerate(points) if p.steps]
+    assert len(spent) == 1, "all on one: what is not within with a portion gets the rest"
+    for before, after in zip(plain[spent[0] + 1 :], points[spent[0] + 1 :], strict=True):
+        assert facts([before]) == facts([after])
+
+
+def test_where_every_plan_is_within_no_step_is_spent(setting):
+    points = setting.walk(GOAL.model_copy(update={"max_drop": 0.5}))
+    assert all(p.steps == 0 and not p.fine_tuned for p in points)
+
+
+def test_a_search_within_a_drop_that_was_cut_off_goes_on_as_if_it_had_not_been(setting, tmp_path):
+    def cut(_: Point) -> None:
+        raise KeyboardInterrupt
+
+    planner = JointPlanner(setting.data, setting.spec, setting.trunk, seed=3)
+    goal = GOAL.model_copy(update={"teacher": "auto"})
+    with pytest.raises(KeyboardInterrupt):
+        setting.walk(goal, checkpoint=tmp_path, progress=cut, planner=planner)
+    again = JointPlanner(setting.data, setting.spec, setting.trunk, seed=3)
+    resumed = setting.walk(goal, checkpoint=tmp_path, planner=again)
+    whole = JointPlanner(setting.data, setting.spec, setting.trunk, seed=3)
+    assert facts(resumed) == facts(setting.walk(goal, planner=whole))
+    with pytest.raises(CheckpointError, match="another joint"):
+        setting.walk(JointConfig(fine_tune=1.0), checkpoint=tmp_path, planner=whole)
+
+
+def test_what_a_portion_does_not_bring_within_gets_the_rest(setting, monkeypatch):
+    """Of the plan as it was, and the better of the two is kept."""
+    monkeypatch.setattr("autoembed.joint.goal.SURE", 0.0)
+    monkeypatch.setattr("autoembed.joint.goal.REACH", 1e9)
+    asked: list[int] = []
+    before = _Walker.tuned
+
+    def tuned(self, table, network, settings, steps, seeds):
+        asked.append(steps)
+        return before(self, table, network, settings, steps, seeds)
+
+    monkeypatch.setattr(_Walker, "tuned", tuned)
+    out_of_reach = replace(setting.trunk, valid=replace(setting.trunk.valid, auc=2.0))
+    points = replace(setting, trunk=out_of_reach).walk(GOAL)
+    total = setting.trunk.ledger.steps
+    assert asked == [round(PORTION * total), total - round(PORTION * total)]
+    assert [p.steps for p in points] == [total, *[0] * (len(points) - 1)]
