@@ -17,6 +17,7 @@ from torch import Tensor
 
 from autoembed.joint.sensitivity import Sensitivity
 from autoembed_kernels.nearest_row import nearest_row
+from autoembed_kernels.split_codes import split_codes
 
 CODE_BITS = (1, 2, 3, 4, 5, 6, 8)
 FITTED_ROWS = 2048  # of a field, drawn with a fixed seed, for the codebooks that prices are made with
@@ -103,18 +104,12 @@ def fitted(metric: FieldMetric, rows: Tensor, shares: Tensor, sizes: Sequence[in
     Where no more than 2^bits rows differ, the codebook is these.
     """
     rows, shares, _ = _distinct(rows, shares)
-    points = rows @ metric.turned
-    found: dict[int, Tensor] = {}
-    codes = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
-    count = 1
-    for bits in range(1, max(sizes) + 1):
-        if len(rows) <= 1 << bits:
-            found[bits] = rows
-            continue
-        codes, count = _split(points, shares, codes, count, ROUNDS if bits in sizes else 1)
-        if bits in sizes:
-            found[bits] = _means(rows, shares, codes, count)
-    return {bits: found[bits] for bits in sizes}
+    levels = min(max(sizes), (len(rows) - 1).bit_length() - 1)
+    rounds = [ROUNDS if bits in sizes else 1 for bits in range(1, levels + 1)]
+    codes = split_codes(rows @ metric.turned, shares, rounds)
+    return {
+        bits: _means(rows, shares, codes[bits - 1], 1 << bits) if bits <= levels else rows for bits in sizes
+    }
 
 
 def _drawn(places: Tensor, count: int, seed: int) -> Tensor:
@@ -136,23 +131,6 @@ def _distinct(rows: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     which[place] = torch.arange(len(rows), device=rows.device)
     weights = shares.new_zeros(len(distinct)).index_add_(0, place, shares)
     return rows[which], weights, place
-
-
-def _split(points: Tensor, shares: Tensor, codes: Tensor, count: int, rounds: int) -> tuple[Tensor, int]:
-    """Codes (N,) below 2 `count` from those below `count`; more points differ than that."""
-    centres = _means(points, shares, codes, count)
-    spread = _means((points - centres[codes]).square(), shares, codes, count)
-    widest = spread.argmax(1, keepdim=True)
-    aside = torch.zeros_like(centres).scatter_(1, widest, spread.gather(1, widest).sqrt())
-    centres = torch.cat([centres - aside, centres + aside])
-    for _ in range(rounds):
-        codes, far = nearest_row(points, centres)
-        served = shares.new_zeros(len(centres)).index_add_(0, codes, shares)
-        centres = torch.where(served.unsqueeze(1) > 0, _means(points, shares, codes, len(centres)), centres)
-        empty = (served == 0).nonzero().squeeze(1)
-        if len(empty):  # goes where the most is lost
-            centres[empty] = points[(shares * far).topk(min(len(empty), len(points))).indices]
-    return nearest_row(points, centres)[0], len(centres)
 
 
 def _means(rows: Tensor, shares: Tensor, codes: Tensor, count: int) -> Tensor:

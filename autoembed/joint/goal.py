@@ -1,27 +1,31 @@
 """Where steps go if a search is for the smallest model that loses at most so much.
 
-What decides is the smallest budget that fine-tuning can bring within: it gets all steps that are left. It is
-found going down, by what plans lose before a step is taken, and by what the next smaller one would lose.
+Going down, a budget whose plan is surely within takes none. Others take a portion; the last one that steps
+may bring within, by what the next smaller one loses before any, takes all that is left, if a portion helps at
+all. Behind a budget that is not within after its steps no other takes any.
 """
 
 from collections.abc import Callable
 
 SURE = 0.5  # of the allowed drop, up to which no step is spent: both splits have noise
 REACH = 8.0  # times the allowed drop: what loses more before fine-tuning is taken to be out of reach
-PORTION = 0.15  # of the steps of all points, for a budget behind which the next one is within reach
+PORTION = 0.15  # of the steps of all points
 
 
-def steps_towards(
-    drop: float, allowed: float, next_drop: Callable[[], float | None], left: int, total: int
-) -> int:
-    """Steps for a budget whose plan loses `drop` before any; `left` of `total` are not taken yet.
+def portion(drop: float, allowed: float, left: int, total: int) -> int:
+    """The first steps for a budget that loses `drop` without them; `left` of `total` are not taken yet."""
+    return 0 if drop <= SURE * allowed else min(left, round(PORTION * total))
 
-    `next_drop` is what the next smaller budget's plan loses, None where there is none; it is asked only
-    where that matters.
+
+def rest(drop: float, before: float, allowed: float, next_drop: Callable[[], float | None], left: int) -> int:
+    """Steps to train the same plan anew with, where the portion led from `before` to `drop`.
+
+    `next_drop` is what the next smaller budget's plan loses, None where there is none; it is asked only where
+    that matters: nothing is saved for it where this one is not within.
     """
-    if drop <= SURE * allowed or left <= 0:
+    if left <= 0 or drop >= before:
         return 0
-    following = next_drop()
-    if following is None or following > REACH * allowed:
+    if drop > allowed:
         return left
-    return min(left, round(PORTION * total))
+    following = next_drop()
+    return left if following is None or following > REACH * allowed else 0

@@ -17,9 +17,11 @@ more than 0.5 % above the bound, as with few groups or few bytes, a search over 
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from autoembed.joint.problem import Numbers, Problem, Solution, Whole
 from autoembed.joint.repair import repaired
+from autoembed_kernels.cheapest_runs import cheapest_runs
 
 PRICES = 48  # of a byte, tried in the first round, and shared by all budgets in the later ones
 ROUNDS = 5
@@ -80,28 +82,11 @@ def _around(known: dict[float, tuple[Whole, int, float]], budget: int) -> tuple[
 
 def _cheapest(problem: Problem, prices: Numbers, losses: Numbers) -> tuple[Whole, Numbers]:
     """For each price (P,) of a byte the choices (P, G) of least loss + price * bytes, and that value (P,)."""
-    groups, choices = losses.shape
-    continued = np.zeros((groups, len(prices), choices), dtype=bool)
-    came_from = np.zeros((groups, len(prices)), dtype=np.int64)
-    total = np.zeros((len(prices), choices))
-    for g in range(groups):
-        begin = prices[:, None] * problem.run[g]
-        is_first = g == 0 or problem.field[g] != problem.field[g - 1]
-        came_from[g] = total.argmin(1)
-        before = np.take_along_axis(total, came_from[g][:, None], 1) + begin
-        if not is_first:
-            goes_on = np.where(problem.joins, total, np.inf)
-            continued[g] = goes_on <= before
-            before = np.minimum(goes_on, before)
-        total = before + losses[g] + prices[:, None] * problem.sizes[g]
-    chosen = np.empty((len(prices), groups), dtype=np.int64)
-    at = total.argmin(1)
-    values = np.take_along_axis(total, at[:, None], 1)[:, 0] + prices * problem.fixed
-    places = np.arange(len(prices))
-    for g in reversed(range(groups)):
-        chosen[:, g] = at
-        at = np.where(continued[g, places, at], at, came_from[g])
-    return chosen, values
+    is_first = np.ones(len(problem.field), dtype=bool)
+    is_first[1:] = problem.field[1:] != problem.field[:-1]
+    arrays = (losses, problem.sizes, problem.run, problem.joins, is_first, prices)
+    chosen, values = cheapest_runs(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
+    return chosen.numpy(), values.numpy() + prices * problem.fixed
 
 
 def _best(

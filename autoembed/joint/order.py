@@ -25,7 +25,7 @@ from autoembed.stats import Stats
 
 FIRST = 8  # rows of the first window
 WIDER = 4  # times the window before
-_TOGETHER = 1 << 18  # rows that are worked out at once
+_TOGETHER = 1 << 13  # rows that are worked out at once: few stay in the cache
 
 
 def learned_order(rows: Tensor, sensitivity: Sensitivity, stats: Stats) -> RowOrder:
@@ -40,17 +40,22 @@ def learned_order(rows: Tensor, sensitivity: Sensitivity, stats: Stats) -> RowOr
             continue
         counts = np.asarray(field.counts[1:], dtype=np.float64)
         held = counts * _held(rows[first : first + field.rows], sensitivity.field_gram[number])
-        order = np.lexsort((-held, _windows(len(held))))
-        found.append(np.concatenate([[0], 1 + order]).astype(np.int32))
+        order, start = [np.zeros(1, dtype=np.int64)], 1
+        for falling in np.split(-held, _window_ends(len(held))):
+            order.append(start + np.argsort(falling, kind="stable"))
+            start += len(falling)
+        found.append(np.concatenate(order).astype(np.int32))
     return RowOrder(tuple(found))
 
 
-def _windows(rows: int) -> npt.NDArray[np.int8]:
-    """(rows,): the number of each rank's window."""
-    widths = [FIRST]
-    while sum(widths) < rows:
-        widths.append(WIDER * widths[-1])
-    return np.repeat(np.arange(len(widths), dtype=np.int8), widths)[:rows]
+def _window_ends(rows: int) -> list[int]:
+    """Where each window but the last ends, of ranks 0 to rows - 1."""
+    ends: list[int] = []
+    width = FIRST
+    while sum(ends[-1:]) + width < rows:
+        ends.append(sum(ends[-1:]) + width)
+        width *= WIDER
+    return ends
 
 
 def _held(rows: Tensor, gram: Tensor) -> npt.NDArray[np.float64]:

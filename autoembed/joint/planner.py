@@ -70,6 +70,7 @@ class JointPlanner:
         self._whole: frozenset[int] | None = None
         self._at_trunk: Sensitivity | None = None
         self._priced: tuple[Tensor, Tensor] | None = None
+        self._seen: tuple[Tensor, int] | None = None  # the very tensor that was priced, and its version then
         self._codebooks: Codebooks | None = None
         self._coded: dict[tuple[int, int, int, int], Tensor] = {}  # of the last plan, at these weights
         self._files = FileBudget(spec, self.groups, self.choices)
@@ -84,7 +85,7 @@ class JointPlanner:
         if self._whole is None:  # the same for all budgets, so that neighbours differ in what matters
             self._leave_alone(small_fields(self.spec, min(budgets)))
         calibration = self.calibration or self._calibrate(rows.device)
-        if self._priced is None or not torch.equal(self._priced[0], rows):
+        if self._priced is None or not self._are_priced(rows):
             # the same examples at all budgets: a walk that goes on prices as one that was not cut off
             newer = self._sensitivity(rows, network, REPRICED_EXAMPLES, self.seed + 1)
             assert self._at_trunk is not None
@@ -92,7 +93,7 @@ class JointPlanner:
             kept = rows.clone()
             self._codebooks, self._coded = Codebooks(kept, found), {}
             prices = price(rows, found, self.groups, self.choices, codebooks=self._codebooks)
-            self._priced = kept, prices
+            self._priced, self._seen = (kept, prices), (rows, rows._version)
         losses = self._allowed_only(calibration.apply(self.choices, self._priced[1]))
         fields = self._solved(losses, budgets[0])
         assert self.last is not None
@@ -101,7 +102,7 @@ class JointPlanner:
 
     def codes(self, rows: Tensor, fields: Fields) -> Codes:
         """The codes of a plan's segments that read a codebook, by the weights and prices of the last plan."""
-        if self._codebooks is None or not torch.equal(self._codebooks.weight, rows):
+        if self._codebooks is None or not self._are_priced(rows):
             raise ValueError("codes are asked for at the weights of the last plan, after it was made")
         started = time.process_time()
         coded: dict[tuple[int, int, int, int], Tensor] = {}
@@ -125,6 +126,15 @@ class JointPlanner:
         if self._codebooks is None or self.last is None or self.last.solution.loss > FAR:
             return None
         return [metric.turned @ metric.turned.T for metric in self._codebooks.metrics]
+
+    def _are_priced(self, rows: Tensor) -> bool:
+        """Whether the last prices are those of these rows. A table is not compared twice with itself."""
+        if self._seen is not None and self._seen[0] is rows and self._seen[1] == rows._version:
+            return True
+        same = self._priced is not None and torch.equal(self._priced[0], rows)
+        if same:
+            self._seen = rows, rows._version
+        return same
 
     def _leave_alone(self, fields: frozenset[int]) -> None:
         """Keep these fields in float32, whatever the budget."""

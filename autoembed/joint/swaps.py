@@ -6,7 +6,7 @@ look it up, and only they run through the network again: one swap of every group
 one evaluation, whatever the number of groups.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,21 @@ class Measured:
 
     increase: float
     examples: int
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Of one field: examples (M,) and a group (M,) that each looks up.
+
+    By look-up (L,): place in `rows`, share (L, 1) in the pool, and to which pair it belongs.
+    """
+
+    field: int
+    examples: Tensor
+    group: Tensor
+    places: Tensor
+    shares: Tensor
+    pair: Tensor
 
 
 class HeldOut:
@@ -69,20 +84,31 @@ class HeldOut:
         logits = self._logits(self.dense, self.vectors)
         self.targets = logits.sigmoid()
         self.entropy = _cross_entropy(logits, self.targets)  # (N,)
-        self._lookups: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._pairs: list[_Pairs] = []
+        self._pairs_of: Sequence[GroupLike] | None = None
 
     def swaps(self, groups: Sequence[GroupLike], vectors: Tensor) -> list[Measured]:
         """Every group alone: its rows read those of `vectors` (K, D), the others what they read now."""
-        found: list[Measured] = []
-        for together in self._gathered(groups, vectors - self.weight[self.rows]):
-            dense = torch.cat([self.dense[owners] for owners, _ in together])
-            targets = torch.cat([self.targets[owners] for owners, _ in together])
-            entropy = torch.cat([self.entropy[owners] for owners, _ in together])
-            logits = self._logits(dense, torch.cat([vectors for _, vectors in together]))
-            increases = (_cross_entropy(logits, targets) - entropy).double()
-            for part in torch.split(increases, [len(owners) for owners, _ in together]):
-                found.append(Measured(float(part.sum()) / self.examples, len(part)))
-        return found
+        if self._pairs_of is not groups:
+            self._pairs_of, self._pairs = groups, self._paired(groups)
+        changes = vectors - self.weight[self.rows]
+        increases = torch.zeros(len(groups), dtype=torch.float64, device=self.rows.device)
+        counts = [0] * len(groups)
+        for pairs in self._pairs:
+            change = changes[pairs.places] * pairs.shares
+            pooled = change.new_zeros(len(pairs.examples), change.shape[1]).index_add_(0, pairs.pair, change)
+            for start in range(0, len(pairs.examples), _BATCH):
+                part = slice(start, start + _BATCH)
+                examples = pairs.examples[part]
+                read = self.vectors[examples]
+                read[:, pairs.field] += pooled[part]
+                logits = self._logits(self.dense[examples], read)
+                more = _cross_entropy(logits, self.targets[examples]) - self.entropy[examples]
+                increases.index_add_(0, pairs.group[part], more.double())
+            for number, count in enumerate(torch.bincount(pairs.group, minlength=len(groups)).tolist()):
+                counts[number] += count
+        measured = (increases / self.examples).tolist()
+        return [Measured(increase, count) for increase, count in zip(measured, counts, strict=True)]
 
     def table(self, vectors: Tensor) -> float:
         """All groups at once: `rows` read `vectors` (K, D)."""
@@ -95,53 +121,45 @@ class HeldOut:
             start += len(batch)
         return total / self.examples
 
-    def _gathered(
-        self, groups: Sequence[GroupLike], changes: Tensor
-    ) -> Iterator[list[tuple[Tensor, Tensor]]]:
-        """Examples and their new vectors by group, as many groups together as fill a batch."""
-        together: list[tuple[Tensor, Tensor]] = []
-        size = 0
-        for group in groups:
-            changed = self._changed(group, changes)
-            if size and size + len(changed[0]) > _BATCH:
-                yield together
-                together, size = [], 0
-            together.append(changed)
-            size += len(changed[0])
-        if together:
-            yield together
-
-    def _changed(self, group: GroupLike, changes: Tensor) -> tuple[Tensor, Tensor]:
-        """The examples (n,) that look the group up, and their vectors (n, F, D) with the change."""
-        owners, places_of, shares = self._field(group.field)
-        first = self.first_rows[group.field]
-        ends = torch.tensor([first + group.start, first + group.stop], device=self.rows.device)
-        chosen = slice(*torch.searchsorted(places_of, torch.searchsorted(self.rows, ends)).tolist())
-        change = changes[places_of[chosen]] * shares[chosen]
-        examples, places = torch.unique(owners[chosen], return_inverse=True)
-        vectors = self.vectors[examples]
-        vectors[:, group.field] += torch.zeros_like(vectors[:, 0]).index_add(0, places, change)
-        return examples, vectors
+    def _paired(self, groups: Sequence[GroupLike]) -> list["_Pairs"]:
+        """Which examples look which groups up, field by field."""
+        found = []
+        for field in sorted({group.field for group in groups}):
+            numbers = torch.tensor([n for n, group in enumerate(groups) if group.field == field])
+            numbers = numbers.to(self.rows.device)
+            owners, places, shares = self._field(field)
+            ends = torch.tensor([[groups[n].start, groups[n].stop] for n in numbers.tolist()])
+            ends = (self.first_rows[field] + ends).to(self.rows.device)
+            # look-ups stand in the order of their rows
+            starts, stops = torch.searchsorted(places, torch.searchsorted(self.rows, ends)).unbind(1)
+            sizes = stops - starts
+            of_group = torch.arange(len(numbers), device=sizes.device).repeat_interleave(sizes)
+            chosen = torch.arange(len(of_group), device=sizes.device)
+            chosen = chosen + (starts - sizes.cumsum(0) + sizes)[of_group]
+            # an example that has rows of a group several times is swapped once
+            keys, pair = torch.unique(of_group * self.examples + owners[chosen], return_inverse=True)
+            examples = keys % self.examples
+            group = numbers[keys // self.examples]
+            found.append(_Pairs(field, examples, group, places[chosen], shares[chosen], pair))
+        return found
 
     def _field(self, field: int) -> tuple[Tensor, Tensor, Tensor]:
         """Of a field's look-ups, by row: their examples, places in `rows`, shares (M, 1) in the pool."""
-        if field not in self._lookups:
-            parts = []
-            start = 0
-            for batch in self._kept:
-                numbers = torch.arange(start, start + len(batch), device=self.weight.device)
-                start += len(batch)
-                bag = batch.bags.get(field)
-                if bag is None:
-                    parts.append((numbers, batch.ids[:, field], torch.ones(len(batch), 1).to(self.weight)))
-                    continue
-                shares = bag.shares().to(self.weight).unsqueeze(1)
-                parts.append((numbers.repeat_interleave(bag.lengths), bag.values, shares))
-            owners, ids, weights = (torch.cat(columns) for columns in zip(*parts, strict=True))
-            ids, order = ids.sort()
-            places = torch.searchsorted(self.rows, self.first_rows[field] + ids)
-            self._lookups[field] = owners[order], places, weights[order]
-        return self._lookups[field]
+        parts = []
+        start = 0
+        for batch in self._kept:
+            numbers = torch.arange(start, start + len(batch), device=self.weight.device)
+            start += len(batch)
+            bag = batch.bags.get(field)
+            if bag is None:
+                parts.append((numbers, batch.ids[:, field], torch.ones(len(batch), 1).to(self.weight)))
+                continue
+            shares = bag.shares().to(self.weight).unsqueeze(1)
+            parts.append((numbers.repeat_interleave(bag.lengths), bag.values, shares))
+        owners, ids, weights = (torch.cat(columns) for columns in zip(*parts, strict=True))
+        ids, order = ids.sort()
+        places = torch.searchsorted(self.rows, self.first_rows[field] + ids)
+        return owners[order], places, weights[order]
 
     @torch.no_grad()
     def _logits(self, dense: Tensor, vectors: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from autoembed.evaluate import EVALUATION_BATCH, evaluate
 from autoembed.joint.checkpoint import Standing, load_standing, save_standing
 from autoembed.joint.config import JointConfig
 from autoembed.joint.fine_tune import fine_tune, tuning_settings
-from autoembed.joint.goal import steps_towards
+from autoembed.joint.goal import portion, rest
 from autoembed.joint.point import Point as Point
 from autoembed.joint.settle import Settings, Trial, Tuned, settle, steps_of_trials, usual
 from autoembed.joint.shares import next_steps
@@ -187,8 +187,10 @@ class _Walker:
     def steps_for(self, budgets: Sequence[int], points: Sequence[Point]) -> int:
         """Steps that the next point may take; `points` are those before it."""
         taken = [point.steps for point in points]
-        if self.config.max_drop is not None:
-            return max(self.allowed_steps - sum(taken), 0)
+        goal = self.config.max_drop
+        if goal is not None:
+            is_over = bool(points) and self._drop(points[-1].valid) > goal
+            return 0 if is_over else max(self.allowed_steps - sum(taken), 0)
         ratios = [self.full_bytes / budget for budget in budgets]
         return next_steps(ratios, self.allowed_steps, taken)
 
@@ -254,13 +256,12 @@ class _Walker:
 
         goal = self.config.max_drop
         if goal is not None:
-            ahead = partial(self._untuned_drop, planner, weights, network, budgets[1:])
-            portion = steps_towards(drop(), goal, ahead, allowed - steps, self.allowed_steps)
-            if portion:
-                go_on(table, portion)
-            # where this is not within, smaller ones are not either: nothing is saved for them
-            if portion and allowed > steps and drop() > goal:
-                go_on(table_of(), allowed - steps)
+            untuned_drop = drop()
+            if few := portion(untuned_drop, goal, allowed - steps, self.allowed_steps):
+                go_on(table, few)
+                ahead = partial(self._untuned_drop, planner, weights, network, budgets[1:])
+                if many := rest(drop(), untuned_drop, goal, ahead, allowed - steps):
+                    go_on(table_of(), many)
         # behind trials only where the share of this budget leaves more than one of them had
         elif allowed - steps > trial and not is_enough:
             go_on(table, allowed - steps)

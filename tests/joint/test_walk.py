@@ -363,17 +363,20 @@ def test_a_search_within_a_drop_spends_its_steps_where_that_is_decided(setting):
     portion = round(PORTION * total)
     assert points[1].valid.auc >= setting.trunk.valid.auc - allowed, "else it gets the rest"
     assert [p.steps for p in points] == [0, portion, total - portion, 0, 0]
+    assert points[1].fine_tuned and points[2].fine_tuned
+    # what these learned stays with them: the others are as without it
+    assert [p.untuned for p in points] == [p.untuned for p in plain]
+    assert facts(points[3:]) == facts(plain[3:])
 
 
-def test_points_of_such_a_search_start_from_the_first(setting):
-    """What they learned stays with them: those behind pack as without it."""
-    plain = setting.walk(JointConfig(fine_tune=0.0, teacher=1.0))
-    points = setting.walk(GOAL.model_copy(update={"max_drop": 1e-6}))
-    assert sum(p.steps for p in points) == setting.trunk.ledger.steps
-    spent = [number for number, p in enumerate(points) if p.steps]
-    assert len(spent) == 1, "all on one: what is not within with a portion gets the rest"
-    for before, after in zip(plain[spent[0] + 1 :], points[spent[0] + 1 :], strict=True):
-        assert facts([before]) == facts([after])
+def test_behind_a_budget_that_is_not_within_no_step_is_spent(setting):
+    """What a portion does not help gets no more, and nor does what is smaller."""
+    hopeless = replace(setting.trunk, training=QUICK.model_copy(update={"learning_rate": 1.0}))
+    goal = GOAL.model_copy(update={"max_drop": 1e-6, "rate": 10.0})
+    points = replace(setting, trunk=hopeless).walk(goal)
+    portion = round(PORTION * setting.trunk.ledger.steps)
+    assert [p.steps for p in points] == [portion, *[0] * (len(points) - 1)]
+    assert not any(p.fine_tuned for p in points)
 
 
 def test_where_every_plan_is_within_no_step_is_spent(setting):
@@ -397,20 +400,22 @@ def test_a_search_within_a_drop_that_was_cut_off_goes_on_as_if_it_had_not_been(s
         setting.walk(JointConfig(fine_tune=1.0), checkpoint=tmp_path, planner=whole)
 
 
-def test_what_a_portion_does_not_bring_within_gets_the_rest(setting, monkeypatch):
+def test_what_a_portion_helps_but_does_not_bring_within_gets_the_rest(setting, monkeypatch):
     """Of the plan as it was, and the better of the two is kept."""
-    monkeypatch.setattr("autoembed.joint.goal.SURE", 0.0)
-    monkeypatch.setattr("autoembed.joint.goal.REACH", 1e9)
     asked: list[int] = []
+    begun: list[torch.Tensor] = []
     before = _Walker.tuned
 
     def tuned(self, table, network, settings, steps, seeds):
         asked.append(steps)
+        begun.append(table.rows.weight.clone())
         return before(self, table, network, settings, steps, seeds)
 
     monkeypatch.setattr(_Walker, "tuned", tuned)
+    budgets = [setting.budgets[-1]]
+    goal = GOAL.model_copy(update={"fine_tune": 4.0, "max_drop": 1e-6})
     out_of_reach = replace(setting.trunk, valid=replace(setting.trunk.valid, auc=2.0))
-    points = replace(setting, trunk=out_of_reach).walk(GOAL)
-    total = setting.trunk.ledger.steps
-    assert asked == [round(PORTION * total), total - round(PORTION * total)]
-    assert [p.steps for p in points] == [total, *[0] * (len(points) - 1)]
+    (point,) = replace(setting, trunk=out_of_reach).walk(goal, budgets=budgets)
+    total = 4 * setting.trunk.ledger.steps
+    assert asked == [round(PORTION * total), total - round(PORTION * total)] and point.steps == total
+    assert torch.equal(*begun) and point.fine_tuned

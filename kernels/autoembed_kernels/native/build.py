@@ -27,7 +27,8 @@ X86_LEVELS = {"x86-64-v4": _V4, "x86-64-v3": _V3, "x86-64-v2": _V2}
 _COMMON = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off")
 # sums of products gain up to twice the speed from fused multiply-add, and nothing compares them bit for bit
 _FUSED = ("-ffp-contract=fast",)
-_OWN_FLAGS = dict.fromkeys(("change_cost", "nearest_row", "pair_products", "step_errors"), _FUSED)
+_FUSED_SOURCES = ("change_cost", "nearest_row", "pair_products", "split_codes", "step_errors")
+_OWN_FLAGS = dict.fromkeys(_FUSED_SOURCES, _FUSED)
 
 
 class BuildError(RuntimeError):

@@ -1,0 +1,108 @@
+"""Codebooks by splitting, in C++ and in torch, against one point at a time in float64."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from native_library import native
+from torch import Tensor
+
+from autoembed_kernels.split_codes import reference, split_codes, torch_split_codes
+
+
+def drawn(count: int, dim: int, seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.randn(count, dim, generator=generator) * torch.linspace(3.0, 0.3, dim)
+    return points, 0.01 + torch.rand(count, generator=generator).square()
+
+
+def lost(points: Tensor, shares: Tensor, codes: Tensor) -> float:
+    """Weighted squared distance to the means of what has the same code, in float64."""
+    total = 0.0
+    for code in codes.unique():
+        own, share = points[codes == code].double(), shares[codes == code].double().unsqueeze(1)
+        mean = (own * share).sum(0) / share.sum()
+        total += float(((own - mean).square() * share).sum())
+    return total
+
+
+@given(
+    st.sampled_from([20, 33, 64]),
+    st.sampled_from([1, 2, 7, 8, 16, 17]),
+    st.lists(st.integers(0, 3), min_size=1, max_size=4),
+    st.integers(0, 2**32),
+)
+@settings(deadline=None, max_examples=40)
+def test_codes_are_those_of_one_point_at_a_time(count: int, dim: int, rounds: list[int], seed: int) -> None:
+    """But for points between two centres to float32's rounding, from which later levels may part."""
+    native()
+    points, shares = drawn(count, dim, seed)
+    expected = torch.tensor(reference(points, shares, rounds))
+    for find in (split_codes, torch_split_codes):
+        codes = find(points, shares, rounds)
+        assert codes.shape == (len(rounds), count) and codes.dtype == torch.int64
+        for level in range(len(rounds)):
+            assert int(codes[level].min()) >= 0 and int(codes[level].max()) < 2 << level
+            want = lost(points, shares, expected[level])
+            assert lost(points, shares, codes[level]) == pytest.approx(want, rel=0.05, abs=1e-4)
+        assert float((codes[0] == expected[0]).float().mean()) > 0.9
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("find", [split_codes, torch_split_codes])
+def test_where_no_point_lies_between_centres_all_codes_are_the_references(find, seed: int) -> None:
+    native()
+    points, shares = drawn(300, 16, seed)
+    rounds = (1, 1, 2, 3, 0)
+    expected = torch.tensor(reference(points, shares, rounds))
+    assert torch.equal(find(points, shares, rounds), expected)
+
+
+@pytest.mark.parametrize("find", [split_codes, torch_split_codes])
+def test_centres_that_serve_nothing_move_to_where_the_most_is_lost(find) -> None:
+    """Two far points and many near ones: splits along the widest column leave centres without points."""
+    native()
+    points = torch.cat([torch.zeros(30, 2), torch.tensor([[100.0, 0.0], [0.0, 90.0], [60.0, 60.0]])])
+    points[:30, 1] = torch.rand(30, generator=torch.Generator().manual_seed(5))
+    shares = torch.ones(33)
+    rounds = (2, 3, 3)
+    codes = find(points, shares, rounds)
+    assert torch.equal(codes, torch.tensor(reference(points, shares, rounds)))
+    assert len(codes[2].unique()) > 4
+    assert len({int(codes[2][place]) for place in (0, 30, 31, 32)}) == 4
+
+
+def test_threads_do_not_change_the_answer() -> None:
+    points, shares = drawn(3001, 16, 1)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = split_codes(points, shares, (1, 1, 1, 3))
+        torch.set_num_threads(3)
+        together = split_codes(points, shares, (1, 1, 1, 3))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(alone, together)
+
+
+def test_points_that_are_no_block_of_their_own_are_read_right() -> None:
+    points, shares = drawn(200, 24, 2)
+    wide = torch.stack([shares, shares], 1)
+    found = split_codes(points[:, :8], wide[:, 0], (1, 2))
+    assert torch.equal(found, split_codes(points[:, :8].contiguous(), shares, (1, 2)))
+
+
+@pytest.mark.parametrize("find", [split_codes, torch_split_codes])
+def test_no_level_and_no_point_have_no_codes(find) -> None:
+    points, shares = drawn(10, 4, 3)
+    assert find(points, shares, ()).shape == (0, 10)
+    assert find(points[:0], shares[:0], (1, 1)).shape == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("points", "shares", "rounds"),
+    [((3, 4), 2, (1,)), ((4,), 4, (1,)), ((3, 4), 3, (-1,)), ((3, 4), 3, (1,) * 25)],
+)
+def test_shapes_that_do_not_fit_are_refused(points, shares, rounds) -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        split_codes(torch.zeros(points), torch.ones(shares), rounds)
