@@ -12,6 +12,7 @@ from autoembed.export.artifact import LARGEST_DIFFERENCE, Reference, Verified, v
 from autoembed.export.candidate import load_candidate
 from autoembed.front import FrontRecord, Pick, choose, front_record
 from autoembed.front.point import reference_trials, trial_fte
+from autoembed.front.record import AUC_DROPS
 from autoembed.packed import PackedTable
 from autoembed.record import TrialRecord
 from autoembed.runtime import ArtifactError
@@ -25,7 +26,11 @@ from autoembed.search.study import StudyConfig, read_config
 def run_front(run: Path) -> FrontRecord:
     """The front of all trials that have finished so far. Raises ValueError where `run` holds no search."""
     config, records = read_config(run), read_records(run)
-    return front_record(records, config.budgets_bytes(_full_bytes(config, run, records)), config.objective)
+    budgets = config.budgets_bytes(_full_bytes(config, run, records))
+    drops = set(AUC_DROPS)
+    if config.is_joint and config.joint.max_drop is not None and config.objective == "auc":
+        drops.add(config.joint.max_drop)
+    return front_record(records, budgets, config.objective, sorted(drops))
 
 
 def _full_bytes(config: StudyConfig, run: Path, records: Sequence[TrialRecord]) -> int:

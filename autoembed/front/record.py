@@ -86,7 +86,10 @@ class FrontRecord:
 
 
 def front_record(
-    records: Sequence[TrialRecord], budgets_bytes: Sequence[int], objective: Objective
+    records: Sequence[TrialRecord],
+    budgets_bytes: Sequence[int],
+    objective: Objective,
+    auc_drops: Sequence[float] = AUC_DROPS,
 ) -> FrontRecord:
     """Everything about the front of these trials. Raises ValueError where a complete trial lacks the
     validation metric."""
@@ -100,7 +103,7 @@ def front_record(
         front=tuple(point.candidate for point in front),
         knee=pick_knee(front, objective, origin) if front else None,
         budgets=tuple(_within(points, budget, budget, objective) for budget in budgets_bytes),
-        iso_accuracy=tuple(_losing(points, drop) for drop in AUC_DROPS) if reference else (),
+        iso_accuracy=tuple(_losing(points, drop) for drop in auc_drops) if reference else (),
         iso_memory=tuple(_within(points, ratio, reference.bytes // ratio, objective) for ratio in RATIOS)
         if reference
         else (),

@@ -2,11 +2,9 @@
 
 A change delta of row r costs u^T C u / 2 with u = sqrt(V_r) delta (prices.py). With V_r taken as a share s_r
 of the field's mean v of V this is s_r |delta L|^2 / 2, where L L^T = diag(sqrt v) C diag(sqrt v): a good
-codebook has the least weighted squared distance to the rows times L, which is k-means. Codebooks of 2, 4, ...
-rows come from one another, every row split along its widest spread and moved to the mean of what it serves
-(Linde, Buzo and Gray, "An algorithm for vector quantizer design", 1980). Codebooks of groups by frequency:
-Kang et al., "Learning multi-granular quantized embeddings for large-vocab categorical features",
-arXiv:2002.08530.
+codebook has the least weighted squared distance to the rows times L, which is k-means, from codebooks of half
+as many rows (autoembed_kernels/split_codes.py). Codebooks of groups by frequency: Kang et al., "Learning
+multi-granular quantized embeddings for large-vocab categorical features", arXiv:2002.08530.
 """
 
 from collections.abc import Sequence

@@ -79,6 +79,26 @@ def test_every_budget_gets_a_model_within_it_and_the_best_is_exported(
     assert run_study(config, run) == records  # finished: nothing runs again
 
 
+def test_a_search_for_the_smallest_model_within_a_drop_answers_that(clicks: Path, tmp_path: Path) -> None:
+    joint = JointConfig(fine_tune=1.0, teacher=1.0, max_drop=0.017)
+    config = joint_study(clicks, budgets=("1/2", "1/4", "1/20", "1/30"), seeds=1, joint=joint)
+    records = run_study(config, tmp_path / "run")
+    trunk, points = records[0], records[1:]
+    drops = [trunk.valid_auc - point.valid_auc for point in points]
+    within = [drop <= 0.017 for drop in drops]
+    assert within[0] and within == sorted(within, reverse=True)
+    assert sum(point.steps for point in points) <= trunk.steps
+    over = within.index(False) if False in within else len(points)
+    assert all(point.steps == 0 for point in points[over + 1 :])
+    front = run_front(tmp_path / "run")
+    (answer,) = (a for a in front.iso_accuracy if a.asked == 0.017)
+    smallest = min((p for p, good in zip(points, within, strict=True) if good), key=lambda p: p.total_bytes)
+    assert answer.pick is not None and answer.pick.trial == smallest.number
+    with pytest.raises(ConfigError, match=r"joint\.max_drop: 0\.017 -> 0\.02"):
+        other = config.model_copy(update={"joint": joint.model_copy(update={"max_drop": 0.02})})
+        run_study(other, tmp_path / "run")
+
+
 def test_data_of_nothing_but_bags_is_walked_explained_and_exported(tmp_path: Path) -> None:
     random = np.random.default_rng(3)
     data = {
