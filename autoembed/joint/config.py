@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from autoembed.config import Section
 
@@ -57,8 +57,16 @@ class JointConfig(Section):
 
     max_drop: Annotated[
         Annotated[float, Field(gt=0.0, le=0.5)] | None,
-        Field(description="what the smallest model may lose of valid AUC; steps go where that is decided"),
+        Field(
+            description="what the smallest model may lose of the objective; steps go where that is decided"
+        ),
     ] = None
+
+    @model_validator(mode="after")
+    def _has_one_aim(self) -> "JointConfig":
+        if self.max_drop is not None and self.recipes > 1:
+            raise ValueError("recipes are compared over all budgets; with max_drop leave recipes at 1")
+        return self
 
     @field_validator("teacher", mode="before")
     @classmethod

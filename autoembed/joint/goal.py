@@ -1,8 +1,9 @@
 """Where steps go if a search is for the smallest model that loses at most so much.
 
-Going down, a budget whose plan is surely within takes none. Others take a portion; the last one that steps
-may bring within, by what the next smaller one loses before any, takes all that is left, if a portion helps at
-all. Behind a budget that is not within after its steps no other takes any.
+Going down, a budget whose plan is surely within, at the first one after its trials of settings, takes none.
+Others take a portion; the last one that steps may bring within, by what the next smaller one loses before
+any, takes all that is left, if steps help at all. Behind a budget that is not within after its steps no other
+takes any.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ def portion(drop: float, allowed: float, left: int, total: int) -> int:
 
 
 def rest(drop: float, before: float, allowed: float, next_drop: Callable[[], float | None], left: int) -> int:
-    """Steps to train the same plan anew with, where the portion led from `before` to `drop`.
+    """Steps to train the same plan anew with, where steps led from `before`, as it stood, to `drop`.
 
     `next_drop` is what the next smaller budget's plan loses, None where there is none; it is asked only where
     that matters: nothing is saved for it where this one is not within.

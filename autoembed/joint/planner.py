@@ -39,7 +39,8 @@ class Planned:
     """What the planner decided for one budget: choices by group, the priced problem, the solution.
 
     `rank_correlation` of prices and measured losses over random plans; `used_fallback`: see JointPlanner.
-    `seconds` of the processor that planning took, codes included, the first plan's with the calibration.
+    `seconds` of the processor that planning took, codes included, the first plan's with the calibration. What
+    a look at a smaller budget's plan took (goal.py) is counted with no plan.
     """
 
     groups: tuple[Group, ...]
@@ -87,6 +88,7 @@ class JointPlanner:
         calibration = self.calibration or self._calibrate(rows.device)
         if self._priced is None or not self._are_priced(rows):
             # the same examples at all budgets: a walk that goes on prices as one that was not cut off
+            self._seen = None  # nothing holds the rows of the last plan while new ones are priced
             newer = self._sensitivity(rows, network, REPRICED_EXAMPLES, self.seed + 1)
             assert self._at_trunk is not None
             found = newer.going_on_from(self._at_trunk, TRUNK_SHARE)

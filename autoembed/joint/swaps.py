@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, pad
 
 from autoembed.data.batch import Batch
 from autoembed.joint.stored_values import GroupLike
@@ -32,7 +32,8 @@ class Measured:
 class _Pairs:
     """Of one field: examples (M,) and a group (M,) that each looks up.
 
-    By look-up (L,): place in `rows`, share (L, 1) in the pool, and to which pair it belongs.
+    By look-up (L,): place in `rows`, share (L, 1) in the pool, and to which pair it belongs, ascending; ends
+    (M + 1): where the look-ups of each pair begin, and where the last one's end.
     """
 
     field: int
@@ -41,6 +42,7 @@ class _Pairs:
     places: Tensor
     shares: Tensor
     pair: Tensor
+    ends: Tensor
 
 
 class HeldOut:
@@ -85,23 +87,24 @@ class HeldOut:
         self.targets = logits.sigmoid()
         self.entropy = _cross_entropy(logits, self.targets)  # (N,)
         self._pairs: list[_Pairs] = []
-        self._pairs_of: Sequence[GroupLike] | None = None
+        self._pairs_of: tuple[GroupLike, ...] | None = None
 
     def swaps(self, groups: Sequence[GroupLike], vectors: Tensor) -> list[Measured]:
         """Every group alone: its rows read those of `vectors` (K, D), the others what they read now."""
-        if self._pairs_of is not groups:
-            self._pairs_of, self._pairs = groups, self._paired(groups)
+        if self._pairs_of != tuple(groups):
+            self._pairs_of, self._pairs = tuple(groups), self._paired(groups)
         changes = vectors - self.weight[self.rows]
         increases = torch.zeros(len(groups), dtype=torch.float64, device=self.rows.device)
         counts = [0] * len(groups)
         for pairs in self._pairs:
-            change = changes[pairs.places] * pairs.shares
-            pooled = change.new_zeros(len(pairs.examples), change.shape[1]).index_add_(0, pairs.pair, change)
             for start in range(0, len(pairs.examples), _BATCH):
                 part = slice(start, start + _BATCH)
                 examples = pairs.examples[part]
                 read = self.vectors[examples]
-                read[:, pairs.field] += pooled[part]
+                first, last = pairs.ends[[start, min(start + _BATCH, len(pairs.examples))]].tolist()
+                change = changes[pairs.places[first:last]] * pairs.shares[first:last]
+                pooled = torch.zeros_like(read[:, 0])
+                read[:, pairs.field] += pooled.index_add_(0, pairs.pair[first:last] - start, change)
                 logits = self._logits(self.dense[examples], read)
                 more = _cross_entropy(logits, self.targets[examples]) - self.entropy[examples]
                 increases.index_add_(0, pairs.group[part], more.double())
@@ -140,7 +143,12 @@ class HeldOut:
             keys, pair = torch.unique(of_group * self.examples + owners[chosen], return_inverse=True)
             examples = keys % self.examples
             group = numbers[keys // self.examples]
-            found.append(_Pairs(field, examples, group, places[chosen], shares[chosen], pair))
+            pair, order = pair.sort(stable=True)
+            chosen = chosen[order]
+            counts = torch.bincount(pair, minlength=len(keys)).cumsum(0)
+            found.append(
+                _Pairs(field, examples, group, places[chosen], shares[chosen], pair, pad(counts, (1, 0)))
+            )
         return found
 
     def _field(self, field: int) -> tuple[Tensor, Tensor, Tensor]:

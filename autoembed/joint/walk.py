@@ -189,7 +189,7 @@ class _Walker:
         taken = [point.steps for point in points]
         goal = self.config.max_drop
         if goal is not None:
-            is_over = bool(points) and self._drop(points[-1].valid) > goal
+            is_over = any(self._drop(point.valid) > goal for point in points)
             return 0 if is_over else max(self.allowed_steps - sum(taken), 0)
         ratios = [self.full_bytes / budget for budget in budgets]
         return next_steps(ratios, self.allowed_steps, taken)
@@ -254,16 +254,19 @@ class _Walker:
         def drop() -> float:
             return min(map(self._drop, [untuned] if tuned is None else [untuned, tuned.valid]))
 
-        goal = self.config.max_drop
+        goal, few = self.config.max_drop, 0
         if goal is not None:
-            untuned_drop = drop()
-            if few := portion(untuned_drop, goal, allowed - steps, self.allowed_steps):
-                go_on(table, few)
-                ahead = partial(self._untuned_drop, planner, weights, network, budgets[1:])
-                if many := rest(drop(), untuned_drop, goal, ahead, allowed - steps):
-                    go_on(table_of(), many)
+            few = portion(drop(), goal, allowed - steps, self.allowed_steps)
+        if goal is not None and few:
+            go_on(table, few)
+            # the second point starts from what the first one learned, the others from where this one did
+            from_here = not points and tuned is not None and tuned.valid.better_than(untuned, self.metric)
+            start = (tuned.weights, tuned.network) if tuned is not None and from_here else (weights, network)
+            ahead = partial(self._untuned_drop, planner, *start, budgets[1:])
+            if many := rest(drop(), self._drop(untuned), goal, ahead, allowed - steps):
+                go_on(table_of(), many)
         # behind trials only where the share of this budget leaves more than one of them had
-        elif allowed - steps > trial and not is_enough:
+        elif goal is None and allowed - steps > trial and not is_enough:
             go_on(table, allowed - steps)
         kept = tuned is not None and tuned.valid.better_than(untuned, self.metric)
         carried = weights, network
@@ -279,7 +282,7 @@ class _Walker:
         test = self.measure(packed, network, "test")
         point = Point(
             *(budgets[0], size, packed, network, valid, test, untuned, kept, steps, seconds, cpu_seconds),
-            self.held(weights, table, trials=trial > 0 or goal is not None),
+            self.held(weights, table, trials=trial > 0 or few > 0),
             explained,
             settings.teacher if kept else None,
             settings.rate if kept else None,

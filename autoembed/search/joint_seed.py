@@ -309,8 +309,8 @@ class _SeedWalk:
             self.folder.finish(record)
 
     def _point(self, assignment: Assignment, point: Point, inputs: Inputs) -> None:
-        first = point.budget_bytes == self.budgets[0]
-        reason = f"as packed from {'the trunk' if first else 'its larger neighbour'}"
+        start = "its larger neighbour" if self.config.joint.max_drop is None else "the first budget's"
+        reason = f"as packed from {'the trunk' if point.budget_bytes == self.budgets[0] else start}"
         if point.fine_tuned:
             reason = "fine-tuned"
             if point.teacher is not None and point.rate is not None:  # earlier versions kept neither

@@ -200,12 +200,17 @@ def _read_study(path: Path, overrides: Sequence[str]) -> StudyConfig:
         raise ConfigError(
             f"{path}: a batch of one row has no batch_norm; raise batch_size, or set it to false"
         )
+    metric = config.training.metric if "metric" in config.training.model_fields_set else config.objective
+    if config.is_joint and config.joint.max_drop is not None and metric != config.objective:
+        raise ConfigError(
+            f"{path}: joint.max_drop is of the objective, {config.objective}, and models are chosen by {metric}; "
+            "give training.metric and objective the same"
+        )
     changes: dict[str, Any] = {"data": _absolute(path, config.data)}
     changes["search_space"] = _spaces(config, lambda space: _absolute(path, space))
     changes["warm_start"] = tuple(_absolute(path, run) for run in config.warm_start)
-    if "metric" not in config.training.model_fields_set:
-        # epochs are chosen by what the study is about, unless the file says otherwise
-        changes["training"] = config.training.model_copy(update={"metric": config.objective})
+    # epochs are chosen by what the study is about, unless the file says otherwise
+    changes["training"] = config.training.model_copy(update={"metric": metric})
     return config.model_copy(update=changes)
 
 

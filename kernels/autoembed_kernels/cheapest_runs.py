@@ -38,8 +38,8 @@ def cheapest_runs(
     """losses, sizes, run (G, C), prices (P,) -> choices (P, G) int64 and their values (P,) float64.
 
     joins (C,): whether neighbours that make a choice share a run; is_first (G,): whether a group is the first
-    of its field. C above 0. Losses may be infinite, where a choice is forbidden. Raises ValueError where
-    shapes do not fit.
+    of its field. C above 0. Losses may be infinite, where a choice is forbidden, and are not NaN. Raises
+    ValueError where shapes do not fit.
     """
     groups, choices = losses.shape
     fits = losses.shape == sizes.shape == run.shape and joins.shape == (choices,)
@@ -74,7 +74,7 @@ def torch_cheapest_runs(
         total = torch.where(goes_on[g], total, begun) + losses[g] + by_price * sizes[g]
     at = total.argmin(1)
     values = total.gather(1, at.unsqueeze(1)).squeeze(1)
-    chosen = torch.empty(len(prices), groups, dtype=torch.int64)
+    chosen = at.new_empty(len(prices), groups)
     for g in reversed(range(groups)):
         chosen[:, g] = at
         at = torch.where(goes_on[g].gather(1, at.unsqueeze(1)).squeeze(1), at, came_from[g])

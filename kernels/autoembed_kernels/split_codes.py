@@ -14,7 +14,7 @@ from torch import Tensor
 from autoembed_kernels.native.loader import address, native_for, threads
 from autoembed_kernels.nearest_row import torch_nearest_row
 
-MOST_LEVELS = 24
+MOST_LEVELS = 16  # centres of all of them are held at once
 
 
 def reference(points: Tensor, shares: Tensor, rounds: Sequence[int]) -> list[list[int]]:
@@ -57,12 +57,14 @@ def split_codes(points: Tensor, shares: Tensor, rounds: Sequence[int]) -> Tensor
     """points (N, D), shares (N,) float32 above 0 -> codes (L, N) int64, those of level l below 2^(l + 1).
 
     rounds (L,): of k-means at each level, 0 or more. Where no more than 2^L points differ, codes are left
-    without points. Raises ValueError where shapes do not fit, or levels are more than 24.
+    without points. Raises ValueError where shapes do not fit, D is 0 or L above MOST_LEVELS.
     """
-    fits = points.dim() == 2 and shares.shape == points.shape[:1]
+    fits = points.dim() == 2 and points.shape[1] > 0 and shares.shape == points.shape[:1]
     if not fits or len(rounds) > MOST_LEVELS or min(rounds, default=0) < 0:
         shapes = f"{tuple(points.shape)}, shares {tuple(shares.shape)}"
         raise ValueError(f"points {shapes} and rounds {tuple(rounds)} do not fit")
+    # codes do not depend on the scale of shares, float32's sums of tiny ones do
+    shares = shares / shares.amax() if len(shares) else shares
     points, shares = points.contiguous(), shares.contiguous()
     is_float = points.dtype == shares.dtype == torch.float32
     native = native_for(points, shares) if is_float else None

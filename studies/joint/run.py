@@ -30,12 +30,13 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from autoembed.front import Point
+from autoembed.joint.config import JointConfig
 from autoembed.record import TrialRecord
 from autoembed.run import run_front
 from autoembed.search.driver import run_study
 from autoembed.search.events import Event, TrialEnded
 from autoembed.search.folder import read_records
-from autoembed.search.study import load_study
+from autoembed.search.study import load_study, read_config
 
 HERE = Path(__file__).parent
 RESULTS, WITHIN = HERE / "results.csv", HERE / "within.csv"
@@ -119,8 +120,10 @@ def main() -> None:
         run = options.out / data
         if not options.read:
             config = load_study(HERE / f"{data}.yaml")
-            joint = config.joint.model_copy(update={"max_drop": options.max_drop})
+            joint = JointConfig(**config.joint.model_dump() | {"max_drop": options.max_drop})
             run_study(config.model_copy(update={"joint": joint}), run, progress=tell)
+        elif read_config(run).joint.max_drop != options.max_drop:
+            parser.error(f"{run} holds a search with max_drop {read_config(run).joint.max_drop}")
         found = list(joint_rows(data, run))
         rows += found
         budgets = sorted({entry["budget_bytes"] for entry in found if entry["method"] == "joint"})

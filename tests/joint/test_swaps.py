@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from autoembed.data.batch import Bag, Batch
+from autoembed.joint import swaps as swaps_file
 from autoembed.joint.swaps import HeldOut
 from autoembed.models import ModelConfig, build_network
 
@@ -45,9 +46,11 @@ def held_out(pooling: str | None = None, **settings: int) -> HeldOut:
     return HeldOut(network, weight, FIRST_ROWS, batches(pooling), **settings)
 
 
+@pytest.mark.parametrize("together", [1, 3, 8192])
 @pytest.mark.parametrize("pooling", [None, "sum", "mean"])
-def test_swaps_equal_the_whole_table_with_the_group_swapped(pooling):
+def test_swaps_equal_the_whole_table_with_the_group_swapped(pooling, together, monkeypatch):
     held = held_out(pooling)
+    monkeypatch.setattr(swaps_file, "_BATCH", together)
     groups = (Group(0, 0, 5), Group(0, 2, 3), Group(1, 0, 1), Group(1, 1, 7))
     read = torch.randn(ROWS, DIM, generator=torch.Generator().manual_seed(4))
     expected = []
@@ -60,6 +63,15 @@ def test_swaps_equal_the_whole_table_with_the_group_swapped(pooling):
     assert [m.increase for m in found] == pytest.approx(expected, rel=1e-4, abs=1e-7)
     assert min(expected) > 0.0
     assert found[0].examples == 16
+
+
+def test_other_groups_are_not_taken_for_those_of_the_last_call():
+    held, groups = held_out(), [Group(0, 0, 5)]
+    read = torch.randn(len(held.rows), DIM, generator=torch.Generator().manual_seed(4))
+    (alone,) = held.swaps(groups, read)
+    groups.append(Group(1, 1, 7))
+    assert held.swaps(groups, read) == [alone, *held_out().swaps(groups[1:], read)]
+    assert held.swaps([], read) == []
 
 
 def test_nothing_changed_costs_nothing():

@@ -419,3 +419,47 @@ def test_what_a_portion_helps_but_does_not_bring_within_gets_the_rest(setting, m
     total = 4 * setting.trunk.ledger.steps
     assert asked == [round(PORTION * total), total - round(PORTION * total)] and point.steps == total
     assert torch.equal(*begun) and point.fine_tuned
+
+
+def test_the_first_budget_gets_the_rest_also_where_a_trial_was_better_than_its_portion(setting, monkeypatch):
+    """Steps help: the plan as it stands is what they are compared with."""
+    asked: list[int] = []
+    before = _Walker.tuned
+
+    def tuned(self, table, network, settings, steps, seeds):
+        asked.append(steps)
+        found = before(self, table, network, settings, steps, seeds)
+        few = len(asked) > len(points_tried)
+        return replace(found, valid=replace(found.valid, auc=found.valid.auc - 0.001)) if few else found
+
+    points_tried = [0, 0, 0]  # trials of settings come first
+    monkeypatch.setattr(_Walker, "tuned", tuned)
+    out_of_reach = replace(setting.trunk, valid=replace(setting.trunk.valid, auc=2.0))
+    goal = JointConfig(fine_tune=2.0, max_drop=1e-6)
+    (point,) = replace(setting, trunk=out_of_reach).walk(goal, budgets=setting.budgets[-1:])
+    assert len(point.tried) == 3 and len(asked) == 5 and point.steps == sum(asked)
+    assert point.steps == 2 * setting.trunk.ledger.steps
+
+
+def test_the_plan_behind_the_first_budget_is_looked_at_from_what_that_learned(setting, monkeypatch):
+    looked: list[float | None] = []
+
+    def rest(drop, before, allowed, next_drop, left):
+        looked.append(next_drop())
+        return 0
+
+    monkeypatch.setattr("autoembed.joint.walk.rest", rest)
+    out_of_reach = replace(setting.trunk, valid=replace(setting.trunk.valid, auc=2.0))
+    goal = GOAL.model_copy(update={"teacher": 0.5, "max_drop": 1.5, "fine_tune": 4.0})
+    points = replace(setting, trunk=out_of_reach).walk(goal)
+    assert points[0].fine_tuned and points[1].fine_tuned
+    assert looked == [*(2.0 - p.untuned.auc for p in points[1:]), None]
+
+
+def test_a_plan_that_is_within_by_chance_takes_no_step_behind_one_that_is_not(setting):
+    walker = _Walker(setting.data, setting.spec, setting.trunk, GOAL, torch.device("cpu"))
+    (point,) = setting.walk(JointConfig(fine_tune=0.0, teacher=1.0), budgets=setting.budgets[:1])
+    over = replace(point, valid=replace(point.valid, auc=setting.trunk.valid.auc - 2 * GOAL.max_drop))
+    assert walker.steps_for(setting.budgets, [point]) == setting.trunk.ledger.steps
+    assert walker.steps_for(setting.budgets, [point, over]) == 0
+    assert walker.steps_for(setting.budgets, [over, point]) == 0

@@ -72,6 +72,13 @@ def test_centres_that_serve_nothing_move_to_where_the_most_is_lost(find) -> None
     assert len({int(codes[2][place]) for place in (0, 30, 31, 32)}) == 4
 
 
+def test_shares_may_be_as_small_as_float32_goes() -> None:
+    points, _ = drawn(50, 4, 4)
+    for tiny in (1e-30, 1e-38):
+        codes = split_codes(points, torch.full((50,), tiny), (2, 2))
+        assert len(codes[1].unique()) == 4
+
+
 def test_threads_do_not_change_the_answer() -> None:
     points, shares = drawn(3001, 16, 1)
     before = torch.get_num_threads()
@@ -101,7 +108,7 @@ def test_no_level_and_no_point_have_no_codes(find) -> None:
 
 @pytest.mark.parametrize(
     ("points", "shares", "rounds"),
-    [((3, 4), 2, (1,)), ((4,), 4, (1,)), ((3, 4), 3, (-1,)), ((3, 4), 3, (1,) * 25)],
+    [((3, 4), 2, (1,)), ((4,), 4, (1,)), ((3, 4), 3, (-1,)), ((3, 4), 3, (1,) * 17), ((3, 0), 3, (1,))],
 )
 def test_shapes_that_do_not_fit_are_refused(points, shares, rounds) -> None:
     with pytest.raises(ValueError, match="do not fit"):

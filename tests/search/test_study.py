@@ -88,12 +88,27 @@ def test_a_trunk_is_not_tuned_where_the_file_says_off(clicks: Path, tmp_path: Pa
         ("budgets=[1:16]", "cannot read '1:16' as a size"),
         ("training={epochs: 1, epochs: 2}", "the value is not YAML"),
         ("data=nowhere.yaml", "key 'data': there is nothing at"),
+        ("joint.max_drop=0", r"joint\.max_drop.*greater than 0"),
+        ("joint={max_drop: 0.001, recipes: 3}", "with max_drop leave recipes at 1"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_the_cure(clicks: Path, override: str, message: str) -> None:
     make_study(clicks)
     with pytest.raises(ConfigError, match=message):
         load_study(clicks / "study.yaml", [override])
+
+
+def test_a_drop_of_what_models_are_not_chosen_by_is_refused(clicks: Path) -> None:
+    def asks(**other: object) -> None:
+        make_study(clicks, search_space="joint", joint={"max_drop": 0.001}, **other)
+
+    asks(objective="logloss")
+    for other in (
+        {"objective": "logloss", "training": {"metric": "auc"}},
+        {"training": {"metric": "logloss"}},
+    ):
+        with pytest.raises(ConfigError, match=r"give training\.metric and objective the same"):
+            asks(**other)
 
 
 def test_a_byte_range_asks_for_halves_of_its_top(clicks: Path) -> None:

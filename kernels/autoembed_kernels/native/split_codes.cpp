@@ -66,7 +66,7 @@ INLINE void move(const Clusters& of, Dim dim, const int64_t* codes, const float*
             empty.push_back(k);
             continue;
         }
-        const auto inverse = static_cast<float>(1.0 / sums.weights[k]);
+        const auto inverse = static_cast<float>(1.0 / std::max(sums.weights[k], 1e-30));
         for (int64_t d = 0; d < dim; ++d) centres[k * dim + d] = sums.values[k * dim + d] * inverse;
     }
     if (empty.empty()) return;
