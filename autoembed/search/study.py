@@ -203,8 +203,8 @@ def _read_study(path: Path, overrides: Sequence[str]) -> StudyConfig:
     metric = config.training.metric if "metric" in config.training.model_fields_set else config.objective
     if config.is_joint and config.joint.max_drop is not None and metric != config.objective:
         raise ConfigError(
-            f"{path}: joint.max_drop is of the objective, {config.objective}, and models are chosen by {metric}; "
-            "give training.metric and objective the same"
+            f"{path}: joint.max_drop is of the objective, {config.objective}, and models are chosen by "
+            f"{metric}; give training.metric and objective the same"
         )
     changes: dict[str, Any] = {"data": _absolute(path, config.data)}
     changes["search_space"] = _spaces(config, lambda space: _absolute(path, space))

@@ -15,7 +15,8 @@ new pick, of as many seeds or three, validates better; with --named its methods 
 and stand, from three seeds on, beside those of searches with another full precision. What is recorded of
 data sets and methods that a call does not measure stays. `cost_fte` of a joint point is what the walk spent
 on it, the trunk's row carries the trunk; that of a single method is the whole search that it came from.
---max-drop sets `joint.max_drop` and writes `within.csv` in place of `results.csv`.
+--max-drop sets `joint.max_drop` and writes `within.csv` in place of `results.csv`; methods there carry the
+drop.
 """
 
 import argparse
@@ -125,6 +126,8 @@ def main() -> None:
         elif read_config(run).joint.max_drop != options.max_drop:
             parser.error(f"{run} holds a search with max_drop {read_config(run).joint.max_drop}")
         found = list(joint_rows(data, run))
+        if options.max_drop is not None:
+            found = [r | {"method": f"{r['method']} within {options.max_drop:g}"} for r in found]
         rows += found
         budgets = sorted({entry["budget_bytes"] for entry in found if entry["method"] == "joint"})
         if options.methods and (options.methods / data).is_dir():
