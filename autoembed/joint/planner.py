@@ -40,7 +40,7 @@ class Planned:
 
     `rank_correlation` of prices and measured losses over random plans; `used_fallback`: see JointPlanner.
     `seconds` of the processor that planning took, codes included, the first plan's with the calibration. What
-    a look at a smaller budget's plan took (goal.py) is counted with no plan.
+    a look at a smaller budget's plan (goal.py) or a plan that was dropped (walk.py) took is not in it.
     """
 
     groups: tuple[Group, ...]

@@ -27,7 +27,7 @@ class Point:
     that was held of tables at a time: the trunk's rows, those carried on, and the larger of: a table with
     its optimizer's state, what pricing needs. `explained`: why the plan is what it is, as JSON (explain.py).
     `teacher` and `rate`: the settings of its steps (settle.py), None where none were kept.
-    `tried`: the trials of settings that were made here.
+    `tried`: the trials of settings that were made here. `afresh`: it was planned from the trunk's rows.
     """
 
     budget_bytes: int
@@ -46,6 +46,7 @@ class Point:
     teacher: float | None = None
     rate: float | None = None
     tried: tuple[Trial, ...] = ()
+    afresh: bool = False
 
 
 def write_point(folder: Path, point: Point) -> None:

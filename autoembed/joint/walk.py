@@ -8,6 +8,9 @@ of the two on the validation split is kept. Steps that a budget did not need are
 trials took before. At the first budget it is tried whether labels among the targets make better models
 (settle.py); where they do, what is as good as the trunk is not enough: the best point so far is to be met.
 
+Far down, a plan may lose so much as it stands that little is left of what larger budgets learned, and rows
+that shared one there cannot be told apart any more: it is planned and tuned from the trunk's rows, faster.
+
 Where the search is for the smallest model within a drop (`max_drop`, goal.py), steps are saved for the budget
 that decides; all but the first then start from the first one's weights, since what others learned with few
 steps is no better to start from than these are with many.
@@ -17,6 +20,7 @@ import copy
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,6 +49,9 @@ from autoembed.models import ModelConfig
 from autoembed.packed import Packed, PackedTable
 from autoembed.training import denormals_are_zero
 from autoembed.training_loop import Diverged, Examples, draw_seed
+
+LOST = 0.2  # of the trunk's AUC above one half, from which a plan is tuned from the trunk's rows
+FASTER = 3.0  # times the rate there, up to the trunk's own
 
 
 class Planner(Protocol):
@@ -170,6 +177,19 @@ def retrain(
     )
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """A plan's table as it stands: its bytes in the file, packed, measured. `another` makes it anew."""
+
+    weights: Weights
+    network: nn.Module
+    size: int
+    table: FixedPlanTable
+    packed: Packed
+    untuned: Metrics
+    another: Callable[[], FixedPlanTable]
+
+
 class _Walker:
     """What all points of one walk share."""
 
@@ -215,24 +235,26 @@ class _Walker:
         `points` are those of larger budgets; where there are none, settings are tried first.
         """
         started = time.perf_counter(), time.process_time()
-        weights = Weights(standing.weights.rows.to(self.device), standing.weights.steps)
-        network = copy.deepcopy(self.trunk.network).to(self.device)
-        network.load_state_dict(standing.network)
-        network.eval()
-        size, table_of = self._planned(planner, weights, network, budgets)
+        carried = Weights(standing.weights.rows.to(self.device), standing.weights.steps)
+        begun = self._begun(planner, carried, self._network(standing.network), budgets)
+        goal, settings, few = self.config.max_drop, standing.settings, 0
+        afresh = bool(points) and goal is None and allowed > 0 and self._is_lost(begun.untuned)
+        if afresh:
+            faster = min(float(f"{FASTER * settings.rate:.6g}"), 1.0)
+            settings = Settings(settings.teacher, max(settings.rate, faster))
+            begun = self._begun(planner, Weights(self.trunk.rows.to(self.device)), self._network(), budgets)
         explained = None if explain is None else explain()
-        table = table_of()
-        packed = table.pack()
-        untuned = valid = self.measure(packed, network, "valid")
+        untuned = begun.untuned
         is_enough = self._is_enough(untuned, points)
-        settings, tuned, steps = standing.settings, None, 0
+        tuned: Tuned | None = None
+        steps = 0
         tried: tuple[Trial, ...] = ()
         trial = 0 if points else self._trial_steps()
 
-        def tune(begun: FixedPlanTable, asked: Settings, count: int, seeds: torch.Generator) -> Tuned | None:
+        def tune(table: FixedPlanTable, asked: Settings, count: int, seeds: torch.Generator) -> Tuned | None:
             """None where it diverges at a rate that the user never asked for."""
             try:
-                return self.tuned(begun, copy.deepcopy(network), asked, count, seeds)
+                return self.tuned(table, copy.deepcopy(begun.network), asked, count, seeds)
             except Diverged:
                 if asked == usual(self.config):
                     raise
@@ -240,13 +262,13 @@ class _Walker:
 
         if trial:
             settings, tuned, tried = self._settled(
-                lambda asked, alike: tune(table_of(), asked, trial, alike), untuned, is_enough, seeds
+                lambda asked, alike: tune(begun.another(), asked, trial, alike), untuned, is_enough, seeds
             )
             steps = len(tried) * trial
 
-        def go_on(begun: FixedPlanTable, more: int) -> None:
+        def go_on(table: FixedPlanTable, more: int) -> None:
             nonlocal tuned, steps
-            longer = tune(begun, settings, more, seeds)
+            longer = tune(table, settings, more, seeds)
             steps += more
             if longer and (tuned is None or longer.valid.better_than(tuned.valid, self.metric)):
                 tuned = longer
@@ -254,57 +276,70 @@ class _Walker:
         def drop() -> float:
             return min(map(self._drop, [untuned] if tuned is None else [untuned, tuned.valid]))
 
-        goal, few = self.config.max_drop, 0
         if goal is not None:
             few = portion(drop(), goal, allowed - steps, self.allowed_steps)
         if goal is not None and few:
-            go_on(table, few)
+            go_on(begun.table, few)
             # the second point starts from what the first one learned, the others from where this one did
             from_here = not points and tuned is not None and tuned.valid.better_than(untuned, self.metric)
-            start = (tuned.weights, tuned.network) if tuned is not None and from_here else (weights, network)
-            ahead = partial(self._untuned_drop, planner, *start, budgets[1:])
+            start = tuned if tuned is not None and from_here else begun
+            ahead = partial(self._untuned_drop, planner, start.weights, start.network, budgets[1:])
             if many := rest(drop(), self._drop(untuned), goal, ahead, allowed - steps):
-                go_on(table_of(), many)
+                go_on(begun.another(), many)
         # behind trials only where the share of this budget leaves more than one of them had
         elif goal is None and allowed - steps > trial and not is_enough:
-            go_on(table, allowed - steps)
-        kept = tuned is not None and tuned.valid.better_than(untuned, self.metric)
-        carried = weights, network
-        if tuned is not None and kept:
-            packed, network, valid, weights = tuned.packed, tuned.network, tuned.valid, tuned.weights
-        if goal is None or not points:
-            carried = weights, network
+            go_on(begun.table, allowed - steps)
+        kept = tuned if tuned is not None and tuned.valid.better_than(untuned, self.metric) else None
+        packed, valid = (kept.packed, kept.valid) if kept else (begun.packed, untuned)
+        found = kept or begun
         # as the trunk's, a point's cost ends before the test split, which only the report needs
         seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
         if not points:
             seconds += self.trunk.basis_seconds
             cpu_seconds += self.trunk.basis_cpu_seconds
-        test = self.measure(packed, network, "test")
+        test = self.measure(packed, found.network, "test")
         point = Point(
-            *(budgets[0], size, packed, network, valid, test, untuned, kept, steps, seconds, cpu_seconds),
-            self.held(weights, table, trials=trial > 0 or few > 0),
+            *(budgets[0], begun.size, packed, found.network, valid, test, untuned, kept is not None, steps),
+            *(seconds, cpu_seconds, self.held(begun.weights, begun.table, trials=trial > 0 or few > 0)),
             explained,
             settings.teacher if kept else None,
             settings.rate if kept else None,
             tried,
+            afresh,
         )
-        return point, Standing(carried[0], carried[1].state_dict(), settings)
+        onward = found if goal is None or not points else begun
+        settings = standing.settings if points else settings
+        return point, Standing(onward.weights, onward.network.state_dict(), settings)
 
-    def _planned(
+    def _network(self, state: dict[str, Tensor] | None = None) -> nn.Module:
+        """The trunk's network in evaluation mode, or with this state."""
+        network = copy.deepcopy(self.trunk.network).to(self.device)
+        if state is not None:
+            network.load_state_dict(state)
+        return network.eval()
+
+    def _is_lost(self, untuned: Metrics) -> bool:
+        """Whether a plan leaves so little as it stands that what larger budgets learned is no help."""
+        return self.trunk.valid.auc - untuned.auc > LOST * (self.trunk.valid.auc - 0.5)
+
+    def _begun(
         self, planner: Planner, weights: Weights, network: nn.Module, budgets: Sequence[int]
-    ) -> tuple[int, Callable[[], FixedPlanTable]]:
-        """The plan of the first of `budgets`: its bytes, and what makes its table, anew at each call."""
+    ) -> "_Begun":
+        """The plan of the first of `budgets` and what it gives as it stands, from `weights`."""
         fields = planner(weights.rows, network, budgets)[0]
         size = fields_bytes(self.spec, fields)
         if size > budgets[0]:
             raise ValueError(f"a plan of {size:,} bytes was made for a budget of {budgets[0]:,} bytes")
         codes, metrics = planner.codes(weights.rows, fields), planner.metrics()
 
-        def table_of() -> FixedPlanTable:
+        def another() -> FixedPlanTable:
             table = table_under(self.spec, fields, weights, self.optimizer, codes, metrics)
             return table.to(self.device)
 
-        return size, table_of
+        table = another()
+        packed = table.pack()
+        untuned = self.measure(packed, network, "valid")
+        return _Begun(weights, network, size, table, packed, untuned, another)
 
     def _untuned_drop(
         self, planner: Planner, weights: Weights, network: nn.Module, budgets: Sequence[int]
@@ -312,8 +347,7 @@ class _Walker:
         """What the first of `budgets` would lose without a step; None where there is none."""
         if not budgets:
             return None
-        _, table_of = self._planned(planner, weights, network, budgets)
-        return self._drop(self.measure(table_of().pack(), network, "valid"))
+        return self._drop(self._begun(planner, weights, network, budgets).untuned)
 
     def _settled(
         self,

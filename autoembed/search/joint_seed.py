@@ -310,9 +310,10 @@ class _SeedWalk:
 
     def _point(self, assignment: Assignment, point: Point, inputs: Inputs) -> None:
         start = "its larger neighbour" if self.config.joint.max_drop is None else "the first budget's"
-        reason = f"as packed from {'the trunk' if point.budget_bytes == self.budgets[0] else start}"
+        from_trunk = point.afresh or point.budget_bytes == self.budgets[0]
+        reason = f"as packed from {'the trunk' if from_trunk else start}"
         if point.fine_tuned:
-            reason = "fine-tuned"
+            reason = "fine-tuned from the trunk" if point.afresh else "fine-tuned"
             if point.teacher is not None and point.rate is not None:  # earlier versions kept neither
                 reason += f": teacher {point.teacher:g}, rate {point.rate:g}"
         measured = measured_point(self.config, point)

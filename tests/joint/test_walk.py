@@ -463,3 +463,42 @@ def test_a_plan_that_is_within_by_chance_takes_no_step_behind_one_that_is_not(se
     assert walker.steps_for(setting.budgets, [point]) == setting.trunk.ledger.steps
     assert walker.steps_for(setting.budgets, [point, over]) == 0
     assert walker.steps_for(setting.budgets, [over, point]) == 0
+
+
+def test_a_plan_that_loses_most_as_it_stands_is_made_and_tuned_from_the_trunks_rows(
+    setting, monkeypatch, tmp_path
+):
+    config = JointConfig(fine_tune=1.0, tolerance=0.0, teacher=1.0)
+    plain = setting.walk(JointConfig(fine_tune=0.0, teacher=1.0))
+    usual = setting.walk(config)
+    assert any(p.fine_tuned for p in usual) and not any(p.afresh for p in usual)
+    assert [p.untuned for p in usual[1:]] != [p.untuned for p in plain[1:]]
+    monkeypatch.setattr("autoembed.joint.walk.LOST", -1.0)
+    asked = []
+    before = _Walker.tuned
+
+    def tuned(self, table, network, settings, steps, seeds):
+        asked.append(settings)
+        return before(self, table, network, settings, steps, seeds)
+
+    monkeypatch.setattr(_Walker, "tuned", tuned)
+    points = setting.walk(config, checkpoint=tmp_path)
+    assert [p.afresh for p in points] == [False, True, True, True]
+    assert [p.untuned for p in points] == [p.untuned for p in plain], "no trace of larger budgets"
+    assert asked == [Settings(1.0, 0.3), *[Settings(1.0, 0.9)] * 3]
+    assert {p.rate for p in points[1:] if p.fine_tuned} == {0.9}
+    assert settled(tmp_path, config) == Settings(1.0, 0.3), "smaller budgets go on with the usual ones"
+    assert facts(setting.walk(config, checkpoint=tmp_path)) == facts(points)
+    asked.clear()
+    setting.walk(config.model_copy(update={"rate": 0.6}))
+    assert asked[1:] == [Settings(1.0, 1.0)] * 3, "up to the trunk's own rate"
+    # without steps there is nothing to gain by it, and what was learned stays
+    assert not any(p.afresh for p in setting.walk(JointConfig(fine_tune=0.0, teacher=1.0)))
+
+
+def test_what_is_lost_is_a_share_of_what_the_trunk_has_above_chance(setting):
+    walker = _Walker(setting.data, setting.spec, setting.trunk, JointConfig(), torch.device("cpu"))
+    trunk = setting.trunk.valid
+    lost = 0.2 * (trunk.auc - 0.5)
+    assert walker._is_lost(replace(trunk, auc=trunk.auc - 1.01 * lost))
+    assert not walker._is_lost(replace(trunk, auc=trunk.auc - 0.99 * lost))
