@@ -20,7 +20,7 @@ from autoembed.joint.planner import JointPlanner
 from autoembed.joint.settle import TRIED, Settings, steps_of_trials
 from autoembed.joint.shares import next_steps, steps_of
 from autoembed.joint.trunk import Trunk, train_trunk
-from autoembed.joint.walk import Point, _Walker, walk
+from autoembed.joint.walk import LOST, Point, _Walker, walk
 from autoembed.methods.base import TableSpec
 from autoembed.methods.plans import fields_bytes, uniform_fields
 from autoembed.metrics import measure
@@ -499,6 +499,6 @@ def test_a_plan_that_loses_most_as_it_stands_is_made_and_tuned_from_the_trunks_r
 def test_what_is_lost_is_a_share_of_what_the_trunk_has_above_chance(setting):
     walker = _Walker(setting.data, setting.spec, setting.trunk, JointConfig(), torch.device("cpu"))
     trunk = setting.trunk.valid
-    lost = 0.2 * (trunk.auc - 0.5)
+    lost = LOST * (trunk.auc - 0.5)
     assert walker._is_lost(replace(trunk, auc=trunk.auc - 1.01 * lost))
     assert not walker._is_lost(replace(trunk, auc=trunk.auc - 0.99 * lost))
