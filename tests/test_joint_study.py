@@ -91,3 +91,28 @@ def test_a_budget_that_singles_were_not_asked_for_takes_the_best_pick_that_fits(
     assert within(budgets, 90) is budgets[60]
     assert within(budgets, 101) is budgets[100]
     assert within(budgets, 49) == {}
+
+
+def test_searches_within_a_drop_are_told_by_data_and_drop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, within = (runpy.run_path(str(STUDY.with_name(name))) for name in ("run.py", "within.py"))
+    rows = []
+    for drop, lost in (("0.0005", 0.001), ("0.002", 0.004)):
+        for seed in (1, 2):
+            full = {"method": f"full_precision within {drop}", "budget_bytes": 800, "total_bytes": 800}
+            point = {"method": f"joint within {drop}", "budget_bytes": 100, "total_bytes": 99}
+            values = {"data": "frappe", "seed": seed, "test_logloss": 0.5}
+            rows.append(values | full | {"valid_auc": 0.9, "test_auc": 0.8, "cost_fte": 2.0})
+            rows.append(
+                values | point | {"valid_auc": 0.9 - lost, "test_auc": 0.8 - seed * lost, "cost_fte": 1.0}
+            )
+    file = tmp_path / "within.csv"
+    study["write"](rows, file)
+    assert study["beside_others"]([], file) == study["read"](file) and study["read"](tmp_path / "none") == []
+    monkeypatch.setitem(within["main"].__globals__, "FILE", file)
+    within["main"]()
+    said = capsys.readouterr().out
+    assert said.count("trainings of the seed's own trunk in all: 1.50, 1.50") == 2
+    assert "## frappe within 0.0005" in said and "| 1/8 | 0.0010 +- 0.0000 | 0.0015 +- 0.0064 |" in said
+    assert "## frappe within 0.002" in said and "| 1/8 | 0.0040 +- 0.0000 | 0.0060 +- 0.0254 |" in said

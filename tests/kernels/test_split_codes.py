@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from native_library import native
 from torch import Tensor
@@ -16,36 +16,24 @@ def drawn(count: int, dim: int, seed: int) -> tuple[Tensor, Tensor]:
     return points, 0.01 + torch.rand(count, generator=generator).square()
 
 
-def lost(points: Tensor, shares: Tensor, codes: Tensor) -> float:
-    """Weighted squared distance to the means of what has the same code, in float64."""
-    total = 0.0
-    for code in codes.unique():
-        own, share = points[codes == code].double(), shares[codes == code].double().unsqueeze(1)
-        mean = (own * share).sum(0) / share.sum()
-        total += float(((own - mean).square() * share).sum())
-    return total
-
-
 @given(
     st.sampled_from([20, 33, 64]),
     st.sampled_from([1, 2, 7, 8, 16, 17]),
-    st.lists(st.integers(0, 3), min_size=1, max_size=4),
+    # codes that no round fills have centres alike, of which either may be the nearest: 0 at the end alone
+    st.builds(lambda most, last: [*most, last], st.lists(st.integers(1, 3), max_size=3), st.integers(0, 3)),
     st.integers(0, 2**32),
 )
 @settings(deadline=None, max_examples=40)
 def test_codes_are_those_of_one_point_at_a_time(count: int, dim: int, rounds: list[int], seed: int) -> None:
-    """But for points between two centres to float32's rounding, from which later levels may part."""
     native()
     points, shares = drawn(count, dim, seed)
     expected = torch.tensor(reference(points, shares, rounds))
+    # a point between two centres to float32's rounding goes to either, and later levels part from there
+    noise = 1 + 1e-5 * torch.randn(points.shape, generator=torch.Generator().manual_seed(1))
+    assume(torch.equal(torch.tensor(reference(points * noise, shares, rounds)), expected))
     for find in (split_codes, torch_split_codes):
         codes = find(points, shares, rounds)
-        assert codes.shape == (len(rounds), count) and codes.dtype == torch.int64
-        for level in range(len(rounds)):
-            assert int(codes[level].min()) >= 0 and int(codes[level].max()) < 2 << level
-            want = lost(points, shares, expected[level])
-            assert lost(points, shares, codes[level]) == pytest.approx(want, rel=0.05, abs=1e-4)
-        assert float((codes[0] == expected[0]).float().mean()) > 0.9
+        assert codes.dtype == torch.int64 and torch.equal(codes, expected)
 
 
 @pytest.mark.parametrize("seed", range(6))
