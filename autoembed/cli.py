@@ -194,7 +194,9 @@ def search(
         raise ValueError(str(error)) from error
     _print_front(folder)
     quoted = shlex.quote(str(folder))
-    console.print(f"next: autoembed plot {quoted}; autoembed export {quoted} --knee --out model")
+    drop = config.joint.max_drop if config.is_joint and config.objective == "auc" else None
+    wish = "--knee" if drop is None else f"--max-auc-drop {drop:g}"
+    console.print(f"next: autoembed plot {quoted}; autoembed export {quoted} {wish} --out model")
 
 
 @app.command()
