@@ -236,7 +236,7 @@ class _Walker:
         """
         started = time.perf_counter(), time.process_time()
         carried = Weights(standing.weights.rows.to(self.device), standing.weights.steps)
-        begun = self._begun(planner, carried, self._network(standing.network), budgets)
+        begun = neighbour = self._begun(planner, carried, self._network(standing.network), budgets)
         goal, settings, few = self.config.max_drop, standing.settings, 0
         afresh = bool(points) and goal is None and allowed > 0 and self._is_lost(begun.untuned)
         if afresh:
@@ -307,7 +307,8 @@ class _Walker:
             tried,
             afresh,
         )
-        onward = found if goal is None or not points else begun
+        # what was tuned afresh in vain leaves nothing behind
+        onward = kept if kept and (goal is None or not points) else neighbour
         settings = standing.settings if points else settings
         return point, Standing(onward.weights, onward.network.state_dict(), settings)
 

@@ -51,3 +51,8 @@ def test_no_more_than_what_is_left(drops, allowed, following, left, total):
     few = portion(drops[0], allowed, left, total)
     many = rest(drops[1], drops[0], allowed, lambda: following, left - few)
     assert few >= 0 and many >= 0 and few + many <= left
+
+
+def test_where_no_step_is_left_the_next_plan_is_not_looked_at():
+    """Which costs a pricing of all rows."""
+    assert rest(ALLOWED, ABOVE, ALLOWED, unasked, 0) == 0

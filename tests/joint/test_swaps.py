@@ -91,3 +91,21 @@ def test_a_group_that_nobody_looks_up_costs_nothing():
 def test_no_held_out_example_is_refused():
     with pytest.raises(ValueError, match="no held-out example"):
         HeldOut(torch.nn.Identity(), torch.zeros(2, 2), (0,), [])
+
+
+def test_other_groups_of_the_same_number_are_not_taken_for_those_of_the_last_call():
+    held = held_out()
+    read = torch.randn(len(held.rows), 3, generator=torch.Generator().manual_seed(4))
+    held.swaps([Group(0, 0, 5)], read)
+    other = [Group(1, 1, 7)]
+    assert held.swaps(other, read) == held_out().swaps(other, read)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_network_is_left_in_the_mode_that_it_was_in(training):
+    held = held_out()
+    held.network.train(training)
+    read = torch.zeros(len(held.rows), 3)
+    held.swaps([Group(0, 0, 5)], read)
+    held.table(read)
+    assert all(module.training is training for module in held.network.modules())

@@ -1,5 +1,6 @@
 """Down the budgets on a tiny click log: bytes, order, repetition, resumption, what is kept and spent."""
 
+import copy
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,12 +13,13 @@ from tiny_data import TinyData, tiny_data
 
 from autoembed.damage import DamagedError
 from autoembed.evaluate import evaluate, predict
+from autoembed.joint import walk as walk_file
 from autoembed.joint.checkpoint import CheckpointError, settled
 from autoembed.joint.config import JointConfig
 from autoembed.joint.fine_tune import StepAdam
 from autoembed.joint.goal import PORTION, REACH, SURE
 from autoembed.joint.planner import JointPlanner
-from autoembed.joint.settle import TRIED, Settings, steps_of_trials
+from autoembed.joint.settle import TRIED, Settings, Trial, steps_of_trials
 from autoembed.joint.shares import next_steps, steps_of
 from autoembed.joint.trunk import Trunk, train_trunk
 from autoembed.joint.walk import LOST, Point, _Walker, walk
@@ -502,3 +504,276 @@ def test_what_is_lost_is_a_share_of_what_the_trunk_has_above_chance(setting):
     lost = LOST * (trunk.auc - 0.5)
     assert walker._is_lost(replace(trunk, auc=trunk.auc - 1.01 * lost))
     assert not walker._is_lost(replace(trunk, auc=trunk.auc - 0.99 * lost))
+
+
+def test_a_point_made_afresh_is_not_tuned_slower_than_the_user_asked(setting, monkeypatch):
+    monkeypatch.setattr("autoembed.joint.walk.LOST", -1.0)
+    asked = []
+    before = _Walker.tuned
+
+    def tuned(self, table, network, settings, steps, seeds):
+        asked.append(settings)
+        return before(self, table, network, settings, steps, seeds)
+
+    monkeypatch.setattr(_Walker, "tuned", tuned)
+    setting.walk(JointConfig(fine_tune=1.0, tolerance=0.0, teacher=1.0, rate=2.0))
+    assert asked == [Settings(1.0, 2.0)] * 4
+
+
+def test_a_trunk_left_in_training_mode_is_walked_from_as_one_that_is_not(setting):
+    network = copy.deepcopy(setting.trunk.network).train()
+    config = JointConfig(fine_tune=1.0, tolerance=0.0)
+    found = replace(setting, trunk=replace(setting.trunk, network=network)).walk(config)
+    assert facts(found) == facts(setting.walk(config))
+    assert network.training and not any(p.network.training for p in found)
+
+
+def test_the_plan_that_a_point_has_is_the_one_explained(setting, monkeypatch):
+    """Not the one that was dropped where it is made afresh, nor one of a smaller budget, looked at."""
+    planner = PlainPlanner(setting.spec)
+    explain = lambda: {"asked": len(planner.asked)}  # noqa: E731
+    goal = GOAL.model_copy(update={"max_drop": 1.5, "fine_tune": 4.0})
+    out_of_reach = replace(setting.trunk, valid=replace(setting.trunk.valid, auc=2.0))
+    points = replace(setting, trunk=out_of_reach).walk(goal, planner=planner, explain=explain)
+    assert points[0].steps and len(planner.asked) > len(points), "a smaller budget's plan was looked at"
+    looked = [planner.asked.index(asked) for asked in dict.fromkeys(planner.asked)]
+    assert points[0].explained == {"asked": 1} and looked[0] == 0
+    planner.asked.clear()
+    monkeypatch.setattr("autoembed.joint.walk.LOST", -1.0)
+    config = JointConfig(fine_tune=1.0, tolerance=0.0, teacher=1.0)
+    points = setting.walk(config, planner=planner, explain=explain)
+    assert [p.explained for p in points] == [{"asked": count} for count in (1, 3, 5, 7)]
+
+
+def test_every_trial_starts_from_the_plan_as_it_stands_with_the_same_chances(setting, monkeypatch):
+    """Rows, network, order of examples and dropout; and so does what is tuned behind them."""
+    begun = []
+    before = _Walker.tuned
+
+    def tuned(self, table, network, settings, steps, seeds):
+        state = [value.clone() for value in network.state_dict().values()]
+        begun.append((table.rows.weight.clone(), *state, seeds.get_state(), torch.get_rng_state()))
+        return before(self, table, network, settings, steps, seeds)
+
+    monkeypatch.setattr(_Walker, "tuned", tuned)
+    out_of_reach = replace(setting.trunk, valid=replace(setting.trunk.valid, auc=2.0))
+    (point,) = replace(setting, trunk=out_of_reach).walk(
+        JointConfig(fine_tune=2.0), budgets=setting.budgets[:1]
+    )
+    assert len(point.tried) >= 2 and len(begun) == len(point.tried) + 1
+    first, *trials, last = begun
+    for other in trials:
+        assert all(map(torch.equal, first, other))
+    assert all(map(torch.equal, first[:-2], last[:-2])) and not torch.equal(first[-2], last[-2])
+
+
+def test_trials_that_do_harm_do_not_make_a_plan_that_is_surely_within_take_steps(setting, monkeypatch):
+    before = _Walker.tuned
+
+    def tuned(self, table, network, settings, steps, seeds):
+        found = before(self, table, network, settings, steps, seeds)
+        return replace(found, valid=replace(found.valid, auc=found.valid.auc - 0.3))
+
+    monkeypatch.setattr(_Walker, "tuned", tuned)
+    better = replace(setting.trunk, valid=replace(setting.trunk.valid, auc=setting.trunk.valid.auc + 0.01))
+    goal = GOAL.model_copy(update={"teacher": "auto", "max_drop": 0.1})
+    (point,) = replace(setting, trunk=better).walk(goal, budgets=setting.budgets[:1])
+    total = setting.trunk.ledger.steps
+    assert [t.teacher for t in point.tried] == [1.0, 0.9]
+    assert point.steps == 2 * steps_of_trials(total, total) and not point.fine_tuned
+
+
+def test_portions_are_all_of_the_steps_of_all_points(setting, monkeypatch):
+    monkeypatch.setattr("autoembed.joint.walk.rest", lambda *_: 0)
+    out_of_reach = replace(setting.trunk, valid=replace(setting.trunk.valid, auc=2.0))
+    goal = GOAL.model_copy(update={"max_drop": 1.5, "fine_tune": 4.0})
+    points = replace(setting, trunk=out_of_reach).walk(goal)
+    assert [p.steps for p in points] == [round(PORTION * 4 * setting.trunk.ledger.steps)] * 4
+
+
+def test_behind_trials_no_steps_follow_that_are_fewer_than_one_of_them_had(setting, monkeypatch):
+    found = Settings(1.0, 0.3), None, (Trial(1.0, 0.3, None),) * 3
+    monkeypatch.setattr("autoembed.joint.walk.settle", lambda *_: found)
+    total = setting.trunk.ledger.steps
+    trial = steps_of_trials(total, total)
+    out_of_reach = replace(setting.trunk, valid=replace(setting.trunk.valid, auc=2.0))
+    full = fields_bytes(setting.spec, uniform_fields(setting.spec, 32))
+    taken = []
+    for ratios in ((7, 12), (7, 7.5)):
+        left = next_steps(ratios, total, ()) - 3 * trial
+        budgets = [int(full / ratio) for ratio in ratios]
+        points = replace(setting, trunk=out_of_reach).walk(JointConfig(fine_tune=1.0), budgets=budgets)
+        taken.append((left <= trial, points[0].steps - 3 * trial))
+        assert left > 0 and points[0].steps == 3 * trial + (0 if left <= trial else left)
+    assert [few for few, _ in taken] == [True, False]
+
+
+def test_what_the_common_columns_took_costs_the_first_point_alone(setting):
+    trunk = replace(setting.trunk, basis_seconds=1000.0, basis_cpu_seconds=2000.0)
+    points = replace(setting, trunk=trunk).walk(JointConfig(fine_tune=0.0, teacher=1.0))
+    assert points[0].seconds > 1000 and points[0].cpu_seconds > 2000
+    assert all(p.seconds < 1000 and p.cpu_seconds < 1000 for p in points[1:])
+
+
+def test_tables_beside_the_one_that_is_tuned_count_in_the_peak(setting):
+    """Trials of settings, and portions that are trained anew, hold the rows of two models more."""
+    rows = setting.trunk.rows.nbytes
+    one, *_ = setting.walk(JointConfig(fine_tune=1.0, teacher=1.0, tolerance=0.0))
+    tried, *_ = setting.walk(JointConfig(fine_tune=1.0, tolerance=0.0))
+    assert tried.tried and tried.bytes == one.bytes
+    assert tried.table_bytes >= one.table_bytes + 3 * rows
+    sure, *_ = setting.walk(GOAL.model_copy(update={"max_drop": 0.5}))
+    few, *_ = setting.walk(GOAL.model_copy(update={"max_drop": 1e-6}))
+    assert few.steps and not sure.steps and few.table_bytes >= tried.table_bytes
+
+
+def test_only_what_steps_brought_raises_what_is_to_be_met(setting):
+    config = JointConfig(tolerance=0.0)
+    walker = _Walker(setting.data, setting.spec, setting.trunk, config, torch.device("cpu"))
+    trunk = setting.trunk.valid
+    (point,) = setting.walk(JointConfig(fine_tune=0.0, teacher=1.0), budgets=setting.budgets[:1])
+    better = replace(point, valid=replace(point.valid, auc=trunk.auc + 0.01))
+    assert walker._is_enough(trunk, [better])
+    assert not walker._is_enough(trunk, [replace(better, fine_tuned=True)])
+
+
+def test_a_point_that_gains_much_is_within_a_drop(setting):
+    walker = _Walker(setting.data, setting.spec, setting.trunk, GOAL, torch.device("cpu"))
+    (point,) = setting.walk(JointConfig(fine_tune=0.0, teacher=1.0), budgets=setting.budgets[:1])
+    better = replace(point, valid=replace(point.valid, auc=setting.trunk.valid.auc + 2 * GOAL.max_drop))
+    assert walker.steps_for(setting.budgets, [better]) == setting.trunk.ledger.steps
+
+
+def test_learned_steps_go_on_to_a_budget_of_the_same_plan(setting):
+    better = replace(setting.trunk, valid=replace(setting.trunk.valid, auc=setting.trunk.valid.auc + 0.03))
+    budgets = [setting.budgets[0], setting.budgets[0] - 1]
+    config = JointConfig(fine_tune=4.0, teacher=0.5, step_rate=0.02)
+    first, second = replace(setting, trunk=better).walk(config, budgets=budgets)
+    assert first.fine_tuned and first.bytes == second.bytes
+    assert not second.afresh and second.untuned == first.valid
+
+
+def test_steps_are_made_with_the_settings_that_were_asked_for(setting, monkeypatch):
+    made = []
+    before = walk_file.fine_tune
+
+    def fine_tune(data, table, network, training, steps, seeds, device, **given):
+        made.append((training.learning_rate / QUICK.learning_rate, given["dropout"], given["step_rate"]))
+        return before(data, table, network, training, steps, seeds, device, **given)
+
+    monkeypatch.setattr(walk_file, "fine_tune", fine_tune)
+    config = JointConfig(fine_tune=1.0, tolerance=0.0, teacher=0.5, rate=0.25, dropout=False, step_rate=0.05)
+    setting.walk(config)
+    assert made and set(made) == {(0.25, False, 0.05)}
+    made.clear()
+    monkeypatch.setattr(walk_file, "LOST", -1.0)
+    setting.walk(config)
+    assert [rate for rate, *_ in made] == pytest.approx([0.25, *[0.75] * (len(made) - 1)])
+
+
+def test_how_the_loss_minds_changes_reaches_the_tables(setting):
+    class Minding(PlainPlanner):
+        def metrics(self):
+            return [torch.ones(8, 8) + 0.01 * torch.eye(8)] * 3
+
+    config = JointConfig(fine_tune=0.0, teacher=1.0)
+    plain, minding = setting.walk(config), setting.walk(config, planner=Minding(setting.spec))
+    assert [p.bytes for p in plain] == [p.bytes for p in minding]
+    assert not any(
+        torch.equal(a.packed.payload, b.packed.payload) for a, b in zip(plain, minding, strict=True)
+    )
+
+
+def test_labels_teach_as_much_as_was_asked_for(setting):
+    config = JointConfig(fine_tune=2.0, tolerance=0.0)
+    alone, half = (
+        setting.walk(config.model_copy(update={"teacher": teacher}), budgets=setting.budgets[:1])
+        for teacher in (1.0, 0.5)
+    )
+    assert alone[0].steps == half[0].steps > 0 and facts(alone) != facts(half)
+
+
+def test_every_point_has_chances_of_its_own_and_leaves_those_of_others(setting, monkeypatch):
+    seeds_of = []
+    before = _Walker.tuned
+
+    def tuned(self, table, network, settings, steps, seeds):
+        seeds_of.append((seeds.initial_seed(), torch.initial_seed()))
+        return before(self, table, network, settings, steps, seeds)
+
+    monkeypatch.setattr(_Walker, "tuned", tuned)
+    out_of_reach = replace(setting.trunk, valid=replace(setting.trunk.valid, auc=2.0))
+    state = torch.get_rng_state()
+    points = replace(setting, trunk=out_of_reach).walk(JointConfig(fine_tune=2.0, teacher=1.0))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len(seeds_of) == len(points)
+    assert all(len(set(seeds)) == len(points) for seeds in zip(*seeds_of, strict=True))
+
+
+def test_a_budget_given_twice_is_walked_once(setting):
+    config = JointConfig(fine_tune=0.0, teacher=1.0)
+    points = setting.walk(config, budgets=[*setting.budgets, setting.budgets[0]])
+    assert facts(points) == facts(setting.walk(config))
+
+
+def test_the_faster_rate_of_a_point_made_afresh_may_diverge(setting, monkeypatch):
+    def tuned(self, table, network, settings, steps, seeds):
+        if settings.rate > 0.3:
+            raise Diverged("too fast")
+        return before(self, table, network, settings, steps, seeds)
+
+    before = _Walker.tuned
+    monkeypatch.setattr(_Walker, "tuned", tuned)
+    monkeypatch.setattr(walk_file, "LOST", -1.0)
+    points = setting.walk(JointConfig(fine_tune=1.0, tolerance=0.0, teacher=1.0))
+    assert [p.afresh for p in points] == [False, True, True, True]
+    assert any(p.steps for p in points[1:]) and not any(p.fine_tuned for p in points[1:])
+
+
+def test_a_plan_trained_anew_is_trained_at_the_trunks_own_rates(setting, monkeypatch):
+    made = []
+    before = walk_file.fine_tune
+
+    def fine_tune(data, table, network, training, steps, seeds, device, **given):
+        made.append((training.learning_rate, steps))
+        return before(data, table, network, training, steps, seeds, device, **given)
+
+    monkeypatch.setattr(walk_file, "fine_tune", fine_tune)
+    fields = plain_fields(setting.spec, 4, 0.5, 8)
+    size = fields_bytes(setting.spec, fields)
+    given = (setting.data, setting.spec, setting.trunk, fields, {}, size)
+    point = walk_file.retrain(*given, JointConfig(), 0.5, seed=3, device="cpu")
+    assert made == [(QUICK.learning_rate, round(0.5 * setting.trunk.ledger.steps))]
+    assert (point.rate, point.teacher, point.steps) == (1.0, 1.0, made[0][1])
+
+
+def test_a_walk_cut_off_behind_a_point_made_afresh_in_vain_goes_on_as_if_it_had_not_been(
+    setting, monkeypatch, tmp_path
+):
+    """It stands at the trunk's rows again, which are to have the prices that they had before the cut."""
+    before = _Walker.tuned
+
+    def tuned(self, table, network, settings, steps, seeds):
+        if settings.rate > 0.3:
+            raise Diverged("too fast")
+        return before(self, table, network, settings, steps, seeds)
+
+    def planner():
+        return JointPlanner(setting.data, setting.spec, setting.trunk, seed=3)
+
+    def cut(point: Point) -> None:
+        if point.afresh:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Walker, "tuned", tuned)
+    monkeypatch.setattr("autoembed.joint.walk.LOST", -1.0)
+    # fewer than there are, as where data have millions
+    monkeypatch.setattr("autoembed.joint.planner.EVALUATION_BATCH", 250)
+    monkeypatch.setattr("autoembed.joint.planner.PRICED_EXAMPLES", 1000)
+    monkeypatch.setattr("autoembed.joint.planner.REPRICED_EXAMPLES", 500)
+    config = JointConfig(fine_tune=4.0, tolerance=0.0, teacher=0.5)
+    whole = setting.walk(config, planner=planner())
+    assert whole[0].fine_tuned and whole[1].afresh and not whole[1].fine_tuned
+    with pytest.raises(KeyboardInterrupt):
+        setting.walk(config, planner=planner(), checkpoint=tmp_path, progress=cut)
+    assert facts(setting.walk(config, planner=planner(), checkpoint=tmp_path)) == facts(whole)

@@ -105,3 +105,30 @@ def test_shapes_that_do_not_fit_are_refused(wrong: int) -> None:
         cheapest_runs(*case)
     with pytest.raises(ValueError, match="do not fit"):
         cheapest_runs(*(x[..., :0] for x in case[:4]), case[4], PRICES)
+
+
+@pytest.mark.parametrize("find", [cheapest_runs, torch_cheapest_runs])
+def test_a_group_goes_on_where_that_costs_no_more(find) -> None:
+    """Also where bytes cost nothing: a run that goes on is the smaller file."""
+    native()
+    losses = torch.tensor([[0.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    run = torch.full((2, 2), 5.0, dtype=torch.float64)
+    joins, is_first = torch.tensor([True, True]), torch.tensor([True, False])
+    prices = torch.zeros(1, dtype=torch.float64)
+    chosen, values = find(losses, torch.zeros_like(run), run, joins, is_first, prices)
+    assert chosen.tolist() == [[1, 1]] and values.tolist() == [0.0]
+
+
+def test_flags_of_other_types_are_read_right() -> None:
+    native()
+    generator = torch.Generator().manual_seed(3)
+    losses, sizes, run = torch.rand(3, 9, 5, generator=generator, dtype=torch.float64)
+    joins, is_first = (torch.rand(n, generator=generator) < 0.6 for n in (5, 9))
+    is_first[0] = True
+    prices = torch.tensor([0.1, 1.0], dtype=torch.float64)
+
+    def found(joins: Tensor, is_first: Tensor) -> list[list[int]]:
+        return cheapest_runs(losses, sizes, run, joins, is_first, prices)[0].tolist()
+
+    for kind in (torch.int64, torch.float32):
+        assert found(joins.to(kind), is_first.to(kind)) == found(joins, is_first)

@@ -108,3 +108,35 @@ def test_no_level_and_no_point_have_no_codes(find) -> None:
 def test_shapes_that_do_not_fit_are_refused(points, shares, rounds) -> None:
     with pytest.raises(ValueError, match="do not fit"):
         split_codes(torch.zeros(points), torch.ones(shares), rounds)
+
+
+@pytest.mark.parametrize("find", [split_codes, torch_split_codes])
+def test_fewer_points_than_codes_get_codes_of_their_own(find) -> None:
+    """More centres serve nothing than there are points to move to."""
+    native()
+    points = torch.tensor([[0.0, 1.0], [5.0, 0.0], [-3.0, 2.0]])
+    codes = find(points, torch.tensor([1.0, 2.0, 0.5]), (1, 1, 1, 2))
+    assert codes.shape == (4, 3) and codes.min() >= 0
+    assert all(int(codes[level].max()) < 2 << level for level in range(4))
+    assert len(codes[2].unique()) == len(codes[3].unique()) == 3
+
+
+def test_points_in_float64_have_the_codes_of_float32() -> None:
+    native()
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(60, 5, generator=generator) * torch.linspace(3.0, 0.3, 5)
+    shares = 0.01 + torch.rand(60, generator=generator)
+    expected = torch.tensor(reference(points, shares, (2, 2)))
+    assert torch.equal(split_codes(points.double(), shares.double(), (2, 2)), expected)
+
+
+@pytest.mark.parametrize("seed", range(27, 32))
+@pytest.mark.parametrize("find", [split_codes, torch_split_codes])
+def test_a_centre_that_serves_nothing_moves_to_the_most_lost_by_weight(find, seed: int) -> None:
+    """Points that are all alike are split into two centres alike, of which the second has none."""
+    native()
+    generator = torch.Generator().manual_seed(seed)
+    others = 100 + torch.randn(9, 2, generator=generator) * torch.tensor([3.0, 1.0])
+    shares = torch.cat([torch.ones(5), 0.01 + torch.rand(9, generator=generator) ** 3])
+    points = torch.cat([torch.zeros(5, 2), others])
+    assert torch.equal(find(points, shares, (1, 1)), torch.tensor(reference(points, shares, (1, 1))))

@@ -15,6 +15,7 @@ from search_study import make_study
 from autoembed.config import ConfigError
 from autoembed.damage import DamagedError
 from autoembed.export.candidate import load_candidate
+from autoembed.front.record import AUC_DROPS
 from autoembed.joint.config import JointConfig
 from autoembed.plan import plan_bytes
 from autoembed.record import TrialRecord
@@ -495,3 +496,22 @@ def test_a_walk_that_fails_ends_the_search_with_the_seed_and_the_reason(clicks: 
     assert "CheckpointError" in (run / "walks" / "0" / "error.txt").read_text()
     assert not list((run / "trials").glob("*/error.txt"))
     assert [record.number for record in RunFolder(run).records()] == [0]  # the trunk is kept
+
+
+def test_the_drop_of_a_search_is_asked_of_the_front_where_it_is_one_of_auc(
+    clicks: Path, tmp_path: Path
+) -> None:
+    joint = JointConfig(fine_tune=0.0, order="frequency", max_drop=0.0007)
+    run = tmp_path / "run"
+    run_study(joint_study(clicks, budgets=("1/2",), seeds=1, joint=joint), run)
+    content = yaml.safe_load((run / "config.yaml").read_text())
+    by_logloss = {"objective": "logloss", "training": content["training"] | {"metric": "logloss"}}
+    for changes, asked in (
+        ({}, sorted((*AUC_DROPS, 0.0007))),
+        ({"joint": {"max_drop": 0.0005}}, [*AUC_DROPS]),
+        ({"joint": {}}, [*AUC_DROPS]),
+        (by_logloss, [*AUC_DROPS]),  # the drop is of log loss there
+        ({"search_space": "smoke"}, [*AUC_DROPS]),  # nothing reads the joint section there
+    ):
+        (run / "config.yaml").write_text(yaml.safe_dump({**content, **changes}))
+        assert [answer.asked for answer in run_front(run).iso_accuracy] == asked
