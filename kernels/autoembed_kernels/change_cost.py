@@ -8,6 +8,7 @@ with C the symmetric matrix of the group's field. One pass over the rows, and no
 import torch
 from torch import Tensor
 
+from autoembed_kernels.checks import as_indices
 from autoembed_kernels.native.loader import address, native_for, threads
 
 
@@ -32,6 +33,7 @@ def change_cost(
     sizes (G,) int64: rows by group, which sum to N; fields (G,) int64: whose metric (F, D, D) float32 is the
     group's. Raises ValueError where shapes do not fit, IndexError where a field has no metric.
     """
+    sizes, fields = as_indices("sizes", sizes), as_indices("fields", fields)
     alike = read.shape == values.shape == root.shape and read.dim() == 2
     dim = read.shape[-1]
     if not alike or metrics.shape[1:] != (dim, dim) or sizes.shape != fields.shape:
@@ -41,6 +43,8 @@ def change_cost(
         )
     if int(sizes.sum()) != len(read):
         raise ValueError(f"groups of {int(sizes.sum())} rows do not fit {len(read)} rows")
+    if len(sizes) and int(sizes.min()) < 0:
+        raise ValueError(f"group {int(sizes.argmin())} has {int(sizes.min())} rows, expected 0 or more")
     if len(fields) and not 0 <= int(fields.min()) <= int(fields.max()) < len(metrics):
         raise IndexError(f"fields up to {int(fields.max())} are out of range, there are {len(metrics)}")
     tensors = [tensor.contiguous() for tensor in (read, values, root, metrics)]

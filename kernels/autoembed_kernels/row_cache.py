@@ -100,7 +100,8 @@ class RowCache(nn.Module):
         slot = self.find(rows)
         was_there = slot >= 0
         if self.policy == "lfu":
-            self.stamps.index_add_(0, rows, uses.int())
+            # no more than int32 holds; a step's rows are distinct
+            self.stamps[rows] = (self.stamps[rows] + uses).clamp(max=2**31 - 1).int()
         else:
             self.stamps[slot[was_there]] = self.step
         missing = (~was_there).nonzero().squeeze(1)

@@ -69,3 +69,18 @@ def test_what_does_not_fit_is_refused() -> None:
         change_cost(read, values, root, sizes, fields, metrics[:, :7])
     with pytest.raises(IndexError, match="there are 2"):
         change_cost(read, values, root, sizes, fields + 2, metrics)
+
+
+def test_group_sizes_that_cancel_and_numbers_of_other_types_are_seen() -> None:
+    read, values, root, _, _, metrics = drawn([3], 4, 2, 5)
+    fields = torch.tensor([0, 1])
+    for sizes in ([300, -297], [-1, 4]):
+        with pytest.raises(ValueError, match="expected 0 or more"):
+            change_cost(read, values, root, torch.tensor(sizes), fields, metrics)
+    with pytest.raises(ValueError, match="sizes"):
+        change_cost(read, values, root, torch.tensor([1.0, 2.0]), fields, metrics)
+    with pytest.raises(ValueError, match="sizes"):
+        change_cost(read, values, root, torch.tensor([[1, 2]]), fields.unsqueeze(0), metrics)
+    sizes = torch.tensor([1, 2])
+    expected = change_cost(read, values, root, sizes, fields, metrics)
+    assert torch.equal(change_cost(read, values, root, sizes.int(), fields.int(), metrics), expected)

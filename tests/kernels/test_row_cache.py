@@ -75,3 +75,15 @@ def test_other_policies_and_too_many_rows_are_refused() -> None:
         RowCache(10, 4, 4, "fifo")
     with pytest.raises(ValueError, match=r"below 2\^31"):
         RowCache(2**31, 4, 4, "lru")
+
+
+@pytest.mark.parametrize("path", ["native", "torch"])
+def test_uses_beyond_int32_count_as_the_most_that_it_holds(path: str) -> None:
+    cache = RowCache(8, 2, 2, "lfu")
+    place = cache.place if path == "native" else cache._torch_place
+    one = torch.ones(1, dtype=torch.int64)
+    for _ in range(3):
+        place(torch.tensor([0, 1]), torch.tensor([2**30, 1]))
+    placed = place(torch.tensor([2, 3]), one.repeat(2) * 10)
+    assert cache.stamps.tolist()[:2] == [2**31 - 1, 3]
+    assert 0 in cache.tags.tolist() and placed.evicted.tolist() == [1], "the row of the most uses stays"

@@ -34,7 +34,8 @@ class Heads {
             const Segment& one = segments.all[s];
             const double row = one.row_bytes ? 1.0 / static_cast<double>(one.row_bytes) : 0.0;
             heads_[s] = {payload_ + static_cast<uintptr_t>(one.base), row, static_cast<uint8_t>(tails[s])};
-            for (int64_t t = 1, column = one.dim; t <= tails[s]; ++t) {
+            const int64_t behind = std::min(tails[s], static_cast<int64_t>(heads_.size() - 1 - s));
+            for (int64_t t = 1, column = one.dim; t <= behind; ++t) {
                 column_[s + static_cast<size_t>(t)] = column;
                 column += segments.all[s + static_cast<size_t>(t)].dim;
             }

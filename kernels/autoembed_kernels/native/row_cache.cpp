@@ -88,7 +88,7 @@ EXPORT int64_t autoembed_cache_place(int32_t* tags, int64_t sets, int64_t ways, 
         const int64_t slot = slot_of(tags, rows[n], set, ways);
         slots[n] = slot;
         was_there[n] = slot >= 0;
-        if (is_lfu) stamps[rows[n]] += static_cast<int32_t>(uses[n]);
+        if (is_lfu) stamps[rows[n]] = static_cast<int32_t>(std::min<int64_t>(stamps[rows[n]] + uses[n], INT32_MAX));
         if (slot >= 0) {
             is_busy[slot] = 1;
             if (!is_lfu) stamps[slot] = now;

@@ -25,6 +25,7 @@ EXPORT int64_t autoembed_take_rows(const float* table, const int64_t* rows, int6
                                    int64_t dim, float* out, int64_t threads) {
     for (int64_t n = 0; n < count; ++n)
         if (static_cast<uint64_t>(rows[n]) >= static_cast<uint64_t>(height)) return -1 - n;
+    if (dim == 0) return 0;
     with_dim(dim, [&](auto width) INLINE_LAMBDA {
         for_rows(count, threads, [&](int64_t n) INLINE_LAMBDA {
             if (n + AHEAD < count) fetch_row(table + rows[n + AHEAD] * width, width);

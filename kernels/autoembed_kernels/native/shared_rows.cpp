@@ -71,11 +71,20 @@ EXPORT int64_t autoembed_pair_places(const int64_t* start, const int64_t* first,
     return pairs;
 }
 
+namespace {
+
+// Numbers of a second row that stand behind those of the first, in a vector of so many
+INLINE int64_t joined(int64_t dim, int64_t width) {
+    return std::max<int64_t>(0, std::min<int64_t>(dim, width - dim));
+}
+
+}  // namespace
+
 // values (count + pairs, width): first rows of look-ups and second rows of pairs -> out (count, width). how and dim
 // (pairs,) say how each pair is put together; paired (pairs,) ascending are their look-ups.
 EXPORT int64_t autoembed_join_pairs(const float* values, const int64_t* paired, const int64_t* how, const int64_t* dim,
                                     int64_t count, int64_t pairs, int64_t width, float* out, int64_t threads) {
-    std::memcpy(out, values, count * width * sizeof(float));
+    if (count * width) std::memcpy(out, values, count * width * sizeof(float));
     with_dim(width, [&](auto known) INLINE_LAMBDA {
         for_rows(pairs, threads, [&](int64_t p) INLINE_LAMBDA {
             float* __restrict vector = out + paired[p] * known;
@@ -85,7 +94,7 @@ EXPORT int64_t autoembed_join_pairs(const float* values, const int64_t* paired, 
             } else if (how[p] == MULTIPLY) {
                 for (int64_t j = 0; j < known; ++j) vector[j] *= second[j];
             } else {
-                std::memcpy(vector + dim[p], second, std::min<int64_t>(dim[p], known - dim[p]) * sizeof(float));
+                std::memcpy(vector + dim[p], second, joined(dim[p], known) * sizeof(float));
             }
         });
     });
@@ -96,7 +105,7 @@ EXPORT int64_t autoembed_join_pairs(const float* values, const int64_t* paired, 
 EXPORT int64_t autoembed_join_pairs_gradient(const float* values, const int64_t* paired, const int64_t* how,
                                              const int64_t* dim, const float* gradient, int64_t count, int64_t pairs,
                                              int64_t width, float* out, int64_t threads) {
-    std::memcpy(out, gradient, count * width * sizeof(float));
+    if (count * width) std::memcpy(out, gradient, count * width * sizeof(float));
     with_dim(width, [&](auto known) INLINE_LAMBDA {
         for_rows(pairs, threads, [&](int64_t p) INLINE_LAMBDA {
             const float* g = gradient + paired[p] * known;
@@ -112,7 +121,7 @@ EXPORT int64_t autoembed_join_pairs_gradient(const float* values, const int64_t*
                     to_second[j] = g[j] * first[j];
                 }
             } else {
-                const int64_t behind = std::min<int64_t>(dim[p], known - dim[p]);
+                const int64_t behind = joined(dim[p], known);
                 std::memcpy(to_second, g + dim[p], behind * sizeof(float));
                 std::fill(to_second + behind, to_second + known, 0.0f);
                 std::fill(to_first + dim[p], to_first + dim[p] + behind, 0.0f);

@@ -22,7 +22,8 @@ enum How : int64_t { SINGLE = -1, ADD, MULTIPLY, CONCATENATE, POOLED, SIGNED };
 // Divides by a number that stays: a multiplication in place of up to 40 cycles. Exact for all of 64 bits.
 class Divisor {
   public:
-    explicit Divisor(int64_t by = 1) : by_(static_cast<uint64_t>(by)), inverse_(~uint64_t{0} / by_) {}
+    // segments that divide by nothing have 0 there
+    explicit Divisor(int64_t by = 1) : by_(static_cast<uint64_t>(by > 0 ? by : 1)), inverse_(~uint64_t{0} / by_) {}
 
     INLINE uint64_t quotient(uint64_t number) const {
         // floor((2^64 - 1) / d) gives the quotient or one less
