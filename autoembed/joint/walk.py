@@ -236,14 +236,18 @@ class _Walker:
         """
         started = time.perf_counter(), time.process_time()
         carried = Weights(standing.weights.rows.to(self.device), standing.weights.steps)
-        begun = neighbour = self._begun(planner, carried, self._network(standing.network), budgets)
+        begun = self._begun(planner, carried, self._network(standing.network), budgets)
+        explained = None if explain is None else explain()
         goal, settings, few = self.config.max_drop, standing.settings, 0
         afresh = bool(points) and goal is None and allowed > 0 and self._is_lost(begun.untuned)
+        # what stands without a step, should the steps be in vain
+        stands = Tuned(begun.weights, begun.packed, begun.network, begun.untuned)
+        size, told = first = begun.size, explained
         if afresh:
             faster = min(float(f"{FASTER * settings.rate:.6g}"), 1.0)
             settings = Settings(settings.teacher, max(settings.rate, faster))
             begun = self._begun(planner, Weights(self.trunk.rows.to(self.device)), self._network(), budgets)
-        explained = None if explain is None else explain()
+            size, told = begun.size, None if explain is None else explain()
         untuned = begun.untuned
         is_enough = self._is_enough(untuned, points)
         tuned: Tuned | None = None
@@ -290,25 +294,27 @@ class _Walker:
         elif goal is None and allowed - steps > trial and not is_enough:
             go_on(begun.table, allowed - steps)
         kept = tuned if tuned is not None and tuned.valid.better_than(untuned, self.metric) else None
-        packed, valid = (kept.packed, kept.valid) if kept else (begun.packed, untuned)
-        found = kept or begun
+        found = kept or Tuned(begun.weights, begun.packed, begun.network, untuned)
+        if stands.valid.better_than(found.valid, self.metric):
+            afresh, kept, found, untuned, size, told = False, None, stands, stands.valid, *first
         # as the trunk's, a point's cost ends before the test split, which only the report needs
         seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
         if not points:
             seconds += self.trunk.basis_seconds
             cpu_seconds += self.trunk.basis_cpu_seconds
-        test = self.measure(packed, found.network, "test")
+        test = self.measure(found.packed, found.network, "test")
         point = Point(
-            *(budgets[0], begun.size, packed, found.network, valid, test, untuned, kept is not None, steps),
-            *(seconds, cpu_seconds, self.held(begun.weights, begun.table, trials=trial > 0 or few > 0)),
-            explained,
+            *(budgets[0], size, found.packed, found.network, found.valid, test, untuned, kept is not None),
+            *(steps, seconds, cpu_seconds),
+            self.held(begun.weights, begun.table, trials=trial > 0 or few > 0),
+            told,
             settings.teacher if kept else None,
             settings.rate if kept else None,
             tried,
             afresh,
         )
         # what was tuned afresh in vain leaves nothing behind
-        onward = kept if kept and (goal is None or not points) else neighbour
+        onward = kept if kept and (goal is None or not points) else stands
         settings = standing.settings if points else settings
         return point, Standing(onward.weights, onward.network.state_dict(), settings)
 

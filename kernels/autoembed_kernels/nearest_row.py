@@ -4,7 +4,7 @@
     code[n] = the first k that reaches it
 
 Distances are sums of squares of differences, and not of products: equal rows are at distance 0 exactly. In
-C++ sixteen centres are compared at a time with four points by their products, which may take another centre
+C++ sixteen centres are compared at a time with eight points by their products, which may take another centre
 where two are equally near to float32's rounding of the points' squares; no matrix of distances is kept.
 """
 

@@ -762,7 +762,7 @@ def test_a_walk_cut_off_behind_a_point_made_afresh_in_vain_goes_on_as_if_it_had_
         return JointPlanner(setting.data, setting.spec, setting.trunk, seed=3)
 
     def cut(point: Point) -> None:
-        if point.afresh:
+        if point.steps and not point.fine_tuned:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(_Walker, "tuned", tuned)
@@ -773,7 +773,43 @@ def test_a_walk_cut_off_behind_a_point_made_afresh_in_vain_goes_on_as_if_it_had_
     monkeypatch.setattr("autoembed.joint.planner.REPRICED_EXAMPLES", 500)
     config = JointConfig(fine_tune=4.0, tolerance=0.0, teacher=0.5)
     whole = setting.walk(config, planner=planner())
-    assert whole[0].fine_tuned and whole[1].afresh and not whole[1].fine_tuned
+    assert whole[0].fine_tuned and whole[1].steps and not whole[1].fine_tuned
     with pytest.raises(KeyboardInterrupt):
         setting.walk(config, planner=planner(), checkpoint=tmp_path, progress=cut)
     assert facts(setting.walk(config, planner=planner(), checkpoint=tmp_path)) == facts(whole)
+
+
+def test_where_a_plan_is_tuned_afresh_in_vain_the_better_of_the_two_is_kept(setting, monkeypatch):
+    """From the larger neighbour's rows or from the trunk's, with its own size and explanation."""
+    seen = []
+    before, tune = _Walker._begun, _Walker.tuned
+
+    def begun(self, planner, *given):
+        found = before(self, planner, *given)
+        seen.append((found.untuned.auc, found.size, len(planner.asked)))
+        return found
+
+    def tuned(self, table, network, settings, steps, seeds):
+        if settings.rate > 0.3:
+            raise Diverged("too fast")
+        return tune(self, table, network, settings, steps, seeds)
+
+    monkeypatch.setattr(_Walker, "_begun", begun)
+    monkeypatch.setattr(_Walker, "tuned", tuned)
+    monkeypatch.setattr(walk_file, "LOST", -1.0)
+    planner = PlainPlanner(setting.spec)
+    budgets = [int(setting.budgets[0] / ratio) for ratio in (1, 2, 3, 3.5, 8)]
+    points = setting.walk(
+        JointConfig(fine_tune=4.0, tolerance=0.0, teacher=0.5),
+        planner=planner,
+        budgets=budgets,
+        explain=lambda: {"asked": len(planner.asked)},
+    )
+    assert points[0].fine_tuned and not any(p.fine_tuned for p in points[1:])
+    pairs = list(zip(seen[1::2], seen[2::2], strict=True))
+    assert len(pairs) == 4
+    for point, (neighbour, trunk) in zip(points[1:], pairs, strict=True):
+        auc, size, asked = neighbour if neighbour[0] > trunk[0] else trunk
+        assert (point.valid.auc, point.untuned.auc, point.bytes) == (auc, auc, size)
+        assert point.explained == {"asked": asked} and point.afresh == (asked == trunk[2])
+    assert not all(p.afresh for p in points[1:])

@@ -73,3 +73,21 @@ def test_points_that_hold_no_numbers_get_a_code_in_range() -> None:
     points = torch.tensor([[float("nan"), 0.0], [float("inf"), 0.0], [1.0, 1.0]])
     codes, _ = nearest_row(points, torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
     assert codes.min() >= 0 and codes.max() < 2 and codes[2] == 1
+
+
+@pytest.mark.parametrize("find", [nearest_row, torch_nearest_row])
+@pytest.mark.parametrize("count", [48, 50])  # C++ compares centres sixteen apart one by one, others by lanes
+def test_equal_centres_give_the_first_wherever_they_stand(find, count: int) -> None:
+    native()
+    rows = torch.randn(count, 16, generator=torch.Generator().manual_seed(1))
+    codes, far = find(rows, torch.cat([rows, rows, rows]))
+    assert codes.tolist() == list(range(count)) and not far.any()
+
+
+@pytest.mark.parametrize("find", [nearest_row, torch_nearest_row])
+def test_centres_very_far_from_zero_are_told_apart(find) -> None:
+    """At 1,000 squares still leave float32 enough to tell rows that are 5 apart."""
+    native()
+    rows = torch.randn(40, 16, generator=torch.Generator().manual_seed(4)) + 30_000.0
+    codes, far = find(rows, rows)
+    assert codes.tolist() == list(range(40)) and not far.any()
