@@ -96,7 +96,7 @@ def test_a_budget_that_singles_were_not_asked_for_takes_the_best_pick_that_fits(
 def test_searches_within_a_drop_are_told_by_data_and_drop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study, within = (runpy.run_path(str(STUDY.with_name(name))) for name in ("run.py", "within.py"))
+    study, compare = (runpy.run_path(str(STUDY.with_name(name))) for name in ("run.py", "compare.py"))
     rows = []
     for drop, lost in (("0.0005", 0.001), ("0.002", 0.004)):
         for seed in (1, 2):
@@ -110,8 +110,8 @@ def test_searches_within_a_drop_are_told_by_data_and_drop(
     file = tmp_path / "within.csv"
     study["write"](rows, file)
     assert study["beside_others"]([], file) == study["read"](file) and study["read"](tmp_path / "none") == []
-    monkeypatch.setitem(within["main"].__globals__, "FILE", file)
-    within["main"]()
+    monkeypatch.setitem(compare["print_within"].__globals__, "SEARCHES_WITHIN", file)
+    compare["print_within"]()
     said = capsys.readouterr().out
     assert said.count("trainings of the seed's own trunk in all: 1.50, 1.50") == 2
     assert "## frappe within 0.0005" in said and "| 1/8 | 0.0010 +- 0.0000 | 0.0015 +- 0.0064 |" in said

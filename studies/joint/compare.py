@@ -1,4 +1,5 @@
 """The joint search against single methods, from results.csv: paired differences, hypervolumes, equal loss.
+And searches for the smallest model within a drop, from within.csv.
 
     python studies/joint/compare.py            Markdown on standard output
 
@@ -19,6 +20,7 @@ from autoembed.statistics import Interval, mean_interval, paired_interval
 HERE = Path(__file__).parent
 DECADES, HEIGHT = 3.0, 0.01  # the box of hypervolumes, as in autoembed.front
 WITHIN = 0.0005
+SEARCHES_WITHIN = HERE / "within.csv"
 SINGLES_FULL = (
     "full_precision_of_singles"  # trained beside them; the joint search's trunks are `full_precision`
 )
@@ -42,6 +44,31 @@ def main() -> None:
         print_budgets(full, picks)
         print_hypervolumes(full, picks)
         print_equal_loss(full, picks)
+    print_within()
+
+
+def print_within() -> None:
+    """Searches for the smallest model within a drop: what every budget loses, and what they cost."""
+    with SEARCHES_WITHIN.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    searches = dict.fromkeys((row["data"], row["method"].rpartition(" ")[2]) for row in rows)
+    for data, drop in searches:
+        mine = [row for row in rows if row["data"] == data and row["method"].endswith(f" within {drop}")]
+        full = {row["seed"]: row for row in mine if row["method"].startswith("full_precision")}
+        points = [row for row in mine if row["method"].startswith("joint")]
+        spent = {seed: sum(float(row["cost_fte"]) for row in mine if row["seed"] == seed) for seed in full}
+        costs = [f"{cost / float(full[seed]['cost_fte']):.2f}" for seed, cost in spent.items()]
+        print(f"## {data} within {drop}\n\ntrainings of the seed's own trunk in all: {', '.join(costs)}\n")
+        print("| budget | valid AUC lost | test AUC lost |\n| --- | --- | --- |")
+        for budget in sorted({int(row["budget_bytes"]) for row in points}, reverse=True):
+            those = [row for row in points if int(row["budget_bytes"]) == budget]
+            lost = [
+                text(mean_interval([float(full[row["seed"]][name]) - float(row[name]) for row in those]))
+                for name in ("valid_auc", "test_auc")
+            ]
+            ratio = int(next(iter(full.values()))["total_bytes"]) / budget
+            print(f"| 1/{ratio:.3g} | {' | '.join(lost)} |")
+        print()
 
 
 def read() -> dict[str, tuple[int, Picks]]:

@@ -76,6 +76,19 @@ def facts(points: list[Point]) -> list[tuple]:
     ]
 
 
+def settings_asked(monkeypatch) -> list[Settings]:
+    """The settings of every tuning from now on."""
+    asked = []
+    before = _Walker.tuned
+
+    def tuned(self, table, network, settings, steps, seeds):
+        asked.append(settings)
+        return before(self, table, network, settings, steps, seeds)
+
+    monkeypatch.setattr(_Walker, "tuned", tuned)
+    return asked
+
+
 def test_no_point_is_above_its_budget_and_the_file_has_its_bytes(setting, tmp_path):
     points = setting.walk()
     assert [p.budget_bytes for p in points] == sorted(setting.budgets, reverse=True)
@@ -476,14 +489,7 @@ def test_a_plan_that_loses_most_as_it_stands_is_made_and_tuned_from_the_trunks_r
     assert any(p.fine_tuned for p in usual) and not any(p.afresh for p in usual)
     assert [p.untuned for p in usual[1:]] != [p.untuned for p in plain[1:]]
     monkeypatch.setattr("autoembed.joint.walk.LOST", -1.0)
-    asked = []
-    before = _Walker.tuned
-
-    def tuned(self, table, network, settings, steps, seeds):
-        asked.append(settings)
-        return before(self, table, network, settings, steps, seeds)
-
-    monkeypatch.setattr(_Walker, "tuned", tuned)
+    asked = settings_asked(monkeypatch)
     points = setting.walk(config, checkpoint=tmp_path)
     assert [p.afresh for p in points] == [False, True, True, True]
     assert [p.untuned for p in points] == [p.untuned for p in plain], "no trace of larger budgets"
@@ -508,14 +514,7 @@ def test_what_is_lost_is_a_share_of_what_the_trunk_has_above_chance(setting):
 
 def test_a_point_made_afresh_is_not_tuned_slower_than_the_user_asked(setting, monkeypatch):
     monkeypatch.setattr("autoembed.joint.walk.LOST", -1.0)
-    asked = []
-    before = _Walker.tuned
-
-    def tuned(self, table, network, settings, steps, seeds):
-        asked.append(settings)
-        return before(self, table, network, settings, steps, seeds)
-
-    monkeypatch.setattr(_Walker, "tuned", tuned)
+    asked = settings_asked(monkeypatch)
     setting.walk(JointConfig(fine_tune=1.0, tolerance=0.0, teacher=1.0, rate=2.0))
     assert asked == [Settings(1.0, 2.0)] * 4
 
