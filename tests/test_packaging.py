@@ -207,7 +207,9 @@ def test_a_source_archive_without_a_compiler_gives_a_wheel_for_any_platform(tmp_
     pack = f"from hatchling.build import build_sdist; print(build_sdist({str(tmp_path)!r}))"
     name = run(sys.executable, "-c", pack, cwd=ROOT).split()[-1]
     with tarfile.open(tmp_path / name) as archive:
-        archive.extractall(tmp_path, filter="data")
+        if hasattr(tarfile, "data_filter"):  # Python 3.10 and 3.11 have it from a patch on
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(tmp_path)
     source = tmp_path / name.removesuffix(".tar.gz")
     build = f"from hatchling.build import build_wheel; print(build_wheel({str(tmp_path)!r}))"
     done = subprocess.run(
