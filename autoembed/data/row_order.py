@@ -33,10 +33,11 @@ class RowPlaces:
         """The same examples, which read the rows where they went."""
         flat, first = self._flat
         bags = {
-            field: replace(bag, values=flat[bag.values + first[field]].long())
+            field: replace(bag, values=flat.index_select(0, bag.values + first[field]).long())
             for field, bag in batch.bags.items()
         }
-        return Batch(batch.labels, batch.dense, flat[batch.ids + first].long(), bags)
+        ids = flat.index_select(0, (batch.ids + first).flatten()).view_as(batch.ids)
+        return Batch(batch.labels, batch.dense, ids.long(), bags)
 
     @cached_property
     def _flat(self) -> tuple[Tensor, Tensor]:
@@ -52,7 +53,7 @@ class RowOrder:
 
     def __post_init__(self) -> None:
         for number, rows in enumerate(self.rows):
-            if len(rows) == 0 or rows[0] != 0 or not np.array_equal(np.sort(rows), np.arange(len(rows))):
+            if not _is_permutation(rows) or rows[0] != 0:
                 raise ValueError(f"field {number}: no order of all its rows that begins with row 0")
 
     @cached_property
@@ -71,7 +72,7 @@ class RowOrder:
         for rows in self.rows:
             parts.append(torch.from_numpy(rows).long() + first)
             first += len(rows)
-        return table[torch.cat(parts).to(table.device)]
+        return table.index_select(0, torch.cat(parts).to(table.device))
 
     def is_same(self, other: "RowOrder") -> bool:
         return all(map(np.array_equal, self.rows, other.rows))
@@ -88,3 +89,12 @@ class RowOrder:
         if [len(part) for part in rows] != list(sizes) or any(part.dtype != np.int32 for part in rows):
             raise ValueError(f"{path}: holds no order of fields of {', '.join(map(str, sizes))} rows")
         return RowOrder(rows)
+
+
+def _is_permutation(rows: Permutation) -> bool:
+    """Whether every number below their count is there once, and any at all."""
+    if len(rows) == 0 or rows.min() < 0 or rows.max() >= len(rows):
+        return False
+    is_there = np.zeros(len(rows), dtype=np.bool_)
+    is_there[rows] = True
+    return bool(is_there.all())

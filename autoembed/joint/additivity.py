@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autoembed.joint.codebooks import Codebooks
-from autoembed.joint.sensitivity import Sensitivity
-from autoembed.joint.stored_values import ChoiceLike, GroupLike, read_plans
+from autoembed.joint.plan_reader import PlanReader
+from autoembed.joint.stored_values import ChoiceLike
 from autoembed.joint.swaps import HeldOut
 
 POOR = 0.8
@@ -37,18 +36,15 @@ class Additivity:
 
 def check_additivity(
     held: HeldOut,
-    sensitivity: Sensitivity,
-    groups: Sequence[GroupLike],
+    reader: PlanReader,
     choices: Sequence[ChoiceLike],
     prices: Tensor,
     plans: Sequence[Tensor],
-    codebooks: Codebooks | None = None,
 ) -> Additivity:
     """Measure `plans`, each (G,) choice numbers, on held-out examples; one evaluation per plan."""
-    numbers = torch.arange(len(groups))
+    numbers = torch.arange(len(reader.groups))
     predicted = [float(prices[numbers, plan].sum()) for plan in plans]
-    chosen = torch.stack(list(plans))
-    read = read_plans(held.weight, sensitivity, groups, choices, chosen, held.rows, codebooks)
+    read = reader.read(choices, torch.stack(list(plans)), held.rows)
     measured = [held.table(vectors) for vectors in read]
     return Additivity(tuple(predicted), tuple(measured), spearman(predicted, measured))
 
@@ -71,7 +67,7 @@ def cheapest_plan(prices: Tensor, sizes: Tensor, budget: float) -> Tensor:
     """(G,) choices that minimise prices + lambda sizes, lambda the least that keeps `budget`."""
     low, high = 1e-18, 1e6
     numbers = torch.arange(len(prices))
-    for _ in range(80):
+    for _ in range(40):  # 24 decades, to a billionth
         middle = math.sqrt(low * high)
         plan = (prices + middle * sizes).argmin(1)
         if float(sizes[numbers, plan].sum()) > budget:

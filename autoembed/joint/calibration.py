@@ -22,9 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autoembed.joint.codebooks import Codebooks
-from autoembed.joint.sensitivity import Sensitivity
-from autoembed.joint.stored_values import ChoiceLike, GroupLike, read_plans
+from autoembed.joint.plan_reader import PlanReader
+from autoembed.joint.stored_values import ChoiceLike
 from autoembed.joint.swaps import HeldOut
 
 TRUSTED_EXAMPLES = 50.0  # so many examples count as much as the fit of the kind
@@ -65,21 +64,20 @@ class Calibration:
 
 def calibrate(
     held: HeldOut,
-    sensitivity: Sensitivity,
-    groups: Sequence[GroupLike],
+    reader: PlanReader,
     choices: Sequence[ChoiceLike],
     prices: Tensor,
     *,
     every_choice: bool = False,
-    codebooks: Codebooks | None = None,
 ) -> Calibration:
-    """Swap every group into one choice of each kind, and fit.
+    """Swap every group of `reader` into one choice of each kind, and fit.
 
-    held: held-out examples at the weights that `prices` (G, C), of `sensitivity`, belong to. The cost is
+    held: held-out examples at the weights that `reader` and `prices` (G, C) belong to. The cost is
     about (kinds x fields) evaluations of the held-out examples. `every_choice`: swap into all choices, not
     one of each kind; the fallback where prices rank plans poorly (additivity.py).
     """
     started = time.perf_counter()
+    groups = reader.groups
     dim = max(choice.dim for choice in choices)
     kinds = [kind(choice, dim) for choice in choices]
     names = sorted(set(kinds))
@@ -91,8 +89,7 @@ def calibrate(
     increases = torch.zeros(len(groups), len(chosen), dtype=torch.float64)
     examples = torch.zeros(len(groups), len(chosen), dtype=torch.float64)
     everywhere = torch.tensor(chosen, dtype=torch.int64).unsqueeze(1).expand(-1, len(groups))
-    read = read_plans(held.weight, sensitivity, groups, choices, everywhere, held.rows, codebooks)
-    for place, vectors in enumerate(read):
+    for place, vectors in enumerate(reader.read(choices, everywhere, held.rows)):
         found = held.swaps(groups, vectors)
         increases[:, place] = torch.tensor([swap.increase for swap in found])
         examples[:, place] = torch.tensor([float(swap.examples) for swap in found])

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from autoembed.joint.samples import drawn
 from autoembed.joint.sensitivity import Sensitivity
+from autoembed_kernels.add_rows import add_rows
 from autoembed_kernels.nearest_row import nearest_row
 from autoembed_kernels.split_codes import split_codes
 
@@ -34,7 +36,7 @@ class FieldMetric:
 
     def nearest(self, rows: Tensor, codebook: Tensor) -> Tensor:
         """rows (N, D), codebook (K, D) -> the codebook's rows (N,) that are nearest."""
-        return nearest_row(rows @ self.turned, codebook @ self.turned)[0]
+        return nearest_row(rows @ self.turned, codebook @ self.turned)
 
 
 def field_metric(sensitivity: Sensitivity, field: int) -> FieldMetric:
@@ -68,9 +70,9 @@ class Codebooks:
         if field not in self._found:
             metric, first = self.metrics[field], self.first_rows[field]
             count = len(metric.shares)
-            chosen = _drawn(torch.arange(min(HEAD, count // 4), count), FITTED_ROWS, field)
-            chosen = chosen.to(self.weight.device)
-            rows = self.weight[first + chosen]
+            generator = torch.Generator().manual_seed(field)
+            chosen = drawn(min(HEAD, count // 4), count, FITTED_ROWS, generator).to(self.weight.device)
+            rows = self.weight.index_select(0, first + chosen)
             self._found[field] = fitted(metric, rows, metric.shares[chosen], CODE_BITS)
         return self._found[field]
 
@@ -82,8 +84,8 @@ class Codebooks:
         """
         metric, first = self.metrics[field], self.first_rows[field]
         rows, shares = self.weight[first + start : first + stop], metric.shares[start:stop]
-        sample = _drawn(torch.arange(len(rows)), SEGMENT_ROWS, start).to(rows.device)
-        distinct, weights, place = _distinct(rows[sample], shares[sample])
+        sample = drawn(0, len(rows), SEGMENT_ROWS, torch.Generator().manual_seed(start)).to(rows.device)
+        distinct, weights, place = _distinct(rows.index_select(0, sample), shares[sample])
         if len(distinct) <= stored_rows:
             if len(sample) < len(rows):
                 distinct, weights, place = _distinct(rows, shares)
@@ -93,7 +95,7 @@ class Codebooks:
         bits = stored_rows.bit_length() - 1
         if bits == 0:
             return rows.new_zeros(len(rows), dtype=torch.uint8)
-        return metric.nearest(rows, fitted(metric, distinct, weights, (bits,))[bits]).byte()
+        return metric.nearest(rows, _fitted(metric, distinct, weights, (bits,))[bits]).byte()
 
 
 def fitted(metric: FieldMetric, rows: Tensor, shares: Tensor, sizes: Sequence[int]) -> dict[int, Tensor]:
@@ -102,19 +104,17 @@ def fitted(metric: FieldMetric, rows: Tensor, shares: Tensor, sizes: Sequence[in
     Where no more than 2^bits rows differ, the codebook is these.
     """
     rows, shares, _ = _distinct(rows, shares)
+    return _fitted(metric, rows, shares, sizes)
+
+
+def _fitted(metric: FieldMetric, rows: Tensor, shares: Tensor, sizes: Sequence[int]) -> dict[int, Tensor]:
+    """The same of rows that all differ."""
     levels = min(max(sizes), (len(rows) - 1).bit_length() - 1)
     rounds = [ROUNDS if bits in sizes else 1 for bits in range(1, levels + 1)]
     codes = split_codes(rows @ metric.turned, shares, rounds)
     return {
         bits: _means(rows, shares, codes[bits - 1], 1 << bits) if bits <= levels else rows for bits in sizes
     }
-
-
-def _drawn(places: Tensor, count: int, seed: int) -> Tensor:
-    """`count` of the places in any order; all of them where there are no more."""
-    if len(places) <= count:
-        return places
-    return places[torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))[:count]]
 
 
 def _distinct(rows: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -133,6 +133,6 @@ def _distinct(rows: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _means(rows: Tensor, shares: Tensor, codes: Tensor, count: int) -> Tensor:
     """Weighted means (count, D) of the rows of each code; 0 where it has none."""
-    sums = rows.new_zeros(count, rows.shape[1]).index_add_(0, codes, rows * shares.unsqueeze(1))
+    sums = add_rows(rows.new_zeros(count, rows.shape[1]), codes, rows * shares.unsqueeze(1))
     total = shares.new_zeros(count).index_add_(0, codes, shares)
     return sums / total.clamp(min=1e-30).unsqueeze(1)

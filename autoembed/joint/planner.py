@@ -15,6 +15,7 @@ from autoembed.joint.choices import Choice, menu, small_fields
 from autoembed.joint.codebooks import Codebooks
 from autoembed.joint.file_budget import FileBudget
 from autoembed.joint.groups import Group, groups_of
+from autoembed.joint.plan_reader import PlanReader
 from autoembed.joint.prices import price
 from autoembed.joint.problem import Problem, Solution
 from autoembed.joint.sensitivity import Sensitivity, measure_sensitivity
@@ -165,19 +166,14 @@ class JointPlanner:
         codebooks = Codebooks(rows, found)
         raw = price(rows, found, self.groups, self.choices, codebooks=codebooks)
         self._at_trunk, self._priced, self._codebooks = found, (rows, raw), codebooks
+        reader = PlanReader(rows, found, self.groups, codebooks)
         held, checked = self._held_out(rows, network)
         sizes = torch.from_numpy(self._files.sizes).double()
         for every_choice in (False, True):
-            self.calibration = calibrate(
-                *(held, found, self.groups, self.choices, raw),
-                every_choice=every_choice,
-                codebooks=codebooks,
-            )
+            self.calibration = calibrate(held, reader, self.choices, raw, every_choice=every_choice)
             prices = self._allowed_only(self.calibration.apply(self.choices, raw))
             plans = random_plans(prices, sizes, CHECKED_PLANS, torch.Generator().manual_seed(self.seed))
-            self.additivity = check_additivity(
-                checked, found, self.groups, self.choices, prices, plans, codebooks
-            )
+            self.additivity = check_additivity(checked, reader, self.choices, prices, plans)
             self.used_fallback = every_choice
             if not self.additivity.is_poor:
                 break

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from autoembed.joint.codebooks import Codebooks
+from autoembed.joint.samples import drawn
 from autoembed.joint.sensitivity import Sensitivity
 from autoembed.joint.stored_values import ChoiceLike, GroupLike, GroupRows
 from autoembed_kernels.change_cost import change_cost
@@ -50,8 +51,8 @@ def price(
     if not correlated:
         metrics = torch.eye(weight.shape[1]).to(root).expand_as(metrics)
     of_group = torch.tensor([group.field for group in kept], device=root.device)
-    for number, read in stored.read(choices):
-        found = change_cost(read, stored.values, root, stored.sizes, of_group, metrics)
+    for number, read, rounding in stored.unrounded(choices):
+        found = change_cost(read, stored.values, root, stored.sizes, of_group, metrics, rounding)
         prices[left, number] = found.cpu()
     shares = [(g.stop - g.start) / len(rows) for g, rows in zip(groups, samples, strict=True)]
     return prices * (0.5 * torch.tensor(shares).double() / max(sensitivity.examples, 1)).unsqueeze(1)
@@ -60,13 +61,7 @@ def price(
 def _samples(groups: Sequence[GroupLike]) -> list[Tensor]:
     """The rows that every group is priced on."""
     generator = torch.Generator().manual_seed(0)
-    samples = []
-    for group in groups:
-        rows = torch.arange(group.start, group.stop)
-        if len(rows) > PRICED_ROWS:
-            rows = rows[torch.randperm(len(rows), generator=generator)[:PRICED_ROWS].sort().values]
-        samples.append(rows)
-    return samples
+    return [drawn(group.start, group.stop, PRICED_ROWS, generator) for group in groups]
 
 
 def _is_dropped(weight: Tensor, sensitivity: Sensitivity, group: GroupLike) -> bool:

@@ -13,6 +13,7 @@ than before or the same, no longer surely the best.
 """
 
 import numpy as np
+import numpy.typing as npt
 
 from autoembed.joint.problem import Numbers, Problem, Whole
 
@@ -27,7 +28,7 @@ def repaired(
     `chosen` must be within the budget; `price` is the byte's at which the bound is highest. Others may have
     as little as (1 - tolerance) of the loss of `chosen`.
     """
-    groups, choices = problem.losses.shape
+    groups = len(problem.losses)
     to_come = _completions(problem, problem.losses, price)
     least_bytes = _completions(problem, np.where(np.isfinite(problem.losses), 0.0, np.inf), 1.0)
     incumbent = problem.loss_of(chosen)
@@ -37,17 +38,15 @@ def repaired(
     trail: list[tuple[Whole, Whole]] = []  # of every group, the plan that each one grew from, and its choice
     was_cut = False
     for g in range(groups):
-        begins = np.ones((len(size), choices), dtype=bool)
-        if g and problem.field[g] == problem.field[g - 1]:
-            begins[np.arange(len(size)), last] = ~problem.joins[last]
-        sizes = size[:, None] + problem.sizes[g] + begins * problem.run[g]
-        losses = loss[:, None] + problem.losses[g]
-        bounds = losses + price * sizes + to_come[g + 1] - price * budget
-        promising = (bounds < needed) & (sizes + least_bytes[g + 1] <= budget)
-        source, choice = np.nonzero(promising)
+        bound = loss + price * (size - budget)
+        source, choice, begins = _going_on(problem, g, last, needed - bound, price, to_come[g + 1])
+        sizes = size[source] + problem.sizes[g, choice] + begins * problem.run[g, choice]
+        fits = sizes + least_bytes[g + 1, choice] <= budget
+        source, choice, sizes = source[fits], choice[fits], sizes[fits]
         if len(source) == 0:
             return chosen, not was_cut
-        size, loss, bound = sizes[source, choice], losses[source, choice], bounds[source, choice]
+        size, loss = sizes, loss[source] + problem.losses[g, choice]
+        bound = loss + price * size + to_come[g + 1, choice]
         kept = _undominated(size, loss, choice)
         if len(kept) > width:
             was_cut = True
@@ -62,6 +61,28 @@ def repaired(
         sources, made = trail[g]
         found[g], best = made[best], sources[best]
     return found, not was_cut
+
+
+def _going_on(
+    problem: Problem, g: int, last: Whole, room: Numbers, price: float, to_come: Numbers
+) -> tuple[Whole, Whole, npt.NDArray[np.bool_]]:
+    """Which partial plans (P,) go on with which choice of group g, and whether it begins a run.
+
+    Those whose loss and price of bytes, with what is `to_come` (C,) at least, are below `room` (P,). Few are:
+    they are listed, and not looked for among all.
+    """
+    goes_on = problem.losses[g] + price * problem.sizes[g] + to_come
+    begin = goes_on + price * problem.run[g]
+    order = np.argsort(begin, kind="stable")
+    counts = np.searchsorted(begin[order], room)
+    source = np.repeat(np.arange(len(last)), counts)
+    choice = order[np.arange(len(source)) - np.repeat(np.cumsum(counts) - counts, counts)]
+    if not g or problem.field[g] != problem.field[g - 1]:
+        return source, choice, np.ones(len(source), dtype=bool)
+    begins = ~problem.joins[last[source]] | (choice != last[source])
+    joined = np.flatnonzero(problem.joins[last] & (goes_on[last] < room))
+    source, choice = np.append(source[begins], joined), np.append(choice[begins], last[joined])
+    return source, choice, np.arange(len(source)) < len(source) - len(joined)
 
 
 def _completions(problem: Problem, losses: Numbers, price: float) -> Numbers:

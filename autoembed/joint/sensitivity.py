@@ -24,6 +24,7 @@ from torch.func import functional_call
 
 from autoembed.data.batch import Batch
 from autoembed.lookup import Lookup, look_up
+from autoembed_kernels.add_rows import add_rows
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def measure_sensitivity(
             batch = batch.to(device)
             lookup = look_up(batch, firsts)
             rows, gradients = logit_gradients(network, weight, lookup)
-            second.index_add_(0, rows, gradients.square())
+            add_rows(second, rows, gradients.square())
             for field, part in _by_field(lookup, gradients):
                 grams[field] += (part.T @ part).double()
             examples += len(batch)
@@ -105,7 +106,7 @@ def logit_gradients(network: nn.Module, weight: Tensor, lookup: Lookup) -> tuple
     # without gradients of the network's own weights, which take a sixth of the time
     frozen = {name: parameter.detach() for name, parameter in network.named_parameters()}
     with torch.enable_grad():
-        vectors = weight.detach()[lookup.rows].requires_grad_()
+        vectors = weight.detach().index_select(0, lookup.rows).requires_grad_()
         logits = functional_call(network, frozen, (lookup.batch.dense, lookup.pool(vectors)))
         (gradients,) = torch.autograd.grad(logits.sum(), vectors)
     probabilities = logits.detach().sigmoid()

@@ -11,14 +11,19 @@ bits, mid-tread above). Rows that the pass never met weigh next to nothing.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from autoembed.joint.codebooks import Codebooks
 from autoembed.joint.sensitivity import Sensitivity
 from autoembed.plan import BITS
+from autoembed_kernels.add_rows import add_rows
+from autoembed_kernels.change_cost import Rounding
 from autoembed_kernels.lsq import Grid
 from autoembed_kernels.row_hash import row_hash
 from autoembed_kernels.step_errors import step_errors
@@ -26,7 +31,6 @@ from autoembed_kernels.step_errors import step_errors
 STEP_POINTS = 16
 STEP_ROWS = 128  # rows of a group that its step is searched on, and as many of the largest as
 LARGEST_ROWS = 32
-TOGETHER = 1 << 16  # rows of several groups that are worked out at once
 _UNSEEN = 1e-3  # weight of a row that the pass never met, of the group's mean weight
 
 
@@ -60,6 +64,9 @@ class ChoiceLike(Protocol):
         ...
 
 
+Steps = dict[tuple[str, int, int], Tensor]  # (G,) by precision and first and last column
+
+
 class GroupRows:
     """Rows of groups behind one another, N in all, and what choices make of them.
 
@@ -84,8 +91,8 @@ class GroupRows:
         local = torch.cat(list(rows)).to(device)
         first = torch.tensor(sensitivity.first_rows, device=device)
         self.global_rows = first[self.field] + local  # (N,)
-        self.values = weight[self.global_rows]  # (N, D)
-        self.second = sensitivity.second[self.global_rows]
+        self.values = _taken(weight, self.global_rows)  # (N, D)
+        self.second = _taken(sensitivity.second, self.global_rows)
         self.row_0 = weight[first[fields]]  # (G, D)
         self.codebooks = codebooks or Codebooks(weight, sensitivity)
         means = _sums(self.second.sum(1, keepdim=True), self.group, len(groups)).squeeze(1)
@@ -105,50 +112,59 @@ class GroupRows:
         `places` (n,): of these rows alone, (n, D).
         """
         group = self.group if places is None else self.group[places]
+        for number, rows, rounding in self.unrounded(choices, places):
+            yield number, rows if rounding is None else rounding.of(rows, group)
+
+    def unrounded(
+        self, choices: Sequence[ChoiceLike], places: Tensor | None = None
+    ) -> Iterator[tuple[int, Tensor, Rounding | None]]:
+        """As `read`, before the rows are rounded; choices that share rows alike yield the same rows."""
         members: dict[tuple[str, float, int], list[int]] = {}
         for number, choice in enumerate(choices):
             if choice.sharing == "zero":
-                yield number, self.row_0[group]
+                group = self.group if places is None else self.group[places]
+                yield number, self.row_0.index_select(0, group), None
             else:
                 members.setdefault((choice.sharing, choice.ratio, choice.code_bits), []).append(number)
         for numbers in members.values():
             alike = [choices[number] for number in numbers]
             if alike[0].sharing == "codebook":
-                yield from zip(numbers, self._coded(alike, places), strict=True)
+                for number, read in zip(numbers, self._coded(alike, places), strict=True):
+                    yield number, read, None
                 continue
             shared = self.shared(alike[0])
-            if shared.owner is None:
-                yield from zip(numbers, shared.stored(alike, places), strict=True)
-                continue
-            owner = shared.owner if places is None else shared.owner[places]
-            for number, stored in zip(numbers, shared.stored(alike), strict=True):
-                yield number, stored[owner]
+            rows = shared.read(places)
+            steps = shared.steps(alike)
+            for number in numbers:
+                yield number, *_stored(rows, choices[number], steps)
 
     def _coded(self, choices: Sequence[ChoiceLike], places: Tensor | None) -> Iterator[Tensor]:
         """Of choices that read codebooks of one size, what the rows read, field by field."""
-        field = self.field if places is None else self.field[places]
-        values = self.values if places is None else self.values[places]
+        values = self.values if places is None else self.values.index_select(0, places)
+        # a field's groups stand together, but for callers of their own mind
+        fields, counts = torch.unique_consecutive(
+            self.field if places is None else self.field[places], return_counts=True
+        )
         bits = choices[0].code_bits
         parts = []
-        for number in torch.unique(field).tolist():
-            chosen = (field == number).nonzero().squeeze(1)
+        for number, rows in zip(fields.tolist(), torch.split(values, counts.tolist()), strict=True):
             codebook = self.codebooks.of(number)[bits]
-            parts.append((chosen, codebook, self.codebooks.metrics[number].nearest(values[chosen], codebook)))
+            parts.append((codebook, self.codebooks.metrics[number].nearest(rows, codebook)))
         for choice in choices:
-            read = torch.zeros_like(values)
-            for chosen, codebook, codes in parts:
+            read = [values.new_zeros(0, values.shape[1])]
+            for codebook, codes in parts:
                 prefix = codebook[:, : choice.dim]
                 step = prefix.abs().max().clamp(min=1e-8) / 127
-                stored = codebook.new_zeros(codebook.shape)
-                stored[:, : choice.dim] = _quantized(prefix, step, Grid(8))
-                read[chosen] = stored[codes]
-            yield read
+                stored = (prefix / step).round().clamp(-127, 127) * step
+                stored = pad(stored, (0, codebook.shape[1] - choice.dim))
+                read.append(stored.index_select(0, codes))
+            yield torch.cat(read)
 
     def shared(self, choice: ChoiceLike) -> "SharedRows":
         """The rows that the choice's sharing leaves, before rounding."""
         groups = len(self.sizes)
         if choice.sharing == "own":
-            return SharedRows(self.values, self.weights, self.group, self.sizes, None)
+            return self._own
         if choice.sharing == "one":
             owner, counts = self.group, torch.ones_like(self.sizes)
         else:
@@ -160,6 +176,10 @@ class GroupRows:
         rows = _sums(self.weights * self.values, owner, total) / weights.clamp(min=1e-30)
         group = torch.arange(groups, device=rows.device).repeat_interleave(counts)
         return SharedRows(rows, weights, group, counts, owner)
+
+    @cached_property
+    def _own(self) -> "SharedRows":
+        return SharedRows(self.values, self.weights, self.group, self.sizes, None)
 
 
 @dataclass(frozen=True)
@@ -175,32 +195,7 @@ class SharedRows:
     sizes: Tensor
     owner: Tensor | None
 
-    def stored(self, choices: Sequence[ChoiceLike], places: Tensor | None = None) -> Iterator[Tensor]:
-        """Of every choice, the rows (m, D), or those at `places`: a prefix in the choice's precision and
-        zeros behind it.
-        """
-        steps = self.steps(choices)
-        rows = self.rows if places is None else self.rows[places]
-        group = self.group if places is None else self.group[places]
-        for choice in choices:
-            values = rows
-            if choice.parts:
-                values = torch.zeros_like(rows)
-                for start, stop, precision in _pieces(choice):
-                    step = steps[precision, start, stop][group].unsqueeze(1)
-                    values[:, start:stop] = _quantized(rows[:, start:stop], step, _grid(precision))
-            elif choice.precision.startswith("int"):
-                step = steps[choice.precision, 0, choice.dim][group].unsqueeze(1)
-                values = _quantized(values, step, _grid(choice.precision))
-            elif choice.precision != "fp32":
-                half = torch.float16 if choice.precision == "fp16" else torch.bfloat16
-                values = values.to(half).to(values.dtype)
-            if choice.dim < values.shape[1] and not choice.parts:
-                values = values.clone() if values is rows else values
-                values[:, choice.dim :] = 0.0
-            yield values
-
-    def steps(self, choices: Sequence[ChoiceLike]) -> dict[tuple[str, int, int], Tensor]:
+    def steps(self, choices: Sequence[ChoiceLike]) -> Steps:
         """(G,) steps of the integer choices, by precision and first and last column."""
         asked: dict[tuple[str, int], set[int]] = {}
         for choice in choices:
@@ -209,7 +204,7 @@ class SharedRows:
                     asked.setdefault((precision, start), set()).add(stop)
         if not asked:
             return {}
-        rows, weights, group = self._step_rows()
+        rows, weights, group = self._step_rows
         counts = torch.bincount(group, minlength=len(self.sizes))
         fractions = torch.logspace(-1.6, 0.0, STEP_POINTS, device=rows.device)
         sizes = rows.abs()
@@ -228,90 +223,81 @@ class SharedRows:
                 found[precision, start, stop] = tried.gather(1, best).squeeze(1)
         return found
 
+    def read(self, places: Tensor | None = None) -> Tensor:
+        """What all rows read before rounding (N, D), or those at `places` (n, D)."""
+        owner = self.owner
+        if owner is not None and places is not None:
+            owner = owner[places]
+        elif owner is None:
+            owner = places
+        return self.rows if owner is None else self.rows.index_select(0, owner)
+
+    @cached_property
     def _step_rows(self) -> tuple[Tensor, Tensor, Tensor]:
         """Rows to search steps on, their weights and groups.
 
         The largest rows count as themselves: a sample that misses them finds steps that clip them.
         """
-        size = self.rows.abs().amax(1).double()
-        order = (
-            (self.group + 0.5 - 0.5 * size / size.max().clamp(min=1e-30)).argsort()
-            if len(size)
-            else self.group
-        )
-        starts = torch.cumsum(self.sizes, 0) - self.sizes
-        group = self.group  # ascending: the same before and after
-        rank = torch.arange(len(order), device=order.device) - starts[group]
-        stride = (self.sizes // STEP_ROWS).clamp(min=1)
-        rest = ((self.sizes - LARGEST_ROWS).clamp(min=1) + stride - 1) // stride
-        share = (self.sizes - LARGEST_ROWS) / rest
-        counts_itself = (self.sizes <= STEP_ROWS)[group] | (rank < LARGEST_ROWS)
-        kept = counts_itself | ((rank - LARGEST_ROWS) % stride[group] == 0)
-        chosen, group = order[kept], group[kept]
-        weights = self.weights[chosen] * torch.where(counts_itself[kept], 1.0, share[group]).unsqueeze(1)
-        return self.rows[chosen], weights, group
+        if int(self.sizes.max()) <= STEP_ROWS:
+            return self.rows, self.weights, self.group
+        size = self.rows.abs().amax(1)
+        chosen, scales = [], []
+        start = 0
+        for count, alike in groupby(self.sizes.tolist()):  # groups of one size side by side
+            groups = len(list(alike))
+            part = size[start : start + groups * count].view(groups, count)
+            scale = part.new_ones(count)
+            places = torch.arange(groups * count, device=part.device).view(groups, count)
+            if count > STEP_ROWS:
+                largest = part.topk(LARGEST_ROWS, dim=1).indices
+                is_left = torch.ones_like(part, dtype=torch.bool).scatter_(1, largest, False)
+                rest = is_left.nonzero()[:, 1].view(groups, -1)[:, :: count // STEP_ROWS]
+                scale = part.new_ones(LARGEST_ROWS + rest.shape[1])
+                scale[LARGEST_ROWS:] = (count - LARGEST_ROWS) / rest.shape[1]
+                places = places.gather(1, torch.cat([largest, rest], 1))
+            chosen.append(start + places.flatten())
+            scales.append(scale.repeat(groups))
+            start += groups * count
+        rows = torch.cat(chosen)
+        weights = self.weights.index_select(0, rows) * torch.cat(scales).to(self.weights).unsqueeze(1)
+        return self.rows.index_select(0, rows), weights, self.group[rows]
 
 
-def read_plans(
-    weight: Tensor,
-    sensitivity: Sensitivity,
-    groups: Sequence[GroupLike],
-    choices: Sequence[ChoiceLike],
-    plans: Tensor,
-    rows: Tensor,
-    codebooks: Codebooks | None = None,
-) -> Tensor:
-    """(P, K, D): what some rows would read under plans, rows of no group as they are.
-
-    plans (P, G): the choice's number of every group; rows (K,): global rows, ascending. Groups are taken with
-    all their rows, a few groups at a time. `codebooks` of these weights are made where none are given.
-    """
-    codebooks = codebooks or Codebooks(weight, sensitivity)
-    out = weight[rows].repeat(len(plans), 1, 1)
-    for numbers in _batches(groups):
-        these = [groups[number] for number in numbers]
-        stored = GroupRows(weight, sensitivity, these, codebooks=codebooks)
-        where = torch.searchsorted(rows, stored.global_rows).clamp(max=max(len(rows) - 1, 0))
-        places = (rows[where] == stored.global_rows).nonzero().squeeze(1) if len(rows) else where[:0]
-        if not len(places):
-            continue
-        chosen = plans[:, numbers].to(weight.device)
-        used = torch.unique(chosen)
-        of_rows = chosen[:, stored.group[places]]  # (P, n)
-        for number, read in stored.read([choices[c] for c in used.tolist()], places):
-            plan, place = (of_rows == used[number]).nonzero(as_tuple=True)
-            out[plan, where[places[place]]] = read[place]
-    return out
-
-
-def _batches(groups: Sequence[GroupLike]) -> Iterator[list[int]]:
-    """Numbers of the groups in turn, as many together as have `TOGETHER` rows."""
-    batch: list[int] = []
-    size = 0
-    for number, group in enumerate(groups):
-        rows = group.stop - group.start
-        if batch and size + rows > TOGETHER:
-            yield batch
-            batch, size = [], 0
-        batch.append(number)
-        size += rows
-    if batch:
-        yield batch
+def _taken(table: Tensor, rows: Tensor) -> Tensor:
+    """Rows (N,) of a table; of neighbours no copy is made."""
+    if len(rows) and bool((rows.diff() == 1).all()):
+        return table[int(rows[0]) : int(rows[-1]) + 1]
+    return table.index_select(0, rows)
 
 
 def _sums(values: Tensor, owner: Tensor, count: int) -> Tensor:
     """values (N, D) -> (count, D): the sum of those of every owner (N,)."""
-    return values.new_zeros(count, values.shape[1]).index_add_(0, owner, values)
+    return add_rows(values.new_zeros(count, values.shape[1]), owner, values)
 
 
-def _quantized(values: Tensor, step: Tensor, grid: Grid) -> Tensor:
-    codes = values / step
-    if grid.shift:
-        codes = codes.sub_(grid.shift)
-    codes = codes.round_().clamp_(grid.lowest, grid.highest)
-    if grid.shift:
-        codes = codes.add_(grid.shift)
-    return codes.mul_(step)
+def _stored(rows: Tensor, choice: ChoiceLike, steps: Steps) -> tuple[Tensor, Rounding | None]:
+    """Rows (N, D) as a choice stores them: a prefix in its precision, zeros behind it; integers unrounded."""
+    if choice.parts or choice.precision.startswith("int"):
+        return rows, _rounding(choice, steps, rows.shape[1])
+    if choice.precision != "fp32":
+        rows = rows.to(torch.float16 if choice.precision == "fp16" else torch.bfloat16).to(rows.dtype)
+    if choice.dim < rows.shape[1]:
+        rows = pad(rows[:, : choice.dim], (0, rows.shape[1] - choice.dim))
+    return rows, None
+
+
+def _rounding(choice: ChoiceLike, steps: Steps, dim: int) -> Rounding:
+    columns: list[tuple[float, float, float]] = []
+    parts = []
+    for start, stop, precision in _pieces(choice):
+        grid, step = _grid(precision), steps[precision, start, stop]
+        columns += [(grid.lowest, grid.highest, grid.shift)] * (stop - start)
+        parts.append(step.unsqueeze(1).expand(-1, stop - start))
+    if choice.dim < dim:  # columns that are not stored have one code, 0
+        columns += [(0.0, 0.0, 0.0)] * (dim - choice.dim)
+        parts.append(parts[0].new_ones(len(parts[0]), dim - choice.dim))
+    lowest, highest, shift = torch.tensor(columns, device=parts[0].device).T.contiguous()
+    return Rounding(torch.cat(parts, 1), lowest, highest, shift)
 
 
 def _pieces(choice: ChoiceLike) -> list[tuple[int, int, str]]:

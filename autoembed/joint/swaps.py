@@ -16,6 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, pad
 from autoembed.data.batch import Batch
 from autoembed.joint.stored_values import GroupLike
 from autoembed.lookup import look_up
+from autoembed_kernels.add_rows import add_rows
 
 _BATCH = 8192  # examples that run through the network together
 
@@ -33,7 +34,8 @@ class _Pairs:
     """Of one field: examples (M,) and a group (M,) that each looks up.
 
     By look-up (L,): place in `rows`, share (L, 1) in the pool, and to which pair it belongs, ascending; ends
-    (M + 1): where the look-ups of each pair begin, and where the last one's end.
+    (M + 1): where the look-ups of each pair begin, and where the last one's end. Unless `is_pooled`, the
+    field has no bags, and each pair one look-up.
     """
 
     field: int
@@ -43,6 +45,7 @@ class _Pairs:
     shares: Tensor
     pair: Tensor
     ends: Tensor
+    is_pooled: bool
 
 
 class HeldOut:
@@ -72,7 +75,7 @@ class HeldOut:
         for batch in batches:
             self._kept.append(batch := batch.to(device))
             lookup = look_up(batch, self._firsts)
-            parts.append(lookup.pool(weight[lookup.rows]))
+            parts.append(lookup.pool(weight.index_select(0, lookup.rows)))
             looked_up.append(lookup.rows)
             self.examples += len(batch)
             if self.examples >= max_examples:
@@ -93,19 +96,22 @@ class HeldOut:
         """Every group alone: its rows read those of `vectors` (K, D), the others what they read now."""
         if self._pairs_of != tuple(groups):
             self._pairs_of, self._pairs = tuple(groups), self._paired(groups)
-        changes = vectors - self.weight[self.rows]
+        changes = vectors - self.weight.index_select(0, self.rows)
         increases = torch.zeros(len(groups), dtype=torch.float64, device=self.rows.device)
         counts = [0] * len(groups)
         for pairs in self._pairs:
             for start in range(0, len(pairs.examples), _BATCH):
                 part = slice(start, start + _BATCH)
                 examples = pairs.examples[part]
-                read = self.vectors[examples]
+                read = self.vectors.index_select(0, examples)
                 first, last = pairs.ends[[start, min(start + _BATCH, len(pairs.examples))]].tolist()
-                change = changes[pairs.places[first:last]] * pairs.shares[first:last]
-                pooled = torch.zeros_like(read[:, 0])
-                read[:, pairs.field] += pooled.index_add_(0, pairs.pair[first:last] - start, change)
-                logits = self._logits(self.dense[examples], read)
+                change = changes.index_select(0, pairs.places[first:last])
+                if pairs.is_pooled:
+                    pooled = torch.zeros_like(read[:, 0])
+                    change = change.mul_(pairs.shares[first:last])
+                    change = add_rows(pooled, pairs.pair[first:last] - start, change)
+                read[:, pairs.field] += change
+                logits = self._logits(self.dense.index_select(0, examples), read)
                 more = _cross_entropy(logits, self.targets[examples]) - self.entropy[examples]
                 increases.index_add_(0, pairs.group[part], more.double())
             for number, count in enumerate(torch.bincount(pairs.group, minlength=len(groups)).tolist()):
@@ -118,7 +124,7 @@ class HeldOut:
         total, start = 0.0, 0
         for batch, places in zip(self._kept, self._places, strict=True):
             lookup = look_up(batch, self._firsts)
-            logits = self._logits(batch.dense, lookup.pool(vectors[places]))
+            logits = self._logits(batch.dense, lookup.pool(vectors.index_select(0, places)))
             part = slice(start, start + len(batch))
             total += float((_cross_entropy(logits, self.targets[part]) - self.entropy[part]).double().sum())
             start += len(batch)
@@ -146,8 +152,12 @@ class HeldOut:
             pair, order = pair.sort(stable=True)
             chosen = chosen[order]
             counts = torch.bincount(pair, minlength=len(keys)).cumsum(0)
+            is_pooled = any(field in batch.bags for batch in self._kept)
             found.append(
-                _Pairs(field, examples, group, places[chosen], shares[chosen], pair, pad(counts, (1, 0)))
+                _Pairs(
+                    *(field, examples, group, places[chosen], shares[chosen], pair),
+                    *(pad(counts, (1, 0)), is_pooled),
+                )
             )
         return found
 

@@ -1,10 +1,8 @@
 """Which of a few centres lies nearest to each point: the codes of a codebook.
 
-    far[n]  = min over k of  sum over d of (points[n, d] - centres[k, d])^2
-    code[n] = the first k that reaches it
+    code[n] = the first k with the least  sum over d of (points[n, d] - centres[k, d])^2
 
-Distances are sums of squares of differences, and not of products: equal rows are at distance 0 exactly. In
-C++ sixteen centres are compared at a time with eight points by their products, which may take another centre
+In C++ four centres are compared at a time with 32 points by their products, which may take another centre
 where two are equally near to float32's rounding of the points' squares; no matrix of distances is kept.
 """
 
@@ -16,18 +14,17 @@ from autoembed_kernels.native.loader import address, native_for, threads
 _TOGETHER = {"cpu": 1 << 18, "cuda": 1 << 26}  # differences that the torch path holds at once
 
 
-def reference(points: Tensor, centres: Tensor) -> tuple[list[int], list[float]]:
+def reference(points: Tensor, centres: Tensor) -> list[int]:
     """The same, centre by centre in float64."""
-    codes, far = [], []
+    codes = []
     for point in points.double():
         away = [float((point - centre).square().sum()) for centre in centres.double()]
-        far.append(min(away))
-        codes.append(away.index(far[-1]))
-    return codes, far
+        codes.append(away.index(min(away)))
+    return codes
 
 
-def nearest_row(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """points (N, D), centres (K, D) float32, K above 0 -> codes (N,) int64, distances (N,) float32.
+def nearest_row(points: Tensor, centres: Tensor) -> Tensor:
+    """points (N, D), centres (K, D) float32, K above 0 -> codes (N,) int64.
 
     Raises ValueError where shapes do not fit. Points that hold NaN get any code.
     """
@@ -37,17 +34,16 @@ def nearest_row(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     is_float = points.dtype == centres.dtype == torch.float32
     native = native_for(points, centres) if is_float else None
     if native is None:
-        return torch_nearest_row(points, centres)
-    codes, far = torch.empty(len(points), dtype=torch.int64), points.new_empty(len(points))
+        return torch_nearest_row(points, centres)[0]
+    codes = torch.empty(len(points), dtype=torch.int64)
     native.autoembed_nearest_row(
-        *(address(points), *points.shape, address(centres), len(centres)),
-        *(address(codes), address(far), threads()),
+        address(points), *points.shape, address(centres), len(centres), address(codes), threads()
     )
-    return codes, far
+    return codes
 
 
 def torch_nearest_row(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """`nearest_row` in torch, on any device."""
+    """`nearest_row` in torch, on any device, and the squared distances (N,): 0 exactly of equal rows."""
     step = max(1, _TOGETHER.get(points.device.type, 1 << 18) // max(1, centres.numel()))
     codes, far = [points.new_zeros(0, dtype=torch.int64)], [points.new_zeros(0)]
     for part in torch.split(points, step):

@@ -30,6 +30,7 @@ from autoembed.joint.additivity import cheapest_plan, check_additivity, random_p
 from autoembed.joint.calibration import calibrate
 from autoembed.joint.choices import allowed, menu, row_bytes
 from autoembed.joint.groups import groups_of
+from autoembed.joint.plan_reader import PlanReader
 from autoembed.joint.prices import price
 from autoembed.joint.rotation import absorb_rotation, principal_rotation
 from autoembed.joint.sensitivity import measure_sensitivity
@@ -107,7 +108,8 @@ def _figures(data: Any, spec: TableSpec, network: torch.nn.Module, rows: torch.T
         return itertools.islice(data.batches("valid", BATCH, shuffle_seed=1), first, last)
 
     held = HeldOut(network, rows, firsts, valid(0, 1))
-    calibration = calibrate(held, sensitivity, groups, choices, correlated)
+    reader = PlanReader(rows, sensitivity, groups)
+    calibration = calibrate(held, reader, choices, correlated)
     prices = {
         "diagonal": diagonal,
         "diagonal x4 zero": diagonal * torch.tensor([4.0 if c.sharing == "zero" else 1.0 for c in choices]),
@@ -121,14 +123,12 @@ def _figures(data: Any, spec: TableSpec, network: torch.nn.Module, rows: torch.T
         for kind in ("diagonal", "correlated", "calibrated")
         for plan in random_plans(prices[kind], sizes, PLANS // 3, generator)
     ]
-    checks = {
-        kind: check_additivity(fresh, sensitivity, groups, choices, p, plans) for kind, p in prices.items()
-    }
+    checks = {kind: check_additivity(fresh, reader, choices, p, plans) for kind, p in prices.items()}
     budget = spec.stats.rows * spec.dim * 4.0
     losses = {}
     for kind, p in prices.items():
         best = [cheapest_plan(p, sizes, budget / ratio) for ratio in RATIOS]
-        found = check_additivity(fresh, sensitivity, groups, choices, p, best).measured
+        found = check_additivity(fresh, reader, choices, p, best).measured
         losses[kind] = {str(ratio): round(loss, 6) for ratio, loss in zip(RATIOS, found, strict=True)}
     return {
         "groups": len(groups),

@@ -6,6 +6,7 @@ import torch
 
 from autoembed.data.batch import Batch
 from autoembed.joint.calibration import calibrate
+from autoembed.joint.plan_reader import PlanReader
 from autoembed.joint.prices import price
 from autoembed.joint.sensitivity import measure_sensitivity
 from autoembed.joint.swaps import HeldOut
@@ -54,4 +55,5 @@ def calibrated():
     sensitivity = measure_sensitivity(network, weight, FIRST_ROWS, [examples(3)])
     prices = price(weight, sensitivity, GROUPS, CHOICES)
     held = HeldOut(network, weight, FIRST_ROWS, [examples(4)])
-    return held, sensitivity, prices, calibrate(held, sensitivity, GROUPS, CHOICES, prices)
+    reader = PlanReader(weight, sensitivity, GROUPS)
+    return held, sensitivity, prices, calibrate(held, reader, CHOICES, prices)

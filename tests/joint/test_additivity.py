@@ -11,6 +11,7 @@ from autoembed.joint.additivity import (
     random_plans,
     spearman,
 )
+from autoembed.joint.plan_reader import PlanReader
 from autoembed.plan import BITS
 
 
@@ -45,7 +46,7 @@ def test_predictions_rank_measured_plans_and_a_poor_ranking_is_told():
     held, sensitivity, prices, calibration = calibrated()
     after = calibration.apply(CHOICES, prices)
     plans = random_plans(after, sizes(), 20, torch.Generator().manual_seed(1))
-    found = check_additivity(held, sensitivity, GROUPS, CHOICES, after, plans)
+    found = check_additivity(held, PlanReader(held.weight, sensitivity, GROUPS), CHOICES, after, plans)
     assert len({tuple(plan.tolist()) for plan in plans}) > 10
     assert found.spearman > 0.8
     assert not found.is_poor
@@ -56,6 +57,7 @@ def test_a_plan_of_the_finest_choices_costs_nothing():
     held, sensitivity, prices, _ = calibrated()
     finest = next(n for n, c in enumerate(CHOICES) if c.precision == "fp32" and c.dim == 8)
     plan = torch.full((len(GROUPS),), finest)
-    found = check_additivity(held, sensitivity, GROUPS, CHOICES, prices, [plan, plan])
+    reader = PlanReader(held.weight, sensitivity, GROUPS)
+    found = check_additivity(held, reader, CHOICES, prices, [plan, plan])
     assert found.measured == pytest.approx((0.0, 0.0), abs=1e-7)
     assert found.predicted == (0.0, 0.0)

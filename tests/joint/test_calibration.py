@@ -5,12 +5,12 @@ import torch
 from joint.priced import CHOICES, DIM, GROUPS, Choice, calibrated
 
 from autoembed.joint.calibration import _fit, calibrate, kind
-from autoembed.joint.stored_values import read_plans
+from autoembed.joint.plan_reader import PlanReader
 
 
 def read_everywhere(held, sensitivity, choice):
     plan = torch.full((1, len(GROUPS)), choice)
-    return read_plans(held.weight, sensitivity, GROUPS, CHOICES, plan, held.rows)[0]
+    return PlanReader(held.weight, sensitivity, GROUPS).read(CHOICES, plan, held.rows)[0]
 
 
 def test_a_planted_power_law_with_kinds_and_groups_is_found():
@@ -44,7 +44,8 @@ def test_calibrated_prices_are_nearer_to_swaps_that_were_not_measured():
 
 def test_the_fallback_measures_every_choice_and_comes_nearest():
     held, sensitivity, prices, by_kind = calibrated()
-    every = calibrate(held, sensitivity, GROUPS, CHOICES, prices, every_choice=True)
+    reader = PlanReader(held.weight, sensitivity, GROUPS)
+    every = calibrate(held, reader, CHOICES, prices, every_choice=True)
     assert every.swaps == int((prices > 1e-10).sum()) > by_kind.swaps
     zero = CHOICES.index(Choice("zero"))
     measured = held.swaps(GROUPS, read_everywhere(held, sensitivity, zero))

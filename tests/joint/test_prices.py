@@ -7,9 +7,10 @@ import torch
 
 from autoembed.joint import prices as prices_file
 from autoembed.joint.codebooks import Codebooks
+from autoembed.joint.plan_reader import PlanReader
 from autoembed.joint.prices import price
 from autoembed.joint.sensitivity import Sensitivity
-from autoembed.joint.stored_values import GroupRows, read_plans
+from autoembed.joint.stored_values import GroupRows
 from autoembed_kernels.row_hash import reference
 
 DIM = 8
@@ -44,7 +45,8 @@ def case(rows: tuple[int, ...] = (40, 61), seed: int = 1) -> tuple[torch.Tensor,
 def read(weight: torch.Tensor, sensitivity: Sensitivity, group: Group, choice: Choice) -> torch.Tensor:
     first = sensitivity.first_rows[group.field]
     rows = torch.arange(first + group.start, first + group.stop)
-    return read_plans(weight, sensitivity, [group], [choice], torch.zeros(1, 1, dtype=torch.int64), rows)[0]
+    plan = torch.zeros(1, 1, dtype=torch.int64)
+    return PlanReader(weight, sensitivity, [group]).read([choice], plan, rows)[0]
 
 
 MENU = [
@@ -175,12 +177,12 @@ def test_a_step_is_the_one_of_those_tried_with_the_least_weighted_error():
 
 
 def test_plans_of_groups_side_by_side_read_what_each_group_reads_alone(monkeypatch):
-    monkeypatch.setattr("autoembed.joint.stored_values.TOGETHER", 350)
+    monkeypatch.setattr("autoembed.joint.plan_reader.TOGETHER", 350)
     weight, sensitivity = case((900, 61))
     groups = [Group(0, 1, 300), Group(1, 0, 1), Group(0, 300, 900), Group(1, 5, 61)]
     plans = torch.randint(len(MENU), (30, len(groups)), generator=torch.Generator().manual_seed(0))
     rows = torch.cat([torch.tensor([0, 1, 299, 300, 301, 899, 900, 903, 905]), torch.arange(910, 961, 3)])
-    found = read_plans(weight, sensitivity, groups, MENU, plans, rows)
+    found = PlanReader(weight, sensitivity, groups).read(MENU, plans, rows)
     for plan, vectors in zip(plans, found, strict=True):
         table = weight.clone()
         for group, choice in zip(groups, plan.tolist(), strict=True):

@@ -24,9 +24,33 @@ struct Work {
     }
 };
 
-// Costs of `rows` rows with the metric of `work`
-template <typename Dim>
-INLINE double cost(const float* read, const float* values, const float* root, int64_t rows, Dim dim, Work& work) {
+// How one group's rows are rounded, column by column: codes + shift times the step, codes in [lowest, highest]
+struct Grid {
+    const float *steps, *lowest, *highest, *shift;
+    std::vector<float> inverse;
+
+    Grid(const float* steps, const float* lowest, const float* highest, const float* shift, int64_t dim)
+        : steps(steps), lowest(lowest), highest(highest), shift(shift), inverse(dim) {
+        for (int64_t d = 0; d < dim; ++d) inverse[d] = 1.0f / steps[d];
+    }
+
+    INLINE float operator()(float value, int64_t d) const {
+        const float units = value * inverse[d] - shift[d];
+        // the ends of the range are whole numbers: what is left is small enough to be rounded by a sum
+        float inside = units < lowest[d] ? lowest[d] : units;
+        inside = inside > highest[d] ? highest[d] : inside;
+        return ((inside + 0x1.8p23f) - 0x1.8p23f + shift[d]) * steps[d];
+    }
+};
+
+struct AsItIs {
+    INLINE float operator()(float value, int64_t) const { return value; }
+};
+
+// Costs of `rows` rows, which read `stored(read)`, with the metric of `work`
+template <typename Dim, typename Stored>
+INLINE double cost(const float* read, const float* values, const float* root, int64_t rows, Dim dim,
+                   const Stored& stored, Work& work) {
     float* const changes = work.changes.data();
     const float* const metric = work.metric.data();
     const int64_t wide = (dim + LANES - 1) / LANES * LANES;
@@ -36,7 +60,7 @@ INLINE double cost(const float* read, const float* values, const float* root, in
             const int64_t row = std::min(from + p, rows - 1) * dim;
             const float counts = from + p < rows ? 1.0f : 0.0f;
             for (int64_t d = 0; d < dim; ++d)
-                changes[p * wide + d] = counts * root[row + d] * (read[row + d] - values[row + d]);
+                changes[p * wide + d] = counts * root[row + d] * (stored(read[row + d], d) - values[row + d]);
         }
         for (int64_t block = 0; block < wide; block += LANES) {
             f32x16 turned[TOGETHER] = {};
@@ -56,20 +80,30 @@ INLINE double cost(const float* read, const float* values, const float* root, in
 }  // namespace
 
 // read, values, root (starts[groups], dim), group g's rows [starts[g], starts[g + 1]); metrics (fields, dim, dim);
-// fields (groups,) in range -> out (groups,)
+// fields (groups,) in range; steps (groups, dim), lowest, highest, shift (dim,), or null where rows are not rounded
+// -> out (groups,)
 EXPORT int64_t autoembed_change_cost(const float* read, const float* values, const float* root, const float* metrics,
                                      const int64_t* starts, const int64_t* fields, int64_t groups, int64_t dim,
-                                     double* out, int64_t threads) {
+                                     const float* steps, const float* lowest, const float* highest,
+                                     const float* shift, double* out, int64_t threads) {
     for_ranges(groups, threads, [&](int64_t start, int64_t stop) INLINE_LAMBDA {
         Work work(dim);
         with_dim(dim, [&](auto dim) INLINE_LAMBDA {
+            const auto all = [&](int64_t group, const auto& stored) INLINE_LAMBDA {
+                double total = 0;
+                for (int64_t row = starts[group]; row < starts[group + 1]; row += ROWS)
+                    total += cost(read + row * dim, values + row * dim, root + row * dim,
+                                  std::min(ROWS, starts[group + 1] - row), dim, stored, work);
+                out[group] = total;
+            };
             for (int64_t group = start; group < stop; ++group) {
                 if (group == start || fields[group] != fields[group - 1])
                     work.read_metric(metrics + fields[group] * dim * dim, dim);
-                out[group] = 0;
-                for (int64_t row = starts[group]; row < starts[group + 1]; row += ROWS)
-                    out[group] += cost(read + row * dim, values + row * dim, root + row * dim,
-                                       std::min(ROWS, starts[group + 1] - row), dim, work);
+                if (steps) {
+                    all(group, Grid(steps + group * dim, lowest, highest, shift, dim));
+                } else {
+                    all(group, AsItIs{});
+                }
             }
         });
     });

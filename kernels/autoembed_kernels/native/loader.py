@@ -79,10 +79,11 @@ SIGNATURES = {
     "autoembed_unpack_bits": (_ADDRESS, *(_COUNT,) * 3, _ADDRESS, _COUNT),
     "autoembed_lsq": (*(_ADDRESS,) * 6, *(_COUNT,) * 3, _ADDRESS, _COUNT),
     "autoembed_lsq_gradients": (*(_ADDRESS,) * 8, *(_COUNT,) * 3, *(_ADDRESS,) * 4, _COUNT),
-    "autoembed_nearest_row": (_ADDRESS, *(_COUNT,) * 2, _ADDRESS, _COUNT, *(_ADDRESS,) * 2, _COUNT),
+    "autoembed_add_rows": (_ADDRESS, *(_COUNT,) * 2, _ADDRESS, _COUNT, _ADDRESS, _COUNT),
+    "autoembed_nearest_row": (_ADDRESS, *(_COUNT,) * 2, *(_ADDRESS, _COUNT) * 2),
     "autoembed_split_codes": (_ADDRESS, _ADDRESS, *(_COUNT,) * 2, _ADDRESS, _COUNT, _ADDRESS, _COUNT),
     "autoembed_cheapest_runs": (*(_ADDRESS,) * 5, *(_COUNT,) * 2, _ADDRESS, _COUNT, *(_ADDRESS,) * 2, _COUNT),
-    "autoembed_change_cost": (*(_ADDRESS,) * 6, *(_COUNT,) * 2, _ADDRESS, _COUNT),
+    "autoembed_change_cost": (*(_ADDRESS,) * 6, *(_COUNT,) * 2, *(_ADDRESS,) * 5, _COUNT),
     "autoembed_step_errors": (
         *(*(_ADDRESS,) * 3, *(_COUNT,) * 2, _ADDRESS, _COUNT, *(_NUMBER,) * 3, _ADDRESS, _COUNT),
     ),
