@@ -67,7 +67,7 @@ def cheapest_plan(prices: Tensor, sizes: Tensor, budget: float) -> Tensor:
     """(G,) choices that minimise prices + lambda sizes, lambda the least that keeps `budget`."""
     low, high = 1e-18, 1e6
     numbers = torch.arange(len(prices))
-    for _ in range(40):  # 24 decades, to a billionth
+    for _ in range(32):  # 24 decades, to a hundred millionth
         middle = math.sqrt(low * high)
         plan = (prices + middle * sizes).argmin(1)
         if float(sizes[numbers, plan].sum()) > budget:

@@ -14,7 +14,7 @@ from autoembed.joint.trunk import Trunk
 from autoembed.stats import Stats
 from autoembed.training_loop import Examples
 
-EXAMPLES = 16_384  # of the train split: only sums over many look-ups are read
+EXAMPLES = 8_192  # of the train split: only sums over many look-ups are read
 
 
 @torch.no_grad()

@@ -162,7 +162,6 @@ class JointPlanner:
         rows = self.trunk.rows.to(device)
         network = copy.deepcopy(self.trunk.network).to(device).eval()
         found = self._sensitivity(rows, network, PRICED_EXAMPLES, self.seed)
-        rows = rows.clone()
         codebooks = Codebooks(rows, found)
         raw = price(rows, found, self.groups, self.choices, codebooks=codebooks)
         self._at_trunk, self._priced, self._codebooks = found, (rows, raw), codebooks

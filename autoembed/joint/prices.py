@@ -9,6 +9,7 @@ C = identity is the plain diagonal.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -39,8 +40,9 @@ def price(
     where none are given.
     """
     prices = torch.zeros(len(groups), len(choices), dtype=torch.float64)
-    samples = _samples(groups)
-    left = [number for number, group in enumerate(groups) if not _is_dropped(weight, sensitivity, group)]
+    samples = _samples(tuple((group.start, group.stop) for group in groups), PRICED_ROWS)
+    dropped = _dropped(weight, sensitivity, groups)
+    left = [number for number in range(len(groups)) if number not in dropped]
     if not left:
         return prices
     kept = [groups[number] for number in left]
@@ -58,14 +60,23 @@ def price(
     return prices * (0.5 * torch.tensor(shares).double() / max(sensitivity.examples, 1)).unsqueeze(1)
 
 
-def _samples(groups: Sequence[GroupLike]) -> list[Tensor]:
-    """The rows that every group is priced on."""
+@lru_cache(maxsize=1)  # a planner prices the same groups again and again
+def _samples(ranges: tuple[tuple[int, int], ...], count: int) -> list[Tensor]:
+    """The rows that each group, of rows [start, stop), is priced on: `count` at most."""
     generator = torch.Generator().manual_seed(0)
-    return [drawn(group.start, group.stop, PRICED_ROWS, generator) for group in groups]
+    return [drawn(start, stop, count, generator) for start, stop in ranges]
 
 
-def _is_dropped(weight: Tensor, sensitivity: Sensitivity, group: GroupLike) -> bool:
-    first = sensitivity.first_rows[group.field]
-    if not group.start or not torch.equal(weight[first + group.start], weight[first]):
-        return False
-    return bool((weight[first + group.start : first + group.stop] == weight[first]).all())
+def _dropped(weight: Tensor, sensitivity: Sensitivity, groups: Sequence[GroupLike]) -> frozenset[int]:
+    """Groups behind row 0 all of whose rows are as row 0."""
+    first = [sensitivity.first_rows[group.field] for group in groups]
+    starts = [begin + group.start for begin, group in zip(first, groups, strict=True)]
+    begins, row_0 = (
+        weight[torch.tensor(rows, dtype=torch.int64, device=weight.device)] for rows in (starts, first)
+    )
+    maybe = (begins == row_0).all(1).nonzero().squeeze(1).tolist()
+    return frozenset(
+        n
+        for n in maybe
+        if groups[n].start and bool((weight[starts[n] : first[n] + groups[n].stop] == row_0[n]).all())
+    )
