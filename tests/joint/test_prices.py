@@ -176,22 +176,6 @@ def test_a_step_is_the_one_of_those_tried_with_the_least_weighted_error():
         )
 
 
-def test_plans_of_groups_side_by_side_read_what_each_group_reads_alone(monkeypatch):
-    monkeypatch.setattr("autoembed.joint.plan_reader.TOGETHER", 350)
-    weight, sensitivity = case((900, 61))
-    groups = [Group(0, 1, 300), Group(1, 0, 1), Group(0, 300, 900), Group(1, 5, 61)]
-    plans = torch.randint(len(MENU), (30, len(groups)), generator=torch.Generator().manual_seed(0))
-    rows = torch.cat([torch.tensor([0, 1, 299, 300, 301, 899, 900, 903, 905]), torch.arange(910, 961, 3)])
-    found = PlanReader(weight, sensitivity, groups).read(MENU, plans, rows)
-    for plan, vectors in zip(plans, found, strict=True):
-        table = weight.clone()
-        for group, choice in zip(groups, plan.tolist(), strict=True):
-            first = (0, 900)[group.field]
-            alone = read(weight, sensitivity, group, MENU[choice])
-            table[first + group.start : first + group.stop] = alone
-        assert torch.equal(vectors, table[rows])
-
-
 def test_a_sample_of_a_large_group_prices_it_alike(monkeypatch):
     weight, sensitivity = case((6000, 61))
     group = [Group(0, 1, 6000)]
