@@ -7,7 +7,7 @@
 
 namespace {
 
-constexpr int64_t LANES = 16;
+constexpr int64_t COLUMNS = 16;  // side by side whatever a register holds: sums are the same bits then
 constexpr int64_t TOGETHER = 4;  // rows that share what is read of the metric
 constexpr int64_t ROWS = 256;    // summed in float32 before they are in float64
 
@@ -17,7 +17,7 @@ struct Work {
     std::vector<float> changes, metric;
 
     explicit Work(int64_t dim)
-        : wide((dim + LANES - 1) / LANES * LANES), changes(TOGETHER * wide), metric(dim * wide) {}
+        : wide((dim + COLUMNS - 1) / COLUMNS * COLUMNS), changes(TOGETHER * wide), metric(dim * wide) {}
 
     void read_metric(const float* from, int64_t dim) {
         for (int64_t row = 0; row < dim; ++row) std::copy_n(from + row * dim, dim, metric.data() + row * wide);
@@ -53,7 +53,7 @@ INLINE double cost(const float* read, const float* values, const float* root, in
                    const Stored& stored, Work& work) {
     float* const changes = work.changes.data();
     const float* const metric = work.metric.data();
-    const int64_t wide = (dim + LANES - 1) / LANES * LANES;
+    const int64_t wide = (dim + COLUMNS - 1) / COLUMNS * COLUMNS;
     f32x16 sums{};
     for (int64_t from = 0; from < rows; from += TOGETHER) {
         for (int64_t p = 0; p < TOGETHER; ++p) {
@@ -62,7 +62,7 @@ INLINE double cost(const float* read, const float* values, const float* root, in
             for (int64_t d = 0; d < dim; ++d)
                 changes[p * wide + d] = counts * root[row + d] * (stored(read[row + d], d) - values[row + d]);
         }
-        for (int64_t block = 0; block < wide; block += LANES) {
+        for (int64_t block = 0; block < wide; block += COLUMNS) {
             f32x16 turned[TOGETHER] = {};
             for (int64_t d = 0; d < dim; ++d) {
                 const auto weights = load<f32x16>(metric + d * wide + block);
@@ -73,7 +73,7 @@ INLINE double cost(const float* read, const float* values, const float* root, in
         }
     }
     double total = 0;
-    for (int64_t lane = 0; lane < LANES; ++lane) total += sums[lane];
+    for (int64_t lane = 0; lane < COLUMNS; ++lane) total += sums[lane];
     return total;
 }
 

@@ -8,8 +8,7 @@
 
 namespace {
 
-constexpr int64_t LANES = 16;  // columns at a time, one thread's at least
-constexpr int64_t ROWS = 64;   // whose gradients are summed apart: sums of thousands in turn lose digits
+constexpr int64_t ROWS = 64;  // whose gradients are summed apart: sums of thousands in turn lose digits
 
 }  // namespace
 
@@ -43,10 +42,10 @@ EXPORT int64_t autoembed_bias_relu_gradient(const float* gradient, const float* 
                 int64_t j = 0;
                 // GCC makes a jump of each comparison unless it sees vectors
                 for (; j + LANES <= held; j += LANES) {
-                    const f32x16 zeros{}, given = load<f32x16>(gradient + at + j);
-                    const f32x16 kept = load<f32x16>(out + at + j) <= zeros ? zeros : given;
+                    const f32s zeros{}, given = load<f32s>(gradient + at + j);
+                    const f32s kept = load<f32s>(out + at + j) <= zeros ? zeros : given;
                     store(masked + at + j, kept);
-                    store(some + j, load<f32x16>(some + j) + kept);
+                    store(some + j, load<f32s>(some + j) + kept);
                 }
                 for (; j < held; ++j) {
                     const float kept = out[at + j] <= 0.0f ? 0.0f : gradient[at + j];

@@ -13,8 +13,6 @@
 
 namespace {
 
-using i32x16 = int32_t __attribute__((vector_size(64)));
-constexpr int64_t LANES = 16;
 constexpr int64_t BLOCKS = 2;    // of LANES points that share what is read of the centres
 constexpr int64_t TOGETHER = 4;  // centres that share what is read of the points
 
@@ -61,27 +59,27 @@ struct Centres {
 
 // Of BLOCKS blocks of points the first of the nearest centres, 0 where a point holds NaN
 template <typename Dim>
-INLINE void find(const float* lanes, Dim dim, const Centres& centres, i32x16* codes) {
-    f32x16 best[BLOCKS];
+INLINE void find(const float* lanes, Dim dim, const Centres& centres, i32s* codes) {
+    f32s best[BLOCKS];
     for (int64_t b = 0; b < BLOCKS; ++b) {
-        best[b] = f32x16{} - __builtin_inff();
-        codes[b] = i32x16{};
+        best[b] = f32s{} - __builtin_inff();
+        codes[b] = i32s{};
     }
     for (int64_t from = 0; from < centres.count; from += TOGETHER) {
         const float* const rows = centres.rows.data() + from * dim;
-        f32x16 near[TOGETHER][BLOCKS];
+        f32s near[TOGETHER][BLOCKS];
         for (int64_t k = 0; k < TOGETHER; ++k)
-            for (int64_t b = 0; b < BLOCKS; ++b) near[k][b] = f32x16{} + centres.least[from + k];
+            for (int64_t b = 0; b < BLOCKS; ++b) near[k][b] = f32s{} + centres.least[from + k];
         for (int64_t d = 0; d < dim; ++d)
             for (int64_t b = 0; b < BLOCKS; ++b) {
-                const auto point = load<f32x16>(lanes + (b * dim + d) * LANES);
+                const auto point = load<f32s>(lanes + (b * dim + d) * LANES);
                 for (int64_t k = 0; k < TOGETHER; ++k) near[k][b] = near[k][b] + point * rows[k * dim + d];
             }
         for (int64_t k = 0; k < TOGETHER; ++k)
             for (int64_t b = 0; b < BLOCKS; ++b) {
-                const i32x16 nearer = near[k][b] > best[b];
+                const i32s nearer = near[k][b] > best[b];
                 best[b] = nearer ? near[k][b] : best[b];
-                codes[b] = nearer ? i32x16{} + static_cast<int32_t>(from + k) : codes[b];
+                codes[b] = nearer ? i32s{} + static_cast<int32_t>(from + k) : codes[b];
             }
     }
 }
@@ -90,7 +88,7 @@ INLINE void find(const float* lanes, Dim dim, const Centres& centres, i32x16* co
 template <typename Dim>
 INLINE void find_all(const float* lanes, int64_t count, Dim dim, const Centres& centres, int64_t* codes) {
     for (int64_t from = 0; from < count; from += BLOCKS * LANES) {
-        i32x16 found[BLOCKS];
+        i32s found[BLOCKS];
         find(lanes + from * dim, dim, centres, found);
         for (int64_t at = 0; at < BLOCKS * LANES && from + at < count; ++at)
             codes[from + at] = found[at / LANES][at % LANES];

@@ -9,12 +9,6 @@
 
 namespace {
 
-#ifdef __AVX512F__
-using f32s = f32x16;
-#else
-using f32s = f32x8;
-#endif
-constexpr int64_t LANES = sizeof(f32s) / sizeof(float);
 // vectors whose sums are held in registers at a time, three times 9 of 27: enough to start a product every half
 // cycle, few enough for 16 registers
 constexpr int64_t TILE = 9;

@@ -6,21 +6,19 @@
 
 namespace {
 
-constexpr int64_t LANES = 16;  // steps side by side: few columns fill no vector, the steps of a search do
-
-// Sums of one column over `rows` rows, for LANES steps
-INLINE f32x16 errors(const float* values, const float* weights, int64_t rows, int64_t dim, f32x16 steps,
+// Sums of one column over `rows` rows, for LANES steps: few columns fill no vector, the steps of a search do
+INLINE f32s errors(const float* values, const float* weights, int64_t rows, int64_t dim, f32s steps,
                      float lowest, float highest, float shift) {
-    const f32x16 low = f32x16{} + lowest, high = f32x16{} + highest, inverse = 1.0f / steps;
-    f32x16 sum{};
+    const f32s low = f32s{} + lowest, high = f32s{} + highest, inverse = 1.0f / steps;
+    f32s sum{};
     for (int64_t row = 0; row < rows; ++row) {
         const float value = values[row * dim];
-        const f32x16 units = inverse * value - shift;
+        const f32s units = inverse * value - shift;
         // the ends of the range are whole numbers: what is left is small enough to be rounded by a sum
-        f32x16 inside = units < low ? low : units;
+        f32s inside = units < low ? low : units;
         inside = inside > high ? high : inside;
-        const f32x16 code = (inside + 0x1.8p23f) - 0x1.8p23f;
-        const f32x16 change = (code + shift) * steps - value;
+        const f32s code = (inside + 0x1.8p23f) - 0x1.8p23f;
+        const f32s change = (code + shift) * steps - value;
         sum = sum + change * change * weights[row * dim];
     }
     return sum;
@@ -37,10 +35,10 @@ EXPORT int64_t autoembed_step_errors(const float* values, const float* weights, 
         const int64_t first = starts[group] * dim, rows = starts[group + 1] - starts[group];
         for (int64_t point = group * points; point < (group + 1) * points; point += LANES) {
             const int64_t count = std::min(LANES, (group + 1) * points - point);
-            f32x16 some = f32x16{} + 1.0f;
+            f32s some = f32s{} + 1.0f;
             std::memcpy(&some, steps + point, count * sizeof(float));
             for (int64_t column = 0; column < dim; ++column) {
-                const f32x16 sum = errors(values + first + column, weights + first + column, rows, dim, some, lowest,
+                const f32s sum = errors(values + first + column, weights + first + column, rows, dim, some, lowest,
                                           highest, shift);
                 for (int64_t lane = 0; lane < count; ++lane) out[(point + lane) * dim + column] = sum[lane];
             }

@@ -13,8 +13,24 @@
 
 using f32x8 = float __attribute__((vector_size(32)));
 using f32x16 = float __attribute__((vector_size(64)));
+using f32x4 = float __attribute__((vector_size(16)));
+using i32x16 = int32_t __attribute__((vector_size(64)));
+using i32x4 = int32_t __attribute__((vector_size(16)));
 using i32x8 = int32_t __attribute__((vector_size(32)));
 using u32x8 = uint32_t __attribute__((vector_size(32)));
+
+// As many numbers as a register holds. Of wider vectors GCC compares number by number, several times slower.
+#if defined(__AVX512F__)
+using f32s = f32x16;
+using i32s = i32x16;
+#elif defined(__AVX__)
+using f32s = f32x8;
+using i32s = i32x8;
+#else
+using f32s = f32x4;
+using i32s = i32x4;
+#endif
+constexpr int64_t LANES = sizeof(f32s) / sizeof(float);
 
 // Lanes of two vectors by number, those of the second counted on; Places is a vector of integers of their shape
 #if defined(__clang__) || __GNUC__ >= 12
