@@ -1,37 +1,36 @@
 """The plan as the `index` tensor of a tables file, and as JSON for people.
 
-The directory is little-endian and packed: a header, one entry per field, then one entry per segment in field
-order (docs/format.md). Field names are not in it; they stand in the manifest. The index bytes of the segments
-that have some follow it in the tensor.
+The directory is little-endian and packed: a header, then every field, its entry before those of its segments
+(docs/format.md). It is small, since small tables have one, too: numbers take as many bytes as they need, and
+what other numbers tell is left out. Field names are not in it; they stand in the manifest. The index bytes of
+the segments that have some follow it in the tensor.
 """
 
-import struct
 from collections.abc import Sequence
 from typing import Any
 
 from autoembed.plan import (
-    DIRECTORY_VERSION,
-    FIELD_ENTRY_BYTES,
-    NONE,
     PRECISIONS,
     PROFILES,
-    SEGMENT_ENTRY_BYTES,
+    SMALL_DIM,
     FieldPlan,
+    Numbering,
     Plan,
+    Profile,
     Segment,
     Sharing,
     check,
+    dim_bytes,
+    number_bytes,
+    stored_rows_bytes,
+    varint_bytes,
 )
 
-_HEADER = struct.Struct("<HHI")
-_FIELD = struct.Struct("<IHH")
-_SEGMENT = struct.Struct("<IIHBBHH")
-_MID_RISE = 4  # flags: sharing in bits 0, 1, 3 and 4, mid-rise grid in bit 2, chunks - 1 in bits 5 to 7
-_CHUNKS_AT = 5
-_SHARINGS = {(s & 3) | (s & 12) << 1: s for s in Sharing}  # bits of the flags -> sharing
-_SHARING_BITS = 0b11011
-_PROFILE_NAMES = tuple(PROFILES)  # a profile's number in the file is its place here
+DIRECTORY_VERSION = 2
 PLAN_VERSION = 1
+_MID_RISE, _GOES_ON = 16, 32  # flags behind the sharing: the grid; a tail follows
+_OFFSET_AT, _CHUNKS = 3, 64  # numbering: bytes of a scale in bits 0 to 2, of an offset in 3 to 5, chunks in 6
+_PROFILE_NAMES = tuple(PROFILES)  # a profile's number in the file is its place here
 
 
 class DirectoryError(ValueError):
@@ -40,87 +39,152 @@ class DirectoryError(ValueError):
 
 def encode(plan: Plan) -> bytes:
     """The plan, without its field names, as the directory that the `index` tensor starts with."""
-    parts = [_HEADER.pack(DIRECTORY_VERSION, _PROFILE_NAMES.index(plan.profile.name), len(plan.fields))]
-    parts += [_FIELD.pack(len(f.segments), f.dim, f.projection_dim) for f in plan.fields]
-    for _, s in plan.segments():
-        flags = (s.sharing & 3) | (s.sharing & 12) << 1 | (_MID_RISE if s.mid_rise else 0)
-        flags |= (s.chunks - 1) << _CHUNKS_AT
-        precision = PRECISIONS.index(s.precision)
-        scale, offset = (NONE if number is None else number for number in (s.scale, s.offset))
-        parts.append(_SEGMENT.pack(s.stop, s.stored_rows, s.dim, precision, flags, scale, offset))
-    return b"".join(parts)
+    numbering = Numbering.of(plan)
+    told = numbering.scale | numbering.offset << _OFFSET_AT | _CHUNKS * numbering.chunks
+    out = bytearray((DIRECTORY_VERSION, _PROFILE_NAMES.index(plan.profile.name), told))
+    out += _varint(len(plan.fields))
+    for field in plan.fields:
+        out += _varint(field.rows) + _varint(field.dim) + _varint(field.projection_dim)
+        followers = (*field.segments, None)[1:]
+        for segment, follower in zip(field.segments, followers, strict=True):
+            is_last = follower is None or follower.sharing is not Sharing.TAIL
+            out += _entry(field, segment, numbering, 0 if is_last else _GOES_ON)
+    return bytes(out)
 
 
-def directory_of(index: memoryview) -> bytes:
-    """The directory that the bytes of the `index` tensor start with; all of them where they are cut off."""
-    end = _HEADER.size
-    if len(index) >= end:
-        end += _HEADER.unpack_from(index)[2] * FIELD_ENTRY_BYTES
-    if len(index) >= end:
-        counts = (entry[0] for entry in _FIELD.iter_unpack(index[_HEADER.size : end]))
-        end += SEGMENT_ENTRY_BYTES * sum(counts)
-    return bytes(index[:end])
+def _entry(field: FieldPlan, s: Segment, numbering: Numbering, goes_on: int) -> bytes:
+    out = bytearray((s.sharing | _MID_RISE * s.mid_rise | goes_on,))
+    width = field.projection_dim or field.dim
+    if s.sharing.is_stored:
+        small = 0 if s.dim == width else min(s.dim, SMALL_DIM + 1)
+        out.append(PRECISIONS.index(s.precision) | small << 4)
+        out += s.dim.to_bytes(dim_bytes(s.dim, width), "little") if small > SMALL_DIM else b""
+    if s.sharing is not Sharing.TAIL:
+        out += s.stop.to_bytes(number_bytes(field.rows), "little")
+    size = stored_rows_bytes(s.sharing, field.rows)
+    if s.sharing.is_stored and size:
+        out += s.stored_rows.to_bytes(size, "little")
+    if s.scale is not None:
+        out += s.scale.to_bytes(numbering.scale, "little") if numbering.scale else b""
+        if numbering.offset:
+            no_offset = 256**numbering.offset - 1
+            out += (no_offset if s.offset is None else s.offset).to_bytes(numbering.offset, "little")
+    if s.sharing.is_stored and numbering.chunks:
+        out.append(s.chunks - 1)
+    return bytes(out)
 
 
-def decode(index: bytes, names: Sequence[str] | None = None) -> Plan:
-    """The plan that the directory `index` describes. Without names, fields are called field 0, field 1, ...
+def _varint(number: int) -> bytes:
+    """LEB128."""
+    last = varint_bytes(number) - 1
+    return bytes((number >> 7 * at & 127) | (128 if at < last else 0) for at in range(last + 1))
 
-    Raises DirectoryError where the bytes are no directory of this version or break a rule of `check`.
+
+class _Reader:
+    """Numbers one behind the other. Raises DirectoryError where the bytes end."""
+
+    def __init__(self, index: memoryview | bytes) -> None:
+        self.index, self.at = index, 0
+
+    def number(self, size: int) -> int:
+        self.at += size
+        if self.at > len(self.index):
+            raise DirectoryError(f"the index of {len(self.index)} bytes ends inside its directory")
+        return int.from_bytes(self.index[self.at - size : self.at], "little")
+
+    def varint(self) -> int:
+        found = 0
+        for at in range(5):
+            byte = self.number(1)
+            found |= (byte & 127) << 7 * at
+            if byte < 128:
+                return found
+        raise DirectoryError("the index holds a number of fields, rows or dimensions beyond 2^35")
+
+
+def read_directory(index: memoryview | bytes, names: Sequence[str] | None = None) -> tuple[Plan, int]:
+    """The plan that the bytes of the `index` tensor start with, and how many they are.
+
+    Without names, fields are called field 0, field 1, ... Raises DirectoryError where the bytes are no
+    directory of this version, are not as `encode` writes them or break a rule of `check`.
     """
-    if len(index) < _HEADER.size:
-        raise DirectoryError(f"the index holds {len(index)} bytes, fewer than its header of {_HEADER.size}")
-    version, profile, field_count = _HEADER.unpack_from(index)
+    reader = _Reader(index)
+    version, profile, told = reader.number(1), reader.number(1), reader.number(1)
     if version != DIRECTORY_VERSION:
         raise DirectoryError(f"the index has version {version}, this program reads {DIRECTORY_VERSION}")
     if profile >= len(_PROFILE_NAMES):
         raise DirectoryError(f"the index names hardware profile {profile}, known are {len(_PROFILE_NAMES)}")
+    field_count = reader.varint()
     if names is not None and len(names) != field_count:
         raise DirectoryError(f"the index holds {field_count} fields, {len(names)} names were given")
-    at = _HEADER.size
-    if len(index) < at + field_count * FIELD_ENTRY_BYTES:
-        raise DirectoryError(f"the index of {len(index)} bytes ends inside its {field_count} field entries")
-    entries = [_FIELD.unpack_from(index, at + i * FIELD_ENTRY_BYTES) for i in range(field_count)]
-    at += field_count * FIELD_ENTRY_BYTES
-    expected = at + SEGMENT_ENTRY_BYTES * sum(count for count, _, _ in entries)
-    if len(index) != expected:
-        raise DirectoryError(f"the index holds {len(index)} bytes, its field entries ask for {expected}")
-    fields = []
-    for number, (count, dim, projection_dim) in enumerate(entries):
-        segments = _segments(index[at : at + count * SEGMENT_ENTRY_BYTES])
-        at += count * SEGMENT_ENTRY_BYTES
-        name = f"field {number}" if names is None else names[number]
-        rows = segments[-1].stop if segments else 0
-        fields.append(FieldPlan(name, rows, dim, tuple(segments), projection_dim))
-    plan = Plan(PROFILES[_PROFILE_NAMES[profile]], tuple(fields))
+    entries = _Entries(reader, PROFILES[_PROFILE_NAMES[profile]], told)
+    fields = [
+        entries.field(f"field {number}" if names is None else names[number]) for number in range(field_count)
+    ]
+    plan = Plan(entries.profile, tuple(fields))
     try:
         check(plan)
     except ValueError as error:
         raise DirectoryError(f"the index describes no valid plan: {error}") from None
+    if encode(plan) != bytes(index[: reader.at]):
+        raise DirectoryError("the index describes its plan otherwise than this program would")
+    return plan, reader.at
+
+
+def decode(index: bytes, names: Sequence[str] | None = None) -> Plan:
+    """The plan that the directory `index`, with nothing behind it, describes; as `read_directory`."""
+    plan, size = read_directory(index, names)
+    if size != len(index):
+        raise DirectoryError(f"the index holds {len(index)} bytes, its directory {size}")
     return plan
 
 
-def _segments(entries: bytes) -> list[Segment]:
-    segments = []
-    start = 0
-    for stop, stored_rows, dim, precision, flags, scale, offset in _SEGMENT.iter_unpack(entries):
-        if precision >= len(PRECISIONS) or flags & _SHARING_BITS not in _SHARINGS:
-            raise DirectoryError(f"a segment has unknown precision {precision} or flags {flags}")
-        segments.append(
-            Segment(
-                start,
-                stop,
-                _SHARINGS[flags & _SHARING_BITS],
-                stored_rows,
-                dim,
-                PRECISIONS[precision],
-                bool(flags & _MID_RISE),
-                None if scale == NONE else scale,
-                None if offset == NONE else offset,
-                1 + (flags >> _CHUNKS_AT),
-            )
-        )
-        start = stop
-    return segments
+class _Entries:
+    """Entries of a directory, one behind the other."""
+
+    def __init__(self, reader: _Reader, profile: Profile, told: int) -> None:
+        self.reader, self.profile = reader, profile
+        self.numbering = Numbering(told & 7, told >> _OFFSET_AT & 7, int(bool(told & _CHUNKS)))
+        self.next_scale = 0
+
+    def field(self, name: str) -> FieldPlan:
+        rows, dim, projection_dim = (self.reader.varint() for _ in range(3))
+        segments: list[Segment] = []
+        goes_on = False
+        while goes_on or (segments[-1].stop if segments else 0) < rows:
+            segment, goes_on = self._segment(rows, projection_dim or dim, segments)
+            segments.append(segment)
+        return FieldPlan(name, rows, dim, tuple(segments), projection_dim)
+
+    def _segment(self, rows: int, width: int, before: Sequence[Segment]) -> tuple[Segment, bool]:
+        """The next one of a field, and whether a tail follows it."""
+        number, start = self.reader.number, before[-1].stop if before else 0
+        flags = number(1)
+        goes_on = bool(flags & _GOES_ON)
+        try:
+            sharing = Sharing(flags & ~(_MID_RISE | _GOES_ON))
+            if not sharing.is_stored:
+                return Segment(start, number(number_bytes(rows)), sharing), goes_on
+            form = number(1)
+            precision, dim = PRECISIONS[form & 15], form >> 4 or width
+        except (ValueError, IndexError):
+            raise DirectoryError(f"a segment has unknown flags {flags} or an unknown precision") from None
+        if dim > SMALL_DIM and form >> 4:
+            dim = number(number_bytes(width))
+        stop = start if sharing is Sharing.TAIL else number(number_bytes(rows))
+        if size := stored_rows_bytes(sharing, rows):
+            stored = number(size)
+        else:
+            stored = stop - start if sharing is Sharing.OWN else before[-1].stored_rows if before else 0
+        scale = offset = None
+        if stored and precision.startswith("int") and not self.profile.row_scale_bytes:
+            scale = number(self.numbering.scale) if self.numbering.scale else self.next_scale
+            self.next_scale += 1
+            offset = number(self.numbering.offset) if self.numbering.offset else None
+            offset = None if offset == 256**self.numbering.offset - 1 else offset
+        chunks = 1 + number(self.numbering.chunks) if self.numbering.chunks else 1
+        grid = (bool(flags & _MID_RISE), scale, offset, chunks)
+        return Segment(start, stop, sharing, max(stored, 0), dim, precision, *grid), goes_on
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

@@ -6,12 +6,13 @@ segments; all rows of a segment are stored alike.
 The byte model is a pure function of the plan and equals the size of the exported tables file:
 
     total = header + directory + index bytes of segments + payload + scales + offsets + projections
+    directory = its header + an entry per field + an entry per segment (directory.py)
     payload of a segment = round_up(stored_rows * row_bytes, profile.table_align)
     row_bytes = round_up(ceil(dim * bits / 8) + profile.row_scale_bytes [integer codes], profile.row_align)
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
@@ -22,21 +23,19 @@ from autoembed_kernels.marked_bits import marks_bytes
 from autoembed_kernels.path_mlp import HIDDEN_STEP, path_networks, path_rows
 from autoembed_kernels.signature_pool import MAX_KEYS, SIGNATURE_BYTES
 
-DIRECTORY_VERSION = 1
-DIRECTORY_HEADER_BYTES = 8  # u16 version, u16 profile, u32 number of fields
-FIELD_ENTRY_BYTES = 8  # u32 number of segments, u16 dim, u16 projection dim
 MAX_CODES = 256  # rows of a codebook
-MAX_CHUNKS = 8  # 3 bits of a segment's flags
-SEGMENT_ENTRY_BYTES = 16  # u32 stop, u32 stored rows, u16 dim, u8 precision, u8 flags, u16 scale, u16 offset
-FILE_METADATA = {"format": "autoembed-tables", "version": "1"}
-TENSORS = {  # of the tables file, in file order: name -> safetensors type, bytes of a value
+MAX_CHUNKS = 8
+SMALL_DIM = 14  # the largest dimension that stands in the byte of a segment's precision
+FILE_METADATA = {"format": "autoembed-tables", "version": "2"}
+# of the tables file, in file order: name -> safetensors type, bytes of a value; empty ones are left out
+TENSORS = {
     "offsets": ("F32", 4),
     "scales": ("F32", 4),
     "projections": ("F16", 2),
     "index": ("U8", 1),
     "payload": ("U8", 1),
 }
-NONE = 0xFFFF  # "no scale" and "no offset" in the directory
+NONE = 0xFFFF  # scales, offsets and dimensions are numbers below it
 
 BITS = {**{f"int{b}": b for b in range(1, 9)}, "fp16": 16, "bf16": 16, "fp32": 32}
 PRECISIONS = tuple(BITS)
@@ -84,6 +83,11 @@ class Sharing(IntEnum):
     @property
     def is_pooled(self) -> bool:
         return self in (Sharing.POOL, Sharing.SIGNATURE_POOL)
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether ids read anything but row 0 or zero."""
+        return self not in (Sharing.OOV, Sharing.ZERO)
 
     @property
     def is_paired(self) -> bool:
@@ -238,13 +242,85 @@ def plan_bytes(plan: Plan) -> PlanBytes:
         "offsets": 4 * sum(plan.offset_dims()),
         "scales": 4 * plan.scale_count,
         "projections": 2 * sum(f.projection_dim * f.dim for f in plan.fields),
-        "index": DIRECTORY_HEADER_BYTES
-        + FIELD_ENTRY_BYTES * len(plan.fields)
-        + SEGMENT_ENTRY_BYTES * sum(len(f.segments) for f in plan.fields)
-        + sum(segment_index_bytes(s) for _, s in plan.segments()),
+        "index": directory_bytes(plan) + sum(segment_index_bytes(s) for _, s in plan.segments()),
         "payload": sum(segment_bytes(plan.profile, s) for _, s in plan.segments()),
     }
     return PlanBytes(**sizes, header=header_bytes(sizes))
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """Bytes in which a directory tells the scale, offset and chunks of a segment, 0 where it need not.
+
+    Scales need not where the segments that have one take them in turn, 0, 1, 2, ...
+    """
+
+    scale: int = 0
+    offset: int = 0
+    chunks: int = 0
+
+    @staticmethod
+    def of(plan: Plan) -> "Numbering":
+        scales = [s.scale for _, s in plan.segments() if s.scale is not None]
+        offsets = len(plan.offset_dims())
+        return Numbering(
+            Numbering.scale_bytes(scales),
+            number_bytes(offsets) if offsets else 0,
+            int(any(s.chunks != 1 for _, s in plan.segments())),
+        )
+
+    @staticmethod
+    def scale_bytes(scales: Sequence[int]) -> int:
+        """Of the scales of all segments that have one."""
+        return 0 if list(scales) == list(range(len(scales))) else number_bytes(max(scales))
+
+
+def directory_bytes(plan: Plan) -> int:
+    """Bytes of the plan in the `index` tensor, as `autoembed.directory.encode` writes it."""
+    numbering = Numbering.of(plan)
+    fields = sum(field_entry_bytes(f.rows, f.dim, f.projection_dim) for f in plan.fields)
+    segments = sum(
+        segment_entry_bytes(f.rows, f.projection_dim or f.dim, s, numbering) for f, s in plan.segments()
+    )
+    return 3 + varint_bytes(len(plan.fields)) + fields + segments
+
+
+def field_entry_bytes(rows: int, dim: int, projection_dim: int = 0) -> int:
+    return varint_bytes(rows) + varint_bytes(dim) + varint_bytes(projection_dim)
+
+
+def segment_entry_bytes(field_rows: int, width: int, segment: Segment, numbering: Numbering) -> int:
+    """Of a segment of a field that stores vectors of up to `width` numbers; where it ends is no matter."""
+    sharing = segment.sharing
+    stop = 0 if sharing is Sharing.TAIL else number_bytes(field_rows)
+    if not sharing.is_stored:
+        return 1 + stop
+    numbers = numbering.scale + numbering.offset if segment.scale is not None else 0
+    stored = dim_bytes(segment.dim, width) + stored_rows_bytes(sharing, field_rows)
+    return 2 + stop + stored + numbers + numbering.chunks
+
+
+def stored_rows_bytes(sharing: Sharing, field_rows: int) -> int:
+    """Of the number of stored rows, 0 where that of ids tells it."""
+    if sharing in (Sharing.OWN, Sharing.TAIL):
+        return 0
+    few = sharing in (Sharing.HASHED, Sharing.CODEBOOK) or sharing.is_paired  # no more than ids
+    return number_bytes(field_rows) if few else 4
+
+
+def dim_bytes(dim: int, width: int) -> int:
+    """Of a stored dimension that does not stand in the byte of the precision."""
+    return 0 if dim == width or dim <= SMALL_DIM else number_bytes(width)
+
+
+def number_bytes(most: int) -> int:
+    """1 to 4, in which numbers up to `most` can be written."""
+    return max(1, -(-most.bit_length() // 8))
+
+
+def varint_bytes(number: int) -> int:
+    """Of a number in LEB128: seven bits a byte."""
+    return max(1, -(-number.bit_length() // 7))
 
 
 def segment_bytes(profile: Profile, segment: Segment) -> int:
@@ -290,23 +366,31 @@ def tables_header(sizes: dict[str, int]) -> bytes:
 def header_bytes(sizes: dict[str, int]) -> int:
     """The length of `tables_header(sizes)`, from the digits of the numbers in it."""
     digits = position = 0
-    for name, (_, width) in TENSORS.items():
+    there = tuple(name for name in TENSORS if sizes[name])
+    for name in there:
         end = position + sizes[name]
-        digits += len(f"{sizes[name] // width}{position}{end}")
+        digits += len(f"{sizes[name] // TENSORS[name][1]}{position}{end}")
         position = end
-    return 8 + _round_up(_header_letters() + digits, 8)
+    return 8 + _round_up(_header_letters(there) + digits, 8)
 
 
 @cache
-def _header_letters() -> int:
+def _header_letters(names: tuple[str, ...]) -> int:
     """Bytes of a header's JSON but for its numbers, which are three a tensor."""
-    return len(_header_text(dict.fromkeys(TENSORS, 0))) - 3 * len(TENSORS)
+    sizes = {name: TENSORS[name][1] * (name in names) for name in TENSORS}
+    position, digits = 0, 0
+    for name in names:
+        digits += len(f"1{position}{position + sizes[name]}")
+        position += sizes[name]
+    return len(_header_text(sizes)) - digits
 
 
 def _header_text(sizes: dict[str, int]) -> bytes:
     header: dict[str, object] = {"__metadata__": FILE_METADATA}
     position = 0
     for name, (dtype, width) in TENSORS.items():
+        if not sizes[name]:
+            continue
         end = position + sizes[name]
         header[name] = {
             "dtype": dtype,
@@ -358,6 +442,8 @@ def _problem(profile: Profile, field: FieldPlan, segment: Segment, position: int
             return "rows that read row 0 or zero store no row, scale or offset"
         if segment.chunks != 1:
             return f"only marked vectors are cut into chunks, this segment has {segment.chunks}"
+        if (segment.dim, segment.precision, segment.mid_rise) != (0, "fp32", False):
+            return "rows that read row 0 or zero have no dimension, precision or grid"
         if segment.sharing is Sharing.OOV and segment.start == 0:
             return "row 0 is the out-of-vocabulary row itself and cannot read itself"
         return ""

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from autoembed.directory import decode, directory_of, encode
+from autoembed.directory import encode, read_directory
 from autoembed.files import write_file
 from autoembed.plan import FILE_METADATA, TENSORS, Plan, plan_bytes, tables_header
 from autoembed.segment_index import check_segment_index
@@ -54,20 +54,22 @@ def read_tables(path: Path, names: Sequence[str] | None = None) -> tuple[Plan, d
                     f"{path}: expected a file with metadata {FILE_METADATA}, found {metadata}; "
                     "it is no tables file or comes from another version"
                 )
-            if found != set(TENSORS):
+            if not {"index"} <= found <= set(TENSORS):
                 raise TablesError(f"{path}: expected tensors {sorted(TENSORS)}, found {sorted(found)}")
-            tensors = {name: file.get_tensor(name) for name in TENSORS}
+            tensors = {
+                name: file.get_tensor(name) if name in found else torch.zeros(0, dtype=_DTYPES[dtype])
+                for name, (dtype, _) in TENSORS.items()
+            }
     except FileNotFoundError:
         raise TablesError(f"{path}: there is no such file") from None
     except (SafetensorError, OSError) as error:
         raise TablesError(f"{path}: cut off, altered or no tables file: {error}") from None
     try:
-        directory = directory_of(tensors["index"].numpy().data.cast("B"))
-        plan = decode(directory, names)
+        plan, size = read_directory(tensors["index"].numpy().data.cast("B"), names)
     except ValueError as error:
         raise TablesError(f"{path}: {error}") from None
     _check_sizes(path, plan, tensors)
-    tensors["segment_index"] = tensors.pop("index")[len(directory) :].clone()
+    tensors["segment_index"] = tensors.pop("index")[size:].clone()
     try:
         check_segment_index(plan, tensors["segment_index"])
     except ValueError as error:

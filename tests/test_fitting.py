@@ -55,7 +55,7 @@ def test_what_is_fitted_is_within_the_budget_and_a_little_more_is_not(entry: Fit
     (setting,) = found
     assert setting.footprint(spec()).high_bytes <= budget
     best = max(size for size in possible if size <= budget)
-    # hashed rows are a whole number by field, dimensions powers of two, and an entry of the index 16 bytes
+    # hashed rows are a whole number by field, dimensions powers of two, and an entry of the index some bytes
     assert setting.footprint(spec()).high_bytes >= 0.8 * best - 64
 
 

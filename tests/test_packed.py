@@ -493,12 +493,12 @@ def test_a_file_of_another_version_or_plan_is_refused(tmp_path: Path) -> None:
     values = torch.ones(3, 3)
     pack(one_segment("packed", "int4", values), lambda *_: SegmentRows(values), torch.ones(1)).save(path)
     whole = path.read_bytes()
-    path.write_bytes(whole.replace(b'"version":"1"', b'"version":"2"'))
+    path.write_bytes(whole.replace(b'"version":"2"', b'"version":"1"'))
     with pytest.raises(TablesError, match="another version"):
         Packed.load(path)
-    # the directory's dimension, 3 -> 9: the rows would take 5 bytes each, the payload has 2
-    at = whole.index(bytes([3, 0, 0, 0, 3, 0, 0, 0, 3, 0]))
-    path.write_bytes(whole[:at] + bytes([3, 0, 0, 0, 3, 0, 0, 0, 9, 0]) + whole[at + 10 :])
+    # the field's dimension, 3 -> 9: the rows would take 5 bytes each, the payload has 2
+    at = whole.index(bytes([3, 3, 0, 0, 3, 3]))  # rows, dimension, no projection; own, int4, to row 3
+    path.write_bytes(whole[:at] + bytes([3, 9, 0, 0, 3, 3]) + whole[at + 6 :])
     with pytest.raises(TablesError):
         Packed.load(path)
     path.write_bytes(whole)
@@ -528,42 +528,30 @@ def test_the_file_is_these_bytes(tmp_path: Path) -> None:
     path = tmp_path / "tables.safetensors"
     packed.save(path)
     header = (
-        b'{"__metadata__":{"format":"autoembed-tables","version":"1"},'
+        b'{"__metadata__":{"format":"autoembed-tables","version":"2"},'
         b'"offsets":{"dtype":"F32","shape":[3],"data_offsets":[0,12]},'
         b'"scales":{"dtype":"F32","shape":[1],"data_offsets":[12,16]},'
-        b'"projections":{"dtype":"F16","shape":[0],"data_offsets":[16,16]},'
-        b'"index":{"dtype":"U8","shape":[64],"data_offsets":[16,80]},'
-        b'"payload":{"dtype":"U8","shape":[12],"data_offsets":[80,92]}}'
+        b'"index":{"dtype":"U8","shape":[16],"data_offsets":[16,32]},'
+        b'"payload":{"dtype":"U8","shape":[12],"data_offsets":[32,44]}}'
     )
     header += b" " * (-len(header) % 8)
     index = (
-        "0100"
-        "0000"
-        "01000000"  # version 1, profile packed, 1 field
-        "03000000"
-        "0400"
-        "0000"  # 3 segments, dimension 4, no projection
-        "01000000"
-        "01000000"
-        "0400"
+        "02"
+        "00"
         "08"
+        "01"  # version 2, profile packed, scales in turn and offsets of a byte, 1 field
+        "05"
+        "04"
+        "00"  # 5 rows of dimension 4, no projection
         "00"
-        "ffff"
-        "ffff"  # to row 1: own, 4 values, fp16
-        "03000000"
-        "02000000"
-        "0300"
-        "02"
+        "08"
+        "01"  # own, all 4 values in fp16, to row 1
         "00"
-        "0000"
-        "0000"  # to row 3: own, 3 values, int3, scale 0, offset 0
-        "05000000"
-        "00000000"
-        "0000"
-        "0a"
+        "32"
+        "03"
+        "00"  # own, 3 values in int3, to row 3, offset 0
         "02"
-        "ffff"
-        "ffff"  # to row 5: reads row 0
+        "05"  # reads row 0, to row 5
     )
     # codes 4, 5, 0 and 7, 4, 5 (0.25 / 0.5 rounds to even 0, 0.6 to 1), 3 bits each
     payload = "003c00c0003800 00".replace(" ", "") + "2c00" + "6701"

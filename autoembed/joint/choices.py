@@ -20,7 +20,7 @@ from autoembed.joint.codebooks import CODE_BITS
 from autoembed.joint.groups import Group
 from autoembed.methods.base import TableSpec
 from autoembed.methods.plans import Fields
-from autoembed.plan import BITS, SEGMENT_ENTRY_BYTES, FieldPlan, Profile, Segment, Sharing
+from autoembed.plan import BITS, FieldPlan, Numbering, Profile, Segment, Sharing, segment_entry_bytes
 
 RATIOS = (1 / 4, 1 / 16, 1 / 64)
 WIDTHS = ("int1", "int2", "int3", "int4", "int6", "int8", "fp16", "fp32")
@@ -156,19 +156,24 @@ def row_bytes(profile: Profile, group: Group, choice: Choice) -> int:
     return stored * sum(profile.row_bytes(dim, p) for dim, p in choice.columns) if stored else 0
 
 
-def run_bytes(profile: Profile, choice: Choice, *, padding: bool = True) -> int:
-    """Bytes that a segment of this choice takes beside its rows, at most; without `padding`, at least."""
-    if choice.sharing == "zero":
-        return SEGMENT_ENTRY_BYTES
-    scale = 4 if choice.is_integer and profile.row_scale_bytes == 0 else 0
-    aligned = profile.table_align - 1 if padding else 0
-    entries = len(choice.columns) * (SEGMENT_ENTRY_BYTES + scale + aligned)
-    if choice.sharing == "codebook":
-        entries += sum(profile.row_bytes(dim, p) << choice.code_bits for dim, p in choice.columns)
-    return entries
-
-
 _SHARING = {"own": Sharing.OWN, "codebook": Sharing.CODEBOOK, "hashed": Sharing.HASHED, "one": Sharing.HASHED}
+
+
+def run_bytes(spec: TableSpec, field: int, choice: Choice, *, padding: bool = True) -> int:
+    """Bytes that a segment of this choice takes beside its rows, at most; without `padding`, at least."""
+    rows, profile, numbering = spec.stats.fields[field].rows, spec.profile, Numbering()
+    if choice.sharing == "zero":
+        return segment_entry_bytes(rows, spec.dim, Segment(0, 1, Sharing.OOV), numbering)
+    scale = 4 if choice.is_integer and profile.row_scale_bytes == 0 else 0
+    beside = len(choice.columns) * (scale + (profile.table_align - 1 if padding else 0))
+    sharing = _SHARING[choice.sharing]
+    for dim, precision in choice.columns:
+        # steps are numbered in turn (fields_of), and so take nothing
+        beside += segment_entry_bytes(rows, spec.dim, Segment(0, 1, sharing, 1, dim, precision), numbering)
+        sharing = Sharing.TAIL
+    if choice.sharing == "codebook":
+        beside += sum(profile.row_bytes(dim, p) << choice.code_bits for dim, p in choice.columns)
+    return beside
 
 
 def fields_of(spec: TableSpec, groups: Sequence[Group], chosen: Sequence[Choice]) -> Fields:

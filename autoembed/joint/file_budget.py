@@ -1,10 +1,10 @@
 """Choices for a budget of the exported file, to the byte, and the smallest plan of all.
 
 The solver adds up what groups and runs take. Two parts of a file do not add up: its header, which is longer
-for larger numbers, and the padding in front of every segment where the hardware profile aligns them. The
-solver counts the most of both. What its plan really takes is known once it is there: where that is too much,
-its allowance is lowered, and where padding was overestimated it is raised for as long as files stay within
-the budget.
+for larger numbers and where there are scales, and the padding in front of every segment where the hardware
+profile aligns them. The solver counts the most of both. What its plan really takes is known once it is there:
+where that is too much, its allowance is lowered, and where padding was overestimated it is raised for as long
+as files stay within the budget.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from autoembed.joint.knapsack import NEGLIGIBLE, smallest, solve
 from autoembed.joint.problem import Numbers, Problem, Solution, Whole
 from autoembed.methods.base import TableSpec
 from autoembed.methods.plans import Fields, fields_bytes, stored_plan
-from autoembed.plan import plan_bytes
+from autoembed.plan import TENSORS, directory_bytes, header_bytes, plan_bytes
 
 RAISES = 16  # of the allowance in a round, where segments are padded
 
@@ -48,7 +48,7 @@ class FileBudget:
         """
         fixed = self._fixed
         if not most:
-            fixed += self._header(self.smallest) - self._header(self._widest)
+            fixed += self._header(self.smallest) - self._longest_header
         return self._problem(losses, fixed, padding=most)
 
     def best(self, losses: Numbers, budget: int) -> Solution:
@@ -79,17 +79,16 @@ class FileBudget:
         least_row = np.where(self.allowed & is_own, self.sizes, np.iinfo(np.int64).max).argmin(1)
         first = np.array([group.start == 0 for group in self.groups])
         found.append(np.where(first, least_row, 0))
-        if self.is_padded:  # which hides what a form saves
-            for number in np.flatnonzero(is_own):
-                found += [np.full(len(self.groups), number), np.where(first, number, 0)]
+        # padding hides what a form saves, and a plan without scales has a shorter header
+        for number in np.flatnonzero(is_own):
+            found += [np.full(len(self.groups), number), np.where(first, number, 0)]
         return min(found, key=self.bytes_of)
 
     def _problem(self, losses: Numbers, fixed: int, *, padding: bool) -> Problem:
-        run = [run_bytes(self.spec.profile, choice, padding=padding) for choice in self.choices]
         return Problem(
             losses=losses,
             sizes=self.sizes,
-            run=np.array([run] * len(self.groups)),
+            run=self._runs[padding],
             joins=np.array([choice.sharing != "one" for choice in self.choices]),
             field=np.array([group.field for group in self.groups]),
             fixed=fixed,
@@ -144,6 +143,19 @@ class FileBudget:
         return found
 
     @cached_property
+    def _runs(self) -> dict[bool, Whole]:
+        """(G, C) bytes of a run that begins there, by whether padding counts."""
+        fields = range(len(self.spec.stats.fields))
+        by_field = {
+            padding: np.array(
+                [[run_bytes(self.spec, field, c, padding=padding) for c in self.choices] for field in fields]
+            )
+            for padding in (False, True)
+        }
+        owner = np.array([group.field for group in self.groups])
+        return {padding: runs[owner] for padding, runs in by_field.items()}
+
+    @cached_property
     def _widest(self) -> Whole:
         number = max(n for n, c in enumerate(self.choices) if c.sharing == "own" and not c.parts)
         return np.full(len(self.groups), number)
@@ -151,8 +163,19 @@ class FileBudget:
     @cached_property
     def _fixed(self) -> int:
         """Header, directory header and field entries, of the plan that keeps everything."""
-        size = plan_bytes(stored_plan(self.spec.profile, self.fields_of(self._widest)))
-        return size.header + size.index - 16 * len(self.spec.stats.fields)
+        fields = tuple(replace(field, segments=()) for field in self.fields_of(self._widest))
+        return self._longest_header + directory_bytes(stored_plan(self.spec.profile, fields))
+
+    @cached_property
+    def _longest_header(self) -> int:
+        """Of the plan that keeps everything, with as many scales as there may be."""
+        profile = self.spec.profile
+        size = plan_bytes(stored_plan(profile, self.fields_of(self._widest)))
+        parts = max(len(choice.columns) for choice in self.choices)
+        sizes = dict.fromkeys(TENSORS, 0) | {"index": size.index, "payload": size.payload}
+        if profile.row_scale_bytes == 0:
+            sizes["scales"] = 4 * parts * len(self.groups)
+        return header_bytes(sizes)
 
     def _header(self, chosen: Whole) -> int:
         return plan_bytes(stored_plan(self.spec.profile, self.fields_of(chosen))).header

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from autoembed.methods.base import TableSpec
 from autoembed.methods.plans import Fields, stored_plan, stored_segment
 from autoembed.plan import (
-    DIRECTORY_HEADER_BYTES,
-    FIELD_ENTRY_BYTES,
-    SEGMENT_ENTRY_BYTES,
     FieldPlan,
+    Numbering,
     Profile,
     check,
+    field_entry_bytes,
     header_bytes,
+    segment_entry_bytes,
+    varint_bytes,
 )
 
 Block = tuple[int, int, float]  # first row, end, popularity
@@ -24,11 +25,15 @@ Blocks = tuple[tuple[Block, ...], ...]  # of every field
 
 @dataclass(frozen=True)
 class Cut:
-    """A field: runs of rows (first, end, dimension), the width of its matrix or 0, bytes of the rows."""
+    """A field: runs of rows (first, end, dimension), the width of its matrix or 0, bytes of the rows.
+
+    `entries`: bytes of the field and its runs in the directory.
+    """
 
     runs: tuple[tuple[int, int, int], ...]
     projection_dim: int
     payload: int
+    entries: int
 
 
 Cuts = tuple[Cut, ...]
@@ -87,7 +92,7 @@ class DimensionPlans:
             "offsets": 0,
             "scales": self._step_bytes * (step + runs),
             "projections": 2 * self._dim * sum([cut.projection_dim for cut in cuts]),
-            "index": DIRECTORY_HEADER_BYTES + FIELD_ENTRY_BYTES * len(cuts) + SEGMENT_ENTRY_BYTES * runs,
+            "index": 3 + varint_bytes(len(cuts)) + sum([cut.entries for cut in cuts]),
             "payload": sum([cut.payload for cut in cuts]),
         }
         return header_bytes(sizes) + sum(sizes.values())
@@ -101,7 +106,13 @@ class DimensionPlans:
                 start = runs.pop()[0]
             runs.append((start, stop, dim))
         sizes = [self._profile.payload_bytes(stop - start, dim, self._precision) for start, stop, dim in runs]
-        return Cut(tuple(runs), 0 if widest == self._dim else widest, sum(sizes))
+        projection_dim, rows = 0 if widest == self._dim else widest, blocks[-1][1]
+        entries = field_entry_bytes(rows, self._dim, projection_dim) + sum(
+            # steps are numbered in turn
+            segment_entry_bytes(rows, widest, stored_segment(start, stop, dim, self._bits, 0), Numbering())
+            for start, stop, dim in runs
+        )
+        return Cut(tuple(runs), projection_dim, sum(sizes), entries)
 
 
 def _widened(dims: tuple[int, ...], dim: int) -> tuple[int, ...]:

@@ -29,16 +29,7 @@ from autoembed.budget import Footprint
 from autoembed.lookup import Lookup
 from autoembed.methods.base import Choice, Float, Int, Method, Table, TableSpec, knob
 from autoembed.packed import Packed, SegmentRows, pack
-from autoembed.plan import (
-    DIRECTORY_HEADER_BYTES,
-    FIELD_ENTRY_BYTES,
-    SEGMENT_ENTRY_BYTES,
-    FieldPlan,
-    Plan,
-    Segment,
-    Sharing,
-    plan_bytes,
-)
+from autoembed.plan import FieldPlan, Plan, Segment, Sharing, directory_bytes, plan_bytes
 from autoembed_kernels.chunk_store import ChunkStore
 from autoembed_kernels.dedupe import Repeats, dedupe
 from autoembed_kernels.listed_marks import listed_bytes, pack_listed
@@ -89,7 +80,7 @@ class Fiited(Method):
         # however places fall to fields, marks take no more than bitmaps, and than lists of 2 bytes a chunk
         marks = [field.rows * chunks for field in spec.stats.fields]
         most = min(sum(map(marks_bytes, marks)), sum(listed_bytes(n, 0) for n in marks) + 2 * places)
-        index = DIRECTORY_HEADER_BYTES + (FIELD_ENTRY_BYTES + SEGMENT_ENTRY_BYTES) * len(held) + most
+        index = directory_bytes(self.plan(spec, [1] * len(held))) + most
         # how chunks fall to fields moves digits of the header and the padding of segments, too
         slack = len(held) * (spec.profile.table_align - 1) + 32
         return Footprint(empty, full.total - full.index + index + slack)

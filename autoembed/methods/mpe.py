@@ -31,16 +31,17 @@ from autoembed.methods.plans import Fields, fields_bytes, stored_plan
 from autoembed.methods.stored_precision import first_step
 from autoembed.packed import Packed
 from autoembed.plan import (
-    DIRECTORY_HEADER_BYTES,
-    FIELD_ENTRY_BYTES,
-    SEGMENT_ENTRY_BYTES,
     FieldPlan,
+    Numbering,
     Plan,
     Profile,
     Segment,
     Sharing,
+    field_entry_bytes,
     header_bytes,
     own,
+    segment_entry_bytes,
+    varint_bytes,
 )
 from autoembed.stats import Stats
 from autoembed.tables import RowStore
@@ -169,12 +170,28 @@ class FrequencyGroups:
             "offsets": 4 * spec.dim if is_shared else 0,
             "scales": 4 * (widths(profile).index(len(runs) - 1) + 1) if is_shared else 0,
             "projections": 0,
-            "index": DIRECTORY_HEADER_BYTES
-            + FIELD_ENTRY_BYTES * len(spec.stats.fields)
-            + SEGMENT_ENTRY_BYTES * int(runs.sum()),
+            "index": self._directory_bytes(spec, begins, chosen),
             "payload": payload,
         }
         return header_bytes(sizes) + sum(sizes.values())
+
+    def _directory_bytes(self, spec: TableSpec, begins: np.ndarray, chosen: np.ndarray) -> int:
+        """Of the plan whose runs begin at `begins` (runs,) bool and take `chosen` (runs,) bits."""
+        is_shared = spec.profile.row_scale_bytes == 0
+        stored = chosen[begins & (chosen > 0)]
+        numbers = np.searchsorted(widths(spec.profile), stored).tolist()
+        numbering = Numbering(Numbering.scale_bytes(numbers), 1) if is_shared and numbers else Numbering()
+        some = own(0, 1, spec.dim, "int8", scale=0 if is_shared else None)
+        zero = Segment(0, 1, Sharing.ZERO)
+        size = 3 + varint_bytes(len(spec.stats.fields))
+        firsts = (*spec.stats.first_rows, spec.stats.rows)
+        for field, first, end in zip(spec.stats.fields, firsts, firsts[1:], strict=False):
+            runs = slice(*np.searchsorted(self.starts, (first, end)))
+            is_some = chosen[runs][begins[runs]] > 0
+            size += field_entry_bytes(field.rows, spec.dim)
+            for segment, count in ((some, is_some.sum()), (zero, (~is_some).sum())):
+                size += int(count) * segment_entry_bytes(field.rows, spec.dim, segment, numbering)
+        return size
 
 
 class MpeTable(Table):

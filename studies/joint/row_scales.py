@@ -102,7 +102,7 @@ def _best(
     can = torch.tensor([[allowed(g, c) for c in every] for g in groups])
     losses = plain if scaled is None else torch.cat([plain, scaled.double()], dim=1)
     sizes = np.array([[row_bytes(spec.profile, g, c) for c in every] for g in groups])
-    runs = np.array([[run_bytes(spec.profile, c) for c in every]] * len(groups))
+    runs = np.array([[run_bytes(spec, g.field, c) for c in every] for g in groups])
     for column in range(len(choices), len(every)):
         sizes[:, column] += SCALE_BYTES * np.array([g.stop - g.start for g in groups])
         runs[:, column] -= SEGMENT_SCALE_BYTES

@@ -1,6 +1,7 @@
 """Groups tile the fields, and the solver's bytes are those of the file."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from autoembed.joint.choices import Choice, allowed, fields_of, menu, row_bytes,
 from autoembed.joint.groups import Group, groups_of
 from autoembed.methods.base import TableSpec
 from autoembed.methods.plans import fields_bytes, stored_plan
-from autoembed.plan import PROFILES, Sharing, check, plan_bytes
+from autoembed.plan import PROFILES, Plan, Sharing, check, directory_bytes, plan_bytes
 from autoembed.stats import FieldStats, Stats
 from autoembed_kernels.code_stream import code_bits
 
@@ -65,10 +66,11 @@ def test_the_bytes_of_choices_are_those_of_the_file(profile: str, seed: int) -> 
     predicted, before = 0, None
     for group, choice in zip(groups, chosen, strict=True):
         begins = before is None or before != (group.field, choice) or choice.sharing == "one"
-        predicted += row_bytes(spec.profile, group, choice) + begins * run_bytes(spec.profile, choice)
+        predicted += row_bytes(spec.profile, group, choice) + begins * run_bytes(spec, group.field, choice)
         before = group.field, choice
     size = plan_bytes(plan)
-    exact = size.total - size.header - 8 - 8 * len(fields)
+    empty = tuple(replace(field, segments=()) for field in plan.fields)
+    exact = size.total - size.header - directory_bytes(Plan(spec.profile, empty))
     segments = sum(len(field.segments) for field in fields)
     # hashed neighbours together round up once, as codes do; alignment is charged in full to every segment,
     # and a codebook as if its run had as many rows
@@ -94,8 +96,9 @@ def test_every_choice_is_drawn_where_groups_are_large_enough() -> None:
 
 
 def test_a_codebook_is_charged_where_its_run_begins_and_codes_by_the_row() -> None:
-    profile, group = PROFILES["packed"], Group(0, 10, 1010)
+    spec, group = TableSpec(stats(1010), 8, PROFILES["packed"]), Group(0, 10, 1010)
     for bits, dim in ((1, 8), (3, 4), (8, 8)):
         choice = Choice("codebook", 0.0, dim, "int8", code_bits=bits)
-        assert row_bytes(profile, group, choice) == -(-1000 * bits // 8)
-        assert run_bytes(profile, choice) == 16 + 4 + 2**bits * dim
+        assert row_bytes(spec.profile, group, choice) == -(-1000 * bits // 8)
+        # sharing, precision and dimension, two bytes each of where it ends and of its rows; a scale
+        assert run_bytes(spec, 0, choice) == 2 + 2 + 2 + 4 + 2**bits * dim

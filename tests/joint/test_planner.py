@@ -17,7 +17,15 @@ from autoembed.joint.walk import Point, retrain, walk
 from autoembed.methods.base import TableSpec
 from autoembed.methods.plans import Fields, fields_bytes, numbered_fields, stored_plan, uniform_fields
 from autoembed.models import ModelConfig
-from autoembed.plan import PROFILES, Segment, Sharing, plan_bytes, segment_bytes, segment_index_bytes
+from autoembed.plan import (
+    PROFILES,
+    Segment,
+    Sharing,
+    directory_bytes,
+    plan_bytes,
+    segment_bytes,
+    segment_index_bytes,
+)
 from autoembed.training import TrainingConfig
 
 Case = tuple[TinyData, TableSpec, Trunk]
@@ -140,8 +148,7 @@ def test_what_is_explained_of_a_field_are_its_bytes_in_the_file(tailed: Case) ->
         rows = sum(s.stored_rows for s in field.segments if s.sharing is not Sharing.TAIL)
         assert (told[number]["bytes"], told[number]["stored_rows"]) == (size, rows)
     size = plan_bytes(plan)
-    directory = 8 + 8 * len(fields) + 16 * sum(len(field.segments) for field in fields)
-    assert sum(field["bytes"] for field in told) == size.payload + size.index - directory
+    assert sum(field["bytes"] for field in told) == size.payload + size.index - directory_bytes(plan)
 
 
 @pytest.mark.parametrize("after", [1, 2])

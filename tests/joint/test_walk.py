@@ -367,7 +367,7 @@ def drops(setting: Setting, points: list[Point]) -> list[float]:
 
 def test_a_search_within_a_drop_spends_its_steps_where_that_is_decided(setting):
     full = fields_bytes(setting.spec, uniform_fields(setting.spec, 32))
-    budgets = [int(full / ratio) for ratio in (2, 4, 12, 20, 30)]
+    budgets = [int(full / ratio) for ratio in (2, 4, 12, 24, 36)]
     plain = setting.walk(JointConfig(fine_tune=0.0, teacher=1.0), budgets=budgets)
     first = drops(setting, plain)
     assert first == sorted(first) and first[3] > 4 * first[2]

@@ -11,7 +11,7 @@ from autoembed.methods.base import TableSpec
 from autoembed.methods.lma import Lma, LmaTable
 from autoembed.methods.robe import Robe
 from autoembed.packed import PackedTable
-from autoembed.plan import PROFILES, Sharing, plan_bytes
+from autoembed.plan import PROFILES, Sharing, directory_bytes, plan_bytes
 from autoembed.stats import FieldStats, Stats
 from autoembed_kernels.pool_slots import reference as reference_slots
 from autoembed_kernels.row_update import RowOptimizer
@@ -67,7 +67,10 @@ def test_signatures_are_stored_for_frequent_ids_alone_at_eight_bytes_each() -> N
     sharings = [s.sharing for _, s in made.plan().segments()]
     assert sharings == 2 * [Sharing.POOL, Sharing.SIGNATURE_POOL, Sharing.POOL]
     plain = replace(METHOD, least=1000).plan(made.spec)
-    assert plan_bytes(made.plan()).index - plan_bytes(plain).index == 4 * 8 + 4 * 16
+    # four segments more: sharing, precision, where each ends, four bytes of stored rows; chunks of all six
+    added = directory_bytes(made.plan()) - directory_bytes(plain)
+    assert added == 4 * (2 + 1 + 4) + 6
+    assert plan_bytes(made.plan()).index - plan_bytes(plain).index == 4 * 8 + added
     assert plan_bytes(made.plan()).payload == plan_bytes(plain).payload == 4 * 640
 
 
