@@ -390,7 +390,7 @@ def test_a_front_is_drawn_and_picked_from_where_data_and_earlier_runs_are_gone(
 def test_other_recipes_are_walked_once_and_the_best_goes_to_the_other_seeds(
     clicks: Path, tmp_path: Path
 ) -> None:
-    base = joint_study(clicks)
+    base = joint_study(clicks, budgets=("1/2", "1/8"))
     config = base.model_copy(update={"joint": base.joint.model_copy(update={"recipes": 3})})
     run = tmp_path / "run"
     ended: list[int] = []
