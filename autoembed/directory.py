@@ -30,6 +30,7 @@ DIRECTORY_VERSION = 2
 PLAN_VERSION = 1
 _MID_RISE, _GOES_ON = 16, 32  # flags behind the sharing: the grid; a tail follows
 _OFFSET_AT, _CHUNKS = 3, 64  # numbering: bytes of a scale in bits 0 to 2, of an offset in 3 to 5, chunks in 6
+_NUMBER_BYTES = 2  # of a scale's or an offset's number at most, for they are below NONE
 _PROFILE_NAMES = tuple(PROFILES)  # a profile's number in the file is its place here
 
 
@@ -117,7 +118,10 @@ def read_directory(index: memoryview | bytes, names: Sequence[str] | None = None
     field_count = reader.varint()
     if names is not None and len(names) != field_count:
         raise DirectoryError(f"the index holds {field_count} fields, {len(names)} names were given")
-    entries = _Entries(reader, PROFILES[_PROFILE_NAMES[profile]], told)
+    numbering = Numbering(told & 7, told >> _OFFSET_AT & 7, int(bool(told & _CHUNKS)))
+    if max(numbering.scale, numbering.offset) > _NUMBER_BYTES or told > 2 * _CHUNKS - 1:
+        raise DirectoryError(f"the index numbers scales and offsets in an unknown way, {told}")
+    entries = _Entries(reader, PROFILES[_PROFILE_NAMES[profile]], numbering)
     fields = [
         entries.field(f"field {number}" if names is None else names[number]) for number in range(field_count)
     ]
@@ -142,33 +146,37 @@ def decode(index: bytes, names: Sequence[str] | None = None) -> Plan:
 class _Entries:
     """Entries of a directory, one behind the other."""
 
-    def __init__(self, reader: _Reader, profile: Profile, told: int) -> None:
-        self.reader, self.profile = reader, profile
-        self.numbering = Numbering(told & 7, told >> _OFFSET_AT & 7, int(bool(told & _CHUNKS)))
+    def __init__(self, reader: _Reader, profile: Profile, numbering: Numbering) -> None:
+        self.reader, self.profile, self.numbering = reader, profile, numbering
         self.next_scale = 0
 
     def field(self, name: str) -> FieldPlan:
         rows, dim, projection_dim = (self.reader.varint() for _ in range(3))
         segments: list[Segment] = []
-        goes_on = False
-        while goes_on or (segments[-1].stop if segments else 0) < rows:
+        goes_on, stop = False, 0
+        while goes_on or stop < rows:
             segment, goes_on = self._segment(rows, projection_dim or dim, segments)
+            # each has ids, or few bytes would be many segments
+            if segment.sharing is not Sharing.TAIL and not stop < segment.stop <= rows:
+                raise DirectoryError(f"a segment of {name} ends at {segment.stop} of {rows} rows")
             segments.append(segment)
+            stop = segment.stop
         return FieldPlan(name, rows, dim, tuple(segments), projection_dim)
 
     def _segment(self, rows: int, width: int, before: Sequence[Segment]) -> tuple[Segment, bool]:
         """The next one of a field, and whether a tail follows it."""
         number, start = self.reader.number, before[-1].stop if before else 0
         flags = number(1)
-        goes_on = bool(flags & _GOES_ON)
-        try:
-            sharing = Sharing(flags & ~(_MID_RISE | _GOES_ON))
-            if not sharing.is_stored:
-                return Segment(start, number(number_bytes(rows)), sharing), goes_on
-            form = number(1)
-            precision, dim = PRECISIONS[form & 15], form >> 4 or width
-        except (ValueError, IndexError):
-            raise DirectoryError(f"a segment has unknown flags {flags} or an unknown precision") from None
+        goes_on, code = bool(flags & _GOES_ON), flags & ~(_MID_RISE | _GOES_ON)
+        if code not in tuple(Sharing):
+            raise DirectoryError(f"a segment has unknown flags {flags}")
+        sharing = Sharing(code)
+        if not sharing.is_stored:
+            return Segment(start, number(number_bytes(rows)), sharing), goes_on
+        form = number(1)
+        if form & 15 >= len(PRECISIONS):
+            raise DirectoryError(f"a segment has unknown precision {form & 15}")
+        precision, dim = PRECISIONS[form & 15], form >> 4 or width
         if dim > SMALL_DIM and form >> 4:
             dim = number(number_bytes(width))
         stop = start if sharing is Sharing.TAIL else number(number_bytes(rows))

@@ -424,9 +424,12 @@ def check(plan: Plan) -> None:
                 f"field {field.name!r}: segments cover {position} of {field.rows} rows; "
                 "they must tile all rows in order"
             )
-        if field.rows >= 2**32 or not 0 < field.dim < NONE or field.projection_dim >= NONE:
+        stored = max((segment.stored_rows for segment in field.segments), default=0)
+        is_large = max(field.rows, stored) >= 2**32
+        if is_large or not 0 < field.dim < NONE or not 0 <= field.projection_dim < NONE:
             raise ValueError(
-                f"field {field.name!r}: {field.rows} rows of dimension {field.dim} exceed the "
+                f"field {field.name!r}: {field.rows} rows of dimension {field.dim}, {stored} of them stored "
+                f"together, and a projection of {field.projection_dim} exceed the "
                 f"format's limits of {2**32 - 1} rows and dimension {NONE - 1}"
             )
     if plan.scale_count >= NONE or len(plan.offset_dims()) >= NONE:

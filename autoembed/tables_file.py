@@ -64,8 +64,11 @@ def read_tables(path: Path, names: Sequence[str] | None = None) -> tuple[Plan, d
         raise TablesError(f"{path}: there is no such file") from None
     except (SafetensorError, OSError) as error:
         raise TablesError(f"{path}: cut off, altered or no tables file: {error}") from None
+    index = tensors["index"]
+    if index.dtype != torch.uint8 or index.dim() != 1:
+        raise TablesError(f"{path}: its index is {tuple(index.shape)} of {index.dtype}, not bytes")
     try:
-        plan, size = read_directory(tensors["index"].numpy().data.cast("B"), names)
+        plan, size = read_directory(index.numpy().data.cast("B"), names)
     except ValueError as error:
         raise TablesError(f"{path}: {error}") from None
     _check_sizes(path, plan, tensors)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from random_plans import packed_with_rows, plans
 from safetensors.torch import save
 
-from autoembed.directory import DirectoryError, decode, encode, plan_from_json, plan_json
+from autoembed.directory import DirectoryError, _varint, decode, encode, plan_from_json, plan_json
 from autoembed.plan import (
     BITS,
     FILE_METADATA,
@@ -272,6 +272,45 @@ def test_an_index_that_ends_early_or_late_is_refused() -> None:
         decode(b"\1" + index[1:])
     with pytest.raises(DirectoryError, match="2 names"):
         decode(index, ["a", "b"])
+
+
+def test_numbers_wider_than_any_plan_has_are_refused_before_memory_is_taken() -> None:
+    codes = own(0, 3, 4, "int4", scale=0, offset=0)
+    index = bytearray(encode(one_field(codes)))
+    assert index[2] == 1 << 3, "offsets of a byte"
+    for told in (3 << 3, 4 << 3, 7 << 3, 3, 7, 1 << 3 | 128):
+        index[2] = told
+        with pytest.raises(DirectoryError, match="unknown way"):
+            decode(bytes(index) + bytes(100))
+    # two bytes a segment, none of which has ids
+    with pytest.raises(DirectoryError, match="ends at 1 of 9 rows"):
+        decode(bytes((2, 0, 0, 1, 9, 4, 0)) + bytes((Sharing.ZERO, 1)) * 100_000)
+
+
+@pytest.mark.parametrize("rows", [1, 255, 256, 65535, 65536, 2**24, 2**32 - 1])
+@pytest.mark.parametrize("dim", [14, 15, 16, 255, 256, 300])
+def test_numbers_take_the_bytes_that_they_need(rows: int, dim: int) -> None:
+    """Fields at the ends of what 1 to 4 bytes hold, dimensions that are told where they are and behind."""
+    plan = Plan(
+        PACKED,
+        tuple(
+            FieldPlan(f"f{width}", rows, dim, (replace(own(0, rows, width, "int3", scale=n), offset=offset),))
+            for n, (width, offset) in enumerate(((dim, None), (min(14, dim), 254), (min(15, dim), 0)))
+        ),
+    )
+    index = encode(plan)
+    assert decode(index, [field.name for field in plan.fields]) == plan
+    row_bytes = next(size for size in (1, 2, 3, 4) if rows < 256**size)
+    told = [0, 0, 0 if dim <= 15 else 1 if dim < 256 else 2]
+    field = len(_varint(rows)) + len(_varint(dim)) + 1
+    assert len(index) == 4 + sum(field + 2 + row_bytes + 1 + more for more in told)
+    assert plan_bytes(plan).index == len(index)
+
+
+def test_a_matrix_of_fewer_than_no_columns_is_refused() -> None:
+    plan = one_field(own(0, 3, 4, "fp32"))
+    with pytest.raises(ValueError, match=r"in 1\.\.-1"):
+        check(Plan(PACKED, (replace(plan.fields[0], projection_dim=-1),)))
 
 
 def test_json_that_is_no_plan_is_refused() -> None:

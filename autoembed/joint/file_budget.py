@@ -3,11 +3,11 @@
 The solver adds up what groups and runs take. Two parts of a file do not add up: its header, which is longer
 for larger numbers and where there are scales, and the padding in front of every segment where the hardware
 profile aligns them. The solver counts the most of both. What its plan really takes is known once it is there:
-where that is too much, its allowance is lowered, and where padding was overestimated it is raised for as long
-as files stay within the budget.
+where that is too much, its allowance is lowered, and where it is less than was counted it is raised, for as
+long as files stay within the budget.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -97,16 +97,25 @@ class FileBudget:
     def _solved(self, losses: Numbers, budget: int) -> Solution | None:
         problem = self.problem(losses)
         found = self._lowered(problem, budget)
-        if not self.is_padded:
-            return found
         if found is None:
             found = self._lowered(self.problem(losses, most=False), budget)
-        else:
+        elif self.is_padded:
             found = self._raised(problem, budget, found)
+        else:
+            # what its header is shorter by, or could be at most
+            shorter = problem.bytes_of(found.chosen) - self.bytes_of(found.chosen)
+            most = self._longest_header - self._header(self.smallest)
+            found = self._best_of(problem, {budget + shorter, budget + most}, budget, found)
         if found is None:
             return None
         (least,) = solve(self.problem(losses, most=False), [budget], negligible=NEGLIGIBLE)
         return replace(found, bound=min(least.bound, found.loss))
+
+    def _best_of(self, problem: Problem, allowances: Iterable[int], budget: int, found: Solution) -> Solution:
+        """Of `found` and the allowances' plans, those whose files are within the budget, the best."""
+        solved = solve(problem, sorted(allowances), negligible=NEGLIGIBLE)
+        fitting = [solution for solution in solved if self.bytes_of(solution.chosen) <= budget]
+        return min([found, *fitting], key=lambda solution: solution.loss)
 
     def _lowered(self, problem: Problem, budget: int) -> Solution | None:
         """The solver's plan, asked for less until its file is within the budget."""
@@ -133,9 +142,7 @@ class FileBudget:
         reach = budget + np.linspace(0, 2 * padding, RAISES + 1)[1:]
         for _ in range(2):  # and again about the best
             allowances = np.unique(np.maximum(reach.astype(np.int64), budget)).tolist()
-            solved = solve(problem, allowances, negligible=NEGLIGIBLE)
-            fitting = [solution for solution in solved if self.bytes_of(solution.chosen) <= budget]
-            best = min(fitting, key=lambda solution: solution.loss, default=found)
+            best = self._best_of(problem, allowances, budget, found)
             if best.loss >= found.loss:
                 break
             found, spread = best, 2 * padding / RAISES

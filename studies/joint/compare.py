@@ -20,7 +20,7 @@ from autoembed.statistics import Interval, mean_interval, paired_interval
 HERE = Path(__file__).parent
 DECADES, HEIGHT = 3.0, 0.01  # the box of hypervolumes, as in autoembed.front
 WITHIN = 0.0005
-# single methods were measured in files of version 1: budgets are ratios of full precision that is larger there
+# single methods were measured in files of version 1, where full precision, and so a budget, is larger
 VERSION_1 = 1.0015
 SEARCHES_WITHIN = HERE / "within.csv"
 SINGLES_FULL = (

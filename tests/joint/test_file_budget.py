@@ -61,6 +61,19 @@ def test_no_plan_of_one_form_is_smaller_than_the_smallest(profile: str) -> None:
             assert floor <= fields_bytes(of.spec, uniform_fields(of.spec, 32))
 
 
+@pytest.mark.parametrize("rows", [(900, 300), (60, 40, 12), (30,) * 10, (20_000,)])
+def test_what_a_header_is_shorter_by_is_spent(rows: tuple[int, ...]) -> None:
+    of = files("packed", rows)
+    asked = losses(of, 1)
+    problem, floor = of.problem(asked), of.bytes_of(of.smallest)
+    for budget in (floor + 16, floor + 60, floor + 200, 2 * floor, 8 * floor):
+        found = of.best(asked, budget)
+        tried = [solve(problem, [budget + more])[0] for more in range(0, 88, 8) if budget + more > floor + 64]
+        fitting = [solution.loss for solution in tried if of.bytes_of(solution.chosen) <= budget]
+        assert found.loss <= min(fitting, default=np.inf) * (1 + 1e-9)
+        assert found.bound <= min(fitting, default=np.inf) * (1 + 1e-9)
+
+
 @pytest.mark.parametrize(("profile", "rows"), [("fbgemm-cpu", (2000,) * 6), ("fbgemm-gpu", (5000, 300, 40))])
 def test_padding_that_is_not_there_is_spent(profile: str, rows: tuple[int, ...]) -> None:
     of = files(profile, rows)

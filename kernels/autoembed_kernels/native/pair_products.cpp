@@ -13,7 +13,10 @@ namespace {
 // cycle, few enough for 16 registers
 constexpr int64_t TILE = 9;
 
-INLINE int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
+constexpr int64_t BLOCK = 8;  // of rows and columns that turn_block writes, at columns beyond the last, too
+constexpr int64_t WHOLE = LANES > BLOCK ? LANES : BLOCK;
+
+INLINE int64_t padded(int64_t n) { return (n + WHOLE - 1) / WHOLE * WHOLE; }
 INLINE int64_t first_pair(int64_t i, int64_t vectors) { return i * (2 * vectors - i - 1) / 2; }
 
 // Example b of `size` floats, if it is below stop: the processor's own look-ahead ends with every page
