@@ -12,8 +12,8 @@
 
 Departs from the paper, whose threshold cuts single values, |v| by |v|:
 - Its survivors are scattered, and need compressed sparse rows: 4 bytes for the place of every value beside 4
-  for the value, and 4 per id. Here a group keeps a prefix, which packs as dense rows and needs 16 bytes
-  of directory per group: at equal bytes twice the values are left, but less finely chosen.
+  for the value, and 4 per id. Here a group keeps a prefix, which packs as dense rows and needs a few
+  bytes of directory per group: at equal bytes twice the values are left, but less finely chosen.
 - Spreads are measured every `REFRESH_STEPS` steps; the paper applies its threshold to all rows in every step.
 - What raises thresholds is ours. The paper leaves it to the loss and to weight decay and waits for the wanted
   number of values. Here each s is pushed by its share of all values times a price, which grows by a tenth
