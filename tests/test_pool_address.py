@@ -37,7 +37,8 @@ def packed_plan(plan: Plan, index: torch.Tensor = SIGNATURES) -> Packed:
 
 def test_a_signature_costs_eight_bytes_of_index_and_a_row_placed_by_its_number_none() -> None:
     plan = signed_plan()
-    assert plan_bytes(plan).index == 8 + 2 * 8 + 4 * 16 + 3 * 8
+    # a header, two fields, four segments with where they end, their stored rows and keys; three signatures
+    assert plan_bytes(plan).index == 4 + 2 * 3 + 4 * (2 + 1 + 4 + 1) + 3 * 8
     assert plan_bytes(plan).payload == 40 * 4
 
 
