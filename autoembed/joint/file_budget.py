@@ -21,6 +21,7 @@ from autoembed.methods.base import TableSpec
 from autoembed.methods.plans import Fields, fields_bytes, stored_plan
 from autoembed.plan import TENSORS, directory_bytes, header_bytes, plan_bytes
 
+MATTERS = 0.005  # part of a budget that a header is shorter by, above which that is spent
 RAISES = 16  # of the allowance in a round, where segments are padded
 
 
@@ -102,10 +103,13 @@ class FileBudget:
         elif self.is_padded:
             found = self._raised(problem, budget, found)
         else:
-            # what its header is shorter by, or could be at most
+            # what its header is shorter by, or could be at most; the bound is convex in the budget
             shorter = problem.bytes_of(found.chosen) - self.bytes_of(found.chosen)
             most = self._longest_header - self._header(self.smallest)
-            found = self._best_of(problem, {budget + shorter, budget + most}, budget, found)
+            bound = found.bound - found.shadow_price * most
+            if most > MATTERS * budget:
+                found = self._best_of(problem, {budget + shorter, budget + most}, budget, found)
+            return replace(found, bound=min(bound, found.loss))
         if found is None:
             return None
         (least,) = solve(self.problem(losses, most=False), [budget], negligible=NEGLIGIBLE)
