@@ -62,8 +62,7 @@ def _entry(field: FieldPlan, s: Segment, numbering: Numbering, goes_on: int) -> 
         out += s.dim.to_bytes(dim_bytes(s.dim, width), "little") if small > SMALL_DIM else b""
     if s.sharing is not Sharing.TAIL:
         out += s.stop.to_bytes(number_bytes(field.rows), "little")
-    size = stored_rows_bytes(s.sharing, field.rows)
-    if s.sharing.is_stored and size:
+    if size := stored_rows_bytes(s.sharing, field.rows):
         out += s.stored_rows.to_bytes(size, "little")
     if s.scale is not None:
         out += s.scale.to_bytes(numbering.scale, "little") if numbering.scale else b""

@@ -282,7 +282,11 @@ def directory_bytes(plan: Plan) -> int:
     segments = sum(
         segment_entry_bytes(f.rows, f.projection_dim or f.dim, s, numbering) for f, s in plan.segments()
     )
-    return 3 + varint_bytes(len(plan.fields)) + fields + segments
+    return directory_header_bytes(len(plan.fields)) + fields + segments
+
+
+def directory_header_bytes(fields: int) -> int:
+    return 3 + varint_bytes(fields)
 
 
 def field_entry_bytes(rows: int, dim: int, projection_dim: int = 0) -> int:
@@ -302,7 +306,7 @@ def segment_entry_bytes(field_rows: int, width: int, segment: Segment, numbering
 
 def stored_rows_bytes(sharing: Sharing, field_rows: int) -> int:
     """Of the number of stored rows, 0 where that of ids tells it."""
-    if sharing in (Sharing.OWN, Sharing.TAIL):
+    if not sharing.is_stored or sharing in (Sharing.OWN, Sharing.TAIL):
         return 0
     few = sharing in (Sharing.HASHED, Sharing.CODEBOOK) or sharing.is_paired  # no more than ids
     return number_bytes(field_rows) if few else 4

@@ -13,10 +13,10 @@ from autoembed.plan import (
     Numbering,
     Profile,
     check,
+    directory_header_bytes,
     field_entry_bytes,
     header_bytes,
     segment_entry_bytes,
-    varint_bytes,
 )
 
 Block = tuple[int, int, float]  # first row, end, popularity
@@ -92,7 +92,7 @@ class DimensionPlans:
             "offsets": 0,
             "scales": self._step_bytes * (step + runs),
             "projections": 2 * self._dim * sum([cut.projection_dim for cut in cuts]),
-            "index": 3 + varint_bytes(len(cuts)) + sum([cut.entries for cut in cuts]),
+            "index": directory_header_bytes(len(cuts)) + sum([cut.entries for cut in cuts]),
             "payload": sum([cut.payload for cut in cuts]),
         }
         return header_bytes(sizes) + sum(sizes.values())

@@ -37,11 +37,11 @@ from autoembed.plan import (
     Profile,
     Segment,
     Sharing,
+    directory_header_bytes,
     field_entry_bytes,
     header_bytes,
     own,
     segment_entry_bytes,
-    varint_bytes,
 )
 from autoembed.stats import Stats
 from autoembed.tables import RowStore
@@ -183,7 +183,7 @@ class FrequencyGroups:
         numbering = Numbering(Numbering.scale_bytes(numbers), 1) if is_shared and numbers else Numbering()
         some = own(0, 1, spec.dim, "int8", scale=0 if is_shared else None)
         zero = Segment(0, 1, Sharing.ZERO)
-        size = 3 + varint_bytes(len(spec.stats.fields))
+        size = directory_header_bytes(len(spec.stats.fields))
         firsts = (*spec.stats.first_rows, spec.stats.rows)
         for field, first, end in zip(spec.stats.fields, firsts, firsts[1:], strict=False):
             runs = slice(*np.searchsorted(self.starts, (first, end)))
