@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import is_, itemgetter
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,11 @@ from autoembed_kernels.pool_packed import pool_packed
 
 _CHUNK_VALUES = 1 << 20  # rows are packed and decoded in pieces of about this many values
 _TENSORS = ("payload", "scales", "offsets", "projections", "segment_index")
+
+# how rows are read, by the buffers of a table
+_BUFFERS = itemgetter(
+    *(f"segment_{name}" for name in SEGMENT_TENSORS), *(f"row_{name}" for name in ROW_TENSORS)
+)
 
 
 @dataclass(frozen=True)
@@ -214,6 +219,7 @@ class PackedTable(nn.Module):
         self._addresses = _packed_rows(plan, self.first_rows, packed.segment_index)
         for name in ROW_TENSORS:
             self._register(f"row_{name}", getattr(self._addresses, name))
+        self._read_by = _BUFFERS(self._buffers)
         self.pool_address = PoolAddress(plan, packed.segment_index, self.dim)
         self.pairs = QuotientPairs([segment for _, segment, _ in placed(plan)])
         self.paths = QuotientPaths([segment for _, segment, _ in placed(plan)])
@@ -274,16 +280,15 @@ class PackedTable(nn.Module):
 
     def _held(self) -> tuple[PackedSegments, PackedRows]:
         """How rows are read, by the module's buffers, which moving the module replaces."""
-        buffers = self._buffers
-        layout: dict[str, Any] = {name: buffers[f"segment_{name}"] for name in SEGMENT_TENSORS}
-        addresses: dict[str, Any] = {name: buffers[f"row_{name}"] for name in ROW_TENSORS}
-        if torch.compiler.is_compiling():
-            return replace(self._layout, **layout), replace(self._addresses, **addresses)
-        # an equal one is kept, because it keeps what C++ is given
-        if any(getattr(self._layout, name) is not tensor for name, tensor in layout.items()):
-            self._layout = replace(self._layout, **layout)
-        if any(getattr(self._addresses, name) is not tensor for name, tensor in addresses.items()):
-            self._addresses = replace(self._addresses, **addresses)
+        buffers = _BUFFERS(self._buffers)
+        # equal ones are kept, because they keep what C++ is given; every look-up compares them
+        if torch.compiler.is_compiling() or not all(map(is_, buffers, self._read_by)):
+            by_segment = dict(zip(SEGMENT_TENSORS, buffers, strict=False))
+            by_row = dict(zip(ROW_TENSORS, buffers[len(SEGMENT_TENSORS) :], strict=True))
+            held = replace(self._layout, **by_segment), replace(self._addresses, **by_row)
+            if torch.compiler.is_compiling():
+                return held
+            self._read_by, (self._layout, self._addresses) = buffers, held
         return self._layout, self._addresses
 
     def stored(self, rows: Tensor, columns: int = 1) -> Tensor:
@@ -294,7 +299,9 @@ class PackedTable(nn.Module):
         """
         layout, addresses = self._held()
         if self._reads_single_rows:
-            return look_up_packed(self.words, layout, addresses, rows, columns)
+            words = self._buffers["words"]  # past __getattr__, which takes as long as a check of all others
+            assert words is not None
+            return look_up_packed(words, layout, addresses, rows, columns)
         if self._reads_shared_rows and not torch.compiler.is_compiling():
             return look_up_shared(self.words, layout, addresses, self.shared.rows(), rows, columns)
         if self._reads_rows_in_parts and not torch.compiler.is_compiling():

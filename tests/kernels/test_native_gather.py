@@ -264,3 +264,52 @@ def test_look_ups_of_other_shapes_are_refused() -> None:
     for words, some in ((table.words, rows), (table.words.view(torch.uint8), rows[0])):
         with pytest.raises(ValueError, match=r"shape .* expected"):
             look_up_packed(words, *table._held(), some)
+
+
+@pytest.mark.parametrize("dim", [8, 16, 32, 64])
+@pytest.mark.parametrize(
+    "precisions", [["int8"], ["int4"], ["int3", "int6"], ["fp16"], ["fp32"], ["int8", "fp16", "fp32", "int2"]]
+)
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_large_batches_are_written_past_the_cache_as_torch_looks_them_up(
+    dim: int, precisions: list[str], threads: int, shift: int
+) -> None:
+    """2.5 MB and more; also to rows that do not begin at a line, which are written as others."""
+    segments = [
+        own(10 * n, 10 * n + 10, dim, precision, scale=0 if precision.startswith("int") else None)
+        for n, precision in enumerate(precisions)
+    ]
+    fields = tuple(FieldPlan(name, 10 * len(precisions), dim, tuple(segments)) for name in "abc")
+    table = PackedTable(packed_with_rows(Plan(PROFILES["packed"], fields), dim)[0])
+    held = (table.words, table._layout, table._addresses)
+    examples = (5 << 19) // (3 * 4 * dim) + 7
+    generator = torch.Generator().manual_seed(dim)
+    ids = torch.randint(0, 10 * len(precisions), (examples, 3), generator=generator)
+    rows = (ids + table.first_rows).flatten()
+    room = poisoned(len(rows) * dim + 1).flatten()[shift : len(rows) * dim + shift].view(len(rows), dim)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    found = native_look_up_packed(native(), *held, rows, 3, room)
+    torch.set_num_threads(before)
+    assert torch.equal(found, torch_look_up_packed(*held, rows))
+
+
+@pytest.mark.parametrize("wrong", [-1, 27, 2**31 + 1, 2**32 + 1, 2**63 - 1, -(2**63), -(2**63) + 5])
+@pytest.mark.parametrize("precisions", [["int8"], ["int4", "fp16"]])
+def test_rows_out_of_range_are_found_in_every_place_of_a_turn(precisions: list[str], wrong: int) -> None:
+    """Behind blocks of what is expected, where rows are compared in vectors."""
+    rows_of = 9 // len(precisions)
+    segments = [
+        own(rows_of * n, 9 if n + 1 == len(precisions) else rows_of, 8, precision, scale=scale)
+        for n, (precision, scale) in enumerate(zip(precisions, (0, None), strict=False))
+    ]
+    fields = tuple(FieldPlan(name, 9, 8, tuple(segments)) for name in "abc")
+    table = PackedTable(packed_with_rows(Plan(PROFILES["packed"], fields), 8)[0])
+    held = (table.words, table._layout, table._addresses)
+    rows = torch.tensor([0, 9, 18]).repeat(90)
+    for place in (128, 129, 130, 191, 192, 269):
+        rows_and_wrong = rows.clone()
+        rows_and_wrong[place] = wrong
+        with pytest.raises(IndexError, match=f"row {wrong} at place {place} is out of range"):
+            native_look_up_packed(native(), *held, rows_and_wrong, 3, poisoned(270, 8))

@@ -2,83 +2,12 @@
 
 #pragma once
 
-#ifdef __SSE2__
-#include <immintrin.h>
-#endif
-
+#include "codes.h"
 #include "packed.h"
 
 namespace autoembed {
 
 using u16x8 = uint16_t __attribute__((vector_size(16)));
-
-#ifdef __AVX512BW__
-constexpr int64_t STEP = 16;  // values decoded at once
-using Values = f32x16;
-#else
-constexpr int64_t STEP = 8;
-using Values = f32x8;
-#endif
-
-// Where the codes of each width lie among the bytes of one word of eight codes, for shuffles in 128-bit lanes:
-// per code four bytes, of which at most two hold a part of it, and the bits to shift that part down. The second
-// eight codes lie in the second word.
-struct Unpacking {
-    alignas(64) uint8_t bytes[64];
-    alignas(64) uint32_t shifts[16];
-};
-
-struct Unpackings {
-    Unpacking of[9];
-};
-
-constexpr Unpackings make_unpackings() {
-    Unpackings made{};
-    for (int bits = 1; bits <= 8; ++bits)
-        for (int code = 0; code < 16; ++code) {
-            const int at = code % 8 * bits, first = code / 8 * 8 + at / 8;
-            Unpacking& one = made.of[bits];
-            one.bytes[4 * code] = static_cast<uint8_t>(first);
-            one.bytes[4 * code + 1] = static_cast<uint8_t>(at % 8 + bits > 8 ? first + 1 : 0x80);
-            one.bytes[4 * code + 2] = one.bytes[4 * code + 3] = 0x80;
-            one.shifts[code] = static_cast<uint32_t>(at % 8);
-        }
-    return made;
-}
-
-inline constexpr Unpackings UNPACKINGS = make_unpackings();
-
-// STEP codes from column j on, as numbers
-INLINE Values codes_at(const uint8_t* codes, int64_t j, int64_t bits) {
-    const uint8_t* at = codes + j / 8 * bits;
-    const uint32_t mask = (1u << bits) - 1;
-#if defined(__AVX512BW__)
-    const Unpacking& u = UNPACKINGS.of[bits];
-    const __m128i low = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(at));
-    const __m128d both = _mm_loadh_pd(_mm_castsi128_pd(low), reinterpret_cast<const double*>(at + bits));
-    const __m512i words = _mm512_broadcast_i32x4(_mm_castpd_si128(both));
-    const __m512i spread = _mm512_shuffle_epi8(words, _mm512_load_si512(u.bytes));
-    const __m512i down = _mm512_srlv_epi32(spread, _mm512_load_si512(u.shifts));
-    const __m512i kept = _mm512_and_si512(down, _mm512_set1_epi32(static_cast<int>(mask)));
-    return reinterpret_cast<Values>(_mm512_cvtepi32_ps(kept));
-#elif defined(__AVX2__)
-    const Unpacking& u = UNPACKINGS.of[bits];
-    const __m256i words = _mm256_set1_epi64x(load<int64_t>(at));
-    const __m256i spread =
-        _mm256_shuffle_epi8(words, _mm256_load_si256(reinterpret_cast<const __m256i*>(u.bytes)));
-    const __m256i down =
-        _mm256_srlv_epi32(spread, _mm256_load_si256(reinterpret_cast<const __m256i*>(u.shifts)));
-    const __m256i kept = _mm256_and_si256(down, _mm256_set1_epi32(static_cast<int>(mask)));
-    return reinterpret_cast<Values>(_mm256_cvtepi32_ps(kept));
-#else
-    // eight codes take `bits` bytes, so that one word holds them, and 32 bits hold four
-    const auto word = load<uint64_t>(at);
-    const auto low = static_cast<uint32_t>(word), high = static_cast<uint32_t>(word >> 4 * bits);
-    const u32x8 words = {low, low, low, low, high, high, high, high};
-    const u32x8 shifts = static_cast<uint32_t>(bits) * u32x8{0, 1, 2, 3, 0, 1, 2, 3};
-    return __builtin_convertvector(reinterpret_cast<i32x8>((words >> shifts) & mask), f32x8);
-#endif
-}
 
 INLINE f32x8 eight_halves(u16x8 bits) {
 #ifdef __F16C__
@@ -130,8 +59,36 @@ INLINE Vector some(const uint8_t* row, int64_t j, Dim dim) {
 #endif
 }
 
+// Whether rows of dim columns may be written past the cache: whole registers, and at least a line together
+template <typename Dim>
+constexpr bool can_stream() {
+    if constexpr (std::is_same_v<Dim, int64_t>) return false;
+    else return Dim::value % 16 == 0;
+}
+
+// Writes to an address that is a multiple of what is written where it STREAMS past the cache, else to any
+template <bool STREAMS>
+INLINE void put(float* out, Values values) {
+#if defined(__AVX512BW__)
+    if constexpr (STREAMS) _mm512_stream_ps(out, reinterpret_cast<__m512>(values));
+    else store(out, values);
+#elif defined(__AVX__)
+    if constexpr (STREAMS) _mm256_stream_ps(out, reinterpret_cast<__m256>(values));
+    else store(out, values);
+#elif defined(__SSE2__)
+    if constexpr (STREAMS) {
+        _mm_stream_ps(out, reinterpret_cast<__m128>(SHUFFLED(i32x8, values, values, 0, 1, 2, 3)));
+        _mm_stream_ps(out + 4, reinterpret_cast<__m128>(SHUFFLED(i32x8, values, values, 4, 5, 6, 7)));
+    } else {
+        store(out, values);
+    }
+#else
+    store(out, values);
+#endif
+}
+
 // Writes dim columns of values_at(j), then zeros up to width
-template <typename Dim, typename ValuesAt>
+template <bool STREAMS, typename Dim, typename ValuesAt>
 INLINE void write_row(float* out, Dim dim, int64_t width, const ValuesAt& values_at) {
     int64_t j = 0;
 #ifdef __AVX512BW__
@@ -144,7 +101,7 @@ INLINE void write_row(float* out, Dim dim, int64_t width, const ValuesAt& values
             return;
         }
 #endif
-    for (; j + STEP <= dim; j += STEP) store(out + j, values_at(j));
+    for (; j + STEP <= dim; j += STEP) put<STREAMS>(out + j, values_at(j));
 #ifdef __AVX512BW__
     // the zeros behind the last values are written with them
     if (j < dim) {
@@ -169,24 +126,53 @@ INLINE void write_row(float* out, Dim dim, int64_t width, const ValuesAt& values
 #endif
 }
 
+// Whether the codes of all segments are known to have 8 bits, or the same number of them
+enum class Widths { EIGHT, SAME, DIFFER };
+
+// What unpacks the codes of a segment's rows, which are stored this way; `bits` where all segments have the same
+template <Way way, Widths widths>
+class Coder {
+    static constexpr bool MANY = way == CODES || way == CODES_AND_MORE;
+    using Coding = std::conditional_t<MANY && widths == Widths::SAME, Codes, Bytes>;
+
+  public:
+    INLINE explicit Coder(int64_t bits) : coding_([&]() INLINE_LAMBDA {
+            if constexpr (std::is_same_v<Coding, Codes>) return Codes(bits);
+            else return Bytes();
+        }()) {
+        (void)bits;
+    }
+
+    INLINE auto operator()(const Segment& s) const {
+        (void)s;
+        if constexpr (MANY && widths == Widths::DIFFER) return Codes(s.bits);
+        else return coding_;
+    }
+
+  private:
+    Coding coding_;
+};
+
 // Calls use(values_at) with the values of a row: values_at(j) gives STEP of them from column j on. Those behind
-// column dim are zero in rows of floats and anything in rows of codes. `bits` are the segment's.
-template <Way way, typename Dim, typename Use>
-INLINE void with_values(const uint8_t* row, const Segment& s, int64_t bits, Dim dim, const Use& use) {
-    (void)bits;
+// column dim are zero in rows of floats and anything in rows of codes. `codes` unpack the segment's.
+template <Way way, typename Coding, typename Dim, typename Use>
+INLINE void with_values(const uint8_t* row, const Segment& s, const Coding& codes, Dim dim, const Use& use) {
+    (void)codes;
+    // copies, because what is written in between could be these, for all that a compiler knows
+    const float shift = s.shift, scale = s.scale;
     if constexpr (way == CODES) {
-        use([&](int64_t j) INLINE_LAMBDA { return (codes_at(row, j, bits) + s.shift) * s.scale; });
+        use([&](int64_t j) INLINE_LAMBDA { return (codes.from(row, j) + shift) * scale; });
     } else if constexpr (way == CODES_AND_MORE) {
-        const float scale = s.front >= 2 ? half(row) : s.scale;
+        const float own_scale = s.front >= 2 ? half(row) : scale;
         const float bias = s.front == 4 ? half(row + 2) : 0.0f;
-        const uint8_t* codes = row + s.front;
+        const uint8_t* behind = row + s.front;
         const auto* offset = reinterpret_cast<const uint8_t*>(s.offset);
         if (offset)
             use([&](int64_t j) INLINE_LAMBDA {
-                return (codes_at(codes, j, bits) + s.shift) * scale + some<Values, float>(offset, j, dim);
+                return (codes.from(behind, j) + shift) * own_scale + some<Values, float>(offset, j, dim);
             });
         else
-            use([&](int64_t j) INLINE_LAMBDA { return (codes_at(codes, j, bits) + s.shift) * scale + bias; });
+            use([&](int64_t j) INLINE_LAMBDA { return (codes.from(behind, j) + shift) * own_scale + bias; });
     } else if constexpr (way == HALVES) {
         use([&](int64_t j) INLINE_LAMBDA { return halves(some<Shorts, uint16_t>(row, j, dim)); });
     } else if constexpr (way == BFLOATS) {
@@ -199,8 +185,8 @@ INLINE void with_values(const uint8_t* row, const Segment& s, int64_t bits, Dim 
 }
 
 // Writes a row of `width` columns. `known_dim` is the width where it is a constant, which all segments have then.
-template <Way way, typename Dim>
-INLINE void write_decoded(const uint8_t* row, const Segment& s, int64_t bits, Dim known_dim, int64_t width,
+template <Way way, bool STREAMS = false, typename Coding, typename Dim>
+INLINE void write_decoded(const uint8_t* row, const Segment& s, const Coding& codes, Dim known_dim, int64_t width,
                           float* out) {
     const auto dim = [&]() INLINE_LAMBDA {
         if constexpr (std::is_same_v<Dim, int64_t>) return static_cast<int64_t>(s.dim);
@@ -210,8 +196,8 @@ INLINE void write_decoded(const uint8_t* row, const Segment& s, int64_t bits, Di
     if constexpr (way == NOTHING)
         for (int64_t j = 0; j < width; ++j) out[j] = 0.0f;
     else
-        with_values<way>(row, s, bits, dim,
-                         [&](const auto& values_at) INLINE_LAMBDA { write_row(out, dim, width, values_at); });
+        with_values<way>(row, s, codes, dim,
+                         [&](const auto& values_at) INLINE_LAMBDA { write_row<STREAMS>(out, dim, width, values_at); });
 }
 
 template <typename Work>

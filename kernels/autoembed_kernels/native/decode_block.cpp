@@ -32,28 +32,29 @@ INLINE void fetch_written(const float* out, Dim dim) {
 }
 
 // Decodes rows that are decoded alike. A function of its own, so that all of the loop stays in registers.
-template <Way way, bool same, typename Dim>
+template <Way way, Widths widths, bool STREAMS, typename Dim>
 __attribute__((noinline)) void decode_alike(const uintptr_t* rows, const Segment* const* segments,
                                             const uintptr_t* next, const Segment* const* next_segments,
                                             int64_t count, int64_t same_bits, int64_t same_bytes, Dim dim,
                                             int64_t width, float* out) {
+    const Coder<way, widths> coder(same_bits);
     for (int64_t n = 0; n < count; ++n, out += width) {
-        fetch_written(out + OUT_AHEAD, dim);
-        fetch_row(next[n], same ? same_bytes : next_segments[n]->fetch_bytes);
+        if constexpr (!STREAMS) fetch_written(out + OUT_AHEAD, dim);
+        fetch_row(next[n], widths == Widths::DIFFER ? next_segments[n]->fetch_bytes : same_bytes);
         const Segment& s = *segments[n];
         const auto* row = reinterpret_cast<const uint8_t*>(rows[n]);
-        write_decoded<way>(row, s, same ? same_bits : s.bits, dim, width, out);
+        write_decoded<way, STREAMS>(row, s, coder(s), dim, width, out);
     }
 }
 
 // Decodes the first `count` rows to rows of `out`
-template <typename Dim>
+template <bool STREAMS, typename Dim>
 void decode_block(const Segments& segments, const Block& block, int64_t count, const Block& next, Dim dim,
                   float* out) {
     const int64_t width = segments.width;
     if (segments.alike)
-        return with_alike(segments, [&](auto way, auto same) INLINE_LAMBDA {
-            decode_alike<decltype(way)::value, decltype(same)::value>(
+        return with_alike(segments, [&](auto way, auto widths) INLINE_LAMBDA {
+            decode_alike<decltype(way)::value, decltype(widths)::value, STREAMS>(
                 block.rows, block.segments, next.rows, next.segments, count, segments.all[0].bits,
                 segments.all[0].fetch_bytes, dim, width, out);
         });
@@ -64,23 +65,30 @@ void decode_block(const Segments& segments, const Block& block, int64_t count, c
         if (!segments.has[way]) continue;
         with_way(static_cast<Way>(way), [&](auto known) INLINE_LAMBDA {
             constexpr Way way = decltype(known)::value;
+            const Coder<way, Widths::DIFFER> coder(0);
             for (uint64_t those = those_of(way, ways, count); those; those &= those - 1, ++done) {
                 fetch_row(next.rows[done], next.segments[done]->fetch_bytes);
-                fetch_written(out + (BLOCK + done) * width, dim);
+                if constexpr (!STREAMS) fetch_written(out + (BLOCK + done) * width, dim);
                 const int64_t n = __builtin_ctzll(those);
                 const Segment& s = *block.segments[n];
-                write_decoded<way>(block.row(n), s, s.bits, dim, width, out + n * width);
+                write_decoded<way, STREAMS>(block.row(n), s, coder(s), dim, width, out + n * width);
             }
         });
     }
 }
 
-DecodeBlock decoder_of(const Segments& segments) {
+DecodeBlock decoder_of(const Segments& segments, bool streams) {
     DecodeBlock found = nullptr;
     with_dim(segments.full ? segments.width : 0, [&](auto dim) {
+        using Dim = decltype(dim);
         found = [](const Segments& of, const Block& block, int64_t count, const Block& next, float* out) {
-            decode_block(of, block, count, next, decltype(dim){}, out);
+            decode_block<false>(of, block, count, next, Dim{}, out);
         };
+        if constexpr (can_stream<Dim>())
+            if (streams)
+                found = [](const Segments& of, const Block& block, int64_t count, const Block& next, float* out) {
+                    decode_block<true>(of, block, count, next, Dim{}, out);
+                };
     });
     return found;
 }

@@ -26,6 +26,7 @@ Finder<Row>::Finder(const uint8_t* payload, int64_t bytes, const Segments& segme
         coded_.resize(count);
         single_ = false;
     }
+    short_ = rows.rows <= int64_t{1} << 32;
     for (int64_t s = 0; s < count && direct_; ++s) {
         const Segment& one = segments.all[s];
         const int64_t first = rows.start[s], stop = s + 1 < count ? rows.start[s + 1] : rows.rows;
@@ -44,7 +45,9 @@ Finder<Row>::Finder(const uint8_t* payload, int64_t bytes, const Segments& segme
         // whatever the codes are, what they name must lie in the payload
         const int64_t stored = rows.code_bits[s] ? int64_t{1} << rows.code_bits[s] : stop - first;
         last = one.base + (overflows ? 0 : std::max<int64_t>(0, stored - 1) * one.row_bytes);
-        direct_ = !rows.hashed[s] && !overflows && one.read_bytes <= bytes && last <= bytes - one.read_bytes;
+        const bool inside = !overflows && one.row_bytes >= 0 && one.read_bytes <= bytes && last <= bytes - one.read_bytes;
+        direct_ = !rows.hashed[s] && inside;
+        short_ = short_ && one.row_bytes <= int64_t{1} << 31;
         const int64_t own_bytes = rows.code_bits[s] ? 0 : one.row_bytes;
         origins_[s] = {reinterpret_cast<uintptr_t>(payload) + one.base - first * own_bytes, own_bytes, &one};
         if (rows.code_bits[s])
@@ -53,6 +56,7 @@ Finder<Row>::Finder(const uint8_t* payload, int64_t bytes, const Segments& segme
     }
     length_ = direct_ ? columns + BLOCK : 0;
     expected_.resize(length_ * (single_ ? 4 : 2 + FEW));
+    std::fill_n(table(LAST), length_, -1);  // no row is expected yet
     if (single_) {
         for (auto& table : shared_) table.resize(length_);
     }
@@ -72,12 +76,14 @@ int64_t Finder<Row>::operator()(int64_t from, int64_t count, Block& block) {
 template <typename Row>
 bool Finder<Row>::are_expected(const Row* given, int64_t count, int64_t column) const {
     const int64_t* start = table(START) + column;
-    const int64_t* rows = table(ROWS) + column;
+    const int64_t* last = table(LAST) + column;
+    // negative where a row is before the first or behind the last: one of the two is, even where the other overflows
     uint64_t others = 0;
-    for (int64_t n = 0; n < count; ++n)
-        others |= static_cast<uint64_t>(given[n]) - static_cast<uint64_t>(start[n]) >=
-                  static_cast<uint64_t>(rows[n]);
-    return !others;
+    for (int64_t n = 0; n < count; ++n) {
+        const auto row = static_cast<uint64_t>(static_cast<int64_t>(given[n]));
+        others |= row - static_cast<uint64_t>(start[n]) | static_cast<uint64_t>(last[n]) - row;
+    }
+    return static_cast<int64_t>(others) >= 0;
 }
 
 template <typename Row>
@@ -87,8 +93,14 @@ bool Finder<Row>::find_single(int64_t from, int64_t count, int64_t column, Block
     const int64_t* origin = table(ORIGIN) + column;
     const int64_t* row_bytes = table(ROW_BYTES) + column;
     uintptr_t* __restrict rows = block.rows;
-    for (int64_t n = 0; n < count; ++n)
-        rows[n] = static_cast<uintptr_t>(origin[n]) + static_cast<uintptr_t>(given[n] * row_bytes[n]);
+    constexpr uint64_t LOW = 0xffffffff;
+    if (short_)  // a product of 32 bits by 32 is one operation for a vector, where one of 64 bits takes eight
+        for (int64_t n = 0; n < count; ++n)
+            rows[n] = static_cast<uintptr_t>(origin[n]) +
+                      (static_cast<uint64_t>(given[n]) & LOW) * (static_cast<uint64_t>(row_bytes[n]) & LOW);
+    else
+        for (int64_t n = 0; n < count; ++n)
+            rows[n] = static_cast<uintptr_t>(origin[n]) + static_cast<uintptr_t>(given[n] * row_bytes[n]);
     block.segments = shared_[in_use_].data() + column;
     return true;
 }
@@ -200,7 +212,7 @@ void Finder<Row>::expect() {
     for (int64_t n = 0; n < length_; ++n) {
         const FieldRange& field = fields_[n % columns()];
         table(START)[n] = field.start;
-        table(ROWS)[n] = field.rows;
+        table(LAST)[n] = field.start + field.rows - 1;
         if (single_) {
             table(ORIGIN)[n] = static_cast<int64_t>(origins_[field.first].origin);
             table(ROW_BYTES)[n] = origins_[field.first].row_bytes;

@@ -95,9 +95,9 @@ class Finder {
         int64_t start, bits, mask, row_bytes;
     };
 
-    // The tables: start and number of rows of the field, then of a single segment its origin and bytes of a row,
-    // else the field's first segment and where the others start
-    enum Table { START, ROWS, FIRST, LATER, ORIGIN = FIRST, ROW_BYTES = LATER };
+    // The tables: first and last row of the field, then of a single segment its origin and bytes of a row, else the
+    // field's first segment and where the others start
+    enum Table { START, LAST, FIRST, LATER, ORIGIN = FIRST, ROW_BYTES = LATER };
 
     int64_t* table(int64_t which) { return expected_.data() + which * length_; }
     const int64_t* table(int64_t which) const { return expected_.data() + which * length_; }
@@ -137,6 +137,7 @@ class Finder {
     int64_t in_use_ = 0;
     int64_t length_ = 0, most_ = 1;
     int64_t step_ = BLOCK % columns(), next_ = -1, next_column_ = 0;  // the block that is likely asked for next
+    bool short_ = true;   // rows and bytes of a row are below 2^32
     bool direct_ = true;  // every row is stored where it is, in the payload, and few segments in a field
     bool single_ = true;  // one segment in a field
 };

@@ -7,11 +7,18 @@ using namespace autoembed;
 
 namespace {
 
+// So many bytes, and more, are written past the cache: they would not stay there until the layer behind reads them, and
+// lines that are written whole need not be read first. Look-up and layer together take .80 to .98 of the time for 3 MB and
+// more, 1.0 to 1.1 for less than 2 MB.
+constexpr int64_t STREAMED = 5 << 19;
+
 // Decodes all look-ups, in threads
 template <typename MakeFind>
 INLINE int64_t gather_all(const uint8_t* payload, const Segments& segments, int64_t count, float* out,
                           int64_t threads, const MakeFind& make_find) {
-    const DecodeBlock decode = decoder_of(segments);
+    const bool streams = count * segments.width * static_cast<int64_t>(sizeof(float)) >= STREAMED &&
+                         reinterpret_cast<uintptr_t>(out) % LINE == 0;
+    const DecodeBlock decode = decoder_of(segments, streams);
     int64_t first_bad = count;
     for_ranges(count, threads, [&](int64_t start, int64_t stop) INLINE_LAMBDA {
         const int64_t bad = for_blocks(
@@ -19,6 +26,7 @@ INLINE int64_t gather_all(const uint8_t* payload, const Segments& segments, int6
             [&](const Block& block, int64_t from, int64_t block_count, const Block& next) INLINE_LAMBDA {
                 decode(segments, block, block_count, next, out + from * segments.width);
             });
+        if (streams) streamed();
         if (bad >= 0) {
 #pragma omp critical
             first_bad = std::min(first_bad, bad);

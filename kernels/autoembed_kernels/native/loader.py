@@ -128,7 +128,10 @@ def native_for(*tensors: Tensor | None) -> ctypes.CDLL | None:
 
 def readable(*tensors: Tensor | None) -> bool:
     """Whether C++ can read these tensors: dense, contiguous, on the CPU."""
-    return all(tensor is None or (tensor.is_cpu and tensor.is_contiguous()) for tensor in tensors)
+    for tensor in tensors:  # half the time of `all`, in every call of a kernel
+        if tensor is not None and not (tensor.is_cpu and tensor.is_contiguous()):
+            return False
+    return True
 
 
 def threads() -> int:

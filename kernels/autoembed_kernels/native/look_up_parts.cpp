@@ -112,7 +112,7 @@ class Tails {
                 // behind it the row of the head is zero already
                 float* to = out + n * width + heads_.column(&tail);
                 with_way(tail.way, [&](auto way) INLINE_LAMBDA {
-                    write_decoded<decltype(way)::value>(at, tail, tail.bits, int64_t{0}, int64_t{tail.dim}, to);
+                    write_decoded<decltype(way)::value>(at, tail, Codes(tail.bits), int64_t{0}, int64_t{tail.dim}, to);
                 });
             }
         return bad;
@@ -212,7 +212,7 @@ class Merged {
             for (int64_t t = 0; t <= MOST; ++t) {
                 const Piece& part = *found.parts[n][t];
                 const auto* codes = reinterpret_cast<const uint8_t*>(found.at[t][n]);
-                const Values values = (codes_at(codes, 0, part.bits) + part.shift) * part.scale;
+                const Values values = (Codes(part.bits).from(codes, 0) + part.shift) * part.scale;
                 row = _mm512_mask_expand_ps(row, part.lanes, reinterpret_cast<__m512>(values));
             }
             _mm512_mask_storeu_ps(out + n * width, all, row);
@@ -222,7 +222,7 @@ class Merged {
             const int64_t n = __builtin_ctzll(those);
             const Segment& s = *block.segments[n];
             with_way(s.way, [&](auto way) INLINE_LAMBDA {
-                write_decoded<decltype(way)::value>(block.row(n), s, s.bits, int64_t{0}, width, out + n * width);
+                write_decoded<decltype(way)::value>(block.row(n), s, Codes(s.bits), int64_t{0}, width, out + n * width);
             });
         }
         const uint64_t bad = found.bad & given;

@@ -140,8 +140,10 @@ void add_block(const Segments& segments, const Block& block, int64_t from, int64
     // rows that are decoded alike are summed as they are decoded; weights would double the code for it
     if constexpr (!std::is_same_v<Dim, int64_t>) {
         if (segments.alike && !weights)
-            return with_alike(segments, [&](auto way, auto same) INLINE_LAMBDA {
+            return with_alike(segments, [&](auto way, auto widths) INLINE_LAMBDA {
+                constexpr bool same = decltype(widths)::value != Widths::DIFFER;
                 const int64_t bits = segments.all[0].bits, bytes = segments.all[0].fetch_bytes;
+                const Coder<decltype(way)::value, decltype(widths)::value> coder(bits);
                 if constexpr (decltype(way)::value == CODES && same && dim >= 32) {
                     const auto as_whole_numbers = [&](auto kind) INLINE_LAMBDA {
                         const auto add = [&](float* sums, int64_t first, int64_t last, bool fresh,
@@ -157,7 +159,7 @@ void add_block(const Segments& segments, const Block& block, int64_t from, int64
                 const auto with_row = [&](int64_t n, const auto& use) INLINE_LAMBDA {
                     fetch_row(next.rows[n], same ? bytes : next.segments[n]->fetch_bytes);
                     const Segment& s = *block.segments[n];
-                    with_values<decltype(way)::value>(block.row(n), s, same ? bits : s.bits, dim, use);
+                    with_values<decltype(way)::value>(block.row(n), s, coder(s), dim, use);
                 };
                 const auto add = [&](float* sums, int64_t first, int64_t last, bool fresh, bool) INLINE_LAMBDA {
                     add_steps<(dim + STEP - 1) / STEP>(sums, first, last, fresh, nullptr, with_row);
