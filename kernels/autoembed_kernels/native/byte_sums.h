@@ -17,11 +17,14 @@ INLINE void add_columns(float* sums, u16x8 even, u16x8 odd, float shift, float s
     add_eight(sums + 8, SHUFFLED(u16x8, even, odd, 4, 12, 5, 13, 6, 14, 7, 15));
 }
 
-// Sums of rows of DIM codes of 8 bits, DIM a multiple of 32, those of even columns apart from those of odd ones
+using u16x16 = uint16_t __attribute__((vector_size(32)));
+
+// Sums of rows of DIM codes of 8 bits, DIM 16 or a multiple of 32, those of even columns apart from those of odd ones
 template <int64_t DIM>
 class ByteSums {
-    static constexpr int64_t LANES = 16, PARTS = DIM / (2 * LANES);
-    using Lanes = uint16_t __attribute__((vector_size(2 * LANES)));
+    // compilers pass over a vector_size that depends on a template's argument
+    using Lanes = std::conditional_t<DIM % 32 == 0, u16x16, u16x8>;
+    static constexpr int64_t LANES = DIM % 32 == 0 ? 16 : 8, PARTS = DIM / (2 * LANES);
 
   public:
     static constexpr int64_t MOST = 256;  // rows, whose sums stay below 2^16
@@ -71,9 +74,8 @@ using u8x16 = uint8_t __attribute__((vector_size(16)));
 // The same of codes of 4 bits, two in a byte; sums of columns take a byte each
 template <int64_t DIM>
 class NibbleSums {
-    // compilers pass over a vector_size that depends on a template's argument
-    using Lanes = u8x16;
-    static constexpr int64_t LANES = 16, PARTS = DIM / (2 * LANES);
+    using Lanes = std::conditional_t<DIM % 32 == 0, u8x16, uint64_t>;
+    static constexpr int64_t LANES = DIM % 32 == 0 ? 16 : 8, PARTS = DIM / (2 * LANES);
 
   public:
     static constexpr int64_t MOST = 17;  // rows, whose sums stay below 2^8
@@ -95,8 +97,14 @@ class NibbleSums {
     INLINE void add(const uint8_t* row) {
         for (int64_t i = 0; i < PARTS; ++i) {
             const auto codes = load<Lanes>(row + i * LANES);
-            even_[i] += codes & 0xf;
-            odd_[i] += codes >> 4;
+            if constexpr (std::is_same_v<Lanes, uint64_t>) {  // no sum of a byte reaches the next
+                constexpr uint64_t LOW = 0x0f0f0f0f0f0f0f0f;
+                even_[i] += codes & LOW;
+                odd_[i] += codes >> 4 & LOW;
+            } else {
+                even_[i] += codes & 0xf;
+                odd_[i] += codes >> 4;
+            }
         }
     }
 

@@ -144,7 +144,7 @@ void add_block(const Segments& segments, const Block& block, int64_t from, int64
                 constexpr bool same = decltype(widths)::value != Widths::DIFFER;
                 const int64_t bits = segments.all[0].bits, bytes = segments.all[0].fetch_bytes;
                 const Coder<decltype(way)::value, decltype(widths)::value> coder(bits);
-                if constexpr (decltype(way)::value == CODES && same && dim >= 32) {
+                if constexpr (decltype(way)::value == CODES && same && dim >= 16) {
                     const auto as_whole_numbers = [&](auto kind) INLINE_LAMBDA {
                         const auto add = [&](float* sums, int64_t first, int64_t last, bool fresh,
                                              bool whole) INLINE_LAMBDA {
