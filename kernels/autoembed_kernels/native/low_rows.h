@@ -58,6 +58,16 @@ INLINE u32x8 cut_by_chance(f32x8 values, u32x8 chances, uint32_t dropped) {
 INLINE u16x8 halves_by_chance(f32x8 values, u32x8 chances) {
     const auto bits = reinterpret_cast<u32x8>(values);
     const u32x8 size = bits & 0x7fffffffu;
+#ifdef __F16C__
+    // almost all numbers are zero, or from 2^-14 to below the largest, 65504; this compares signed ones, as processors do
+    const auto plain = reinterpret_cast<u32x8>(reinterpret_cast<i32x8>(size + 0x47800000u) <
+                                               static_cast<int32_t>(0x8effe000u));
+    const auto zero = reinterpret_cast<u32x8>(size == 0u);
+    if (__builtin_expect(!any(~(plain | zero)), 1)) {
+        const auto sum = reinterpret_cast<__m256>(bits + (chances & 0x1fffu));
+        return reinterpret_cast<u16x8>(_mm256_cvtps_ph(sum, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC));
+    }
+#endif
     // below 2^-14, but not zero: multiples of 2^-24
     const auto small = reinterpret_cast<u32x8>(size - 1u < 0x387fffffu);
     const auto endless = reinterpret_cast<u32x8>(size >= 0x7f800000u);
@@ -92,21 +102,43 @@ INLINE i32x8 exact_codes_by_chance(f32x8 values, double step, u32x8 chances) {
     return capped < least ? least : capped;
 }
 
+// floor of numbers below 2^22
+INLINE f32x8 floor_of(f32x8 values) {
+#ifdef __AVX__
+    return reinterpret_cast<f32x8>(_mm256_floor_ps(reinterpret_cast<__m256>(values)));
+#else
+    const f32x8 nearest = (values + 0x1.8p23f) - 0x1.8p23f;
+    return nearest + __builtin_convertvector(nearest > values, f32x8);
+#endif
+}
+
+// Whole numbers from -128 to 127
+INLINE i8x8 as_codes(f32x8 values) {
+    const i32x8 codes = __builtin_convertvector(values, i32x8);
+#ifdef __AVX2__
+    // GCC takes such a short vector apart
+    i32x4 halves[2];
+    std::memcpy(halves, &codes, sizeof(codes));
+    const __m128i shorts = _mm_packs_epi32(reinterpret_cast<__m128i>(halves[0]), reinterpret_cast<__m128i>(halves[1]));
+    const int64_t bytes = _mm_cvtsi128_si64(_mm_packs_epi16(shorts, shorts));
+    return load<i8x8>(&bytes);
+#else
+    return __builtin_convertvector(codes, i8x8);
+#endif
+}
+
 // floor(value / step + fraction of the chance). In float32 with the step's inverse the sum is off by at most 2^-15;
 // only where it comes so near to a whole number, once in thousands, it takes the quotient in float64.
 INLINE i8x8 codes_by_chance(f32x8 values, float step, float inverse, u32x8 chances) {
     // 1 + chance 2^-16, less 1 - 2^-17
     const f32x8 fraction = reinterpret_cast<f32x8>(0x3f800000u | chances << 7) - (1.0f - 0x1p-17f);
     const f32x8 sum = values * inverse + fraction;  // above -128 and below 129, or NaN
-    const i32x8 nearest = __builtin_convertvector((sum + 0x1.8p23f) - 0x1.8p23f, i32x8);
-    const f32x8 past = sum - __builtin_convertvector(nearest, f32x8);
-    const auto sure = reinterpret_cast<u32x8>((reinterpret_cast<u32x8>(past) & 0x7fffffffu) - 0x39000000u <
-                                              0x7f800000u - 0x39000000u);  // 2^-13 <= |past| < infinity
+    const f32x8 down = floor_of(sum);
+    const auto from_middle = reinterpret_cast<f32x8>(reinterpret_cast<u32x8>(sum - down - 0.5f) & 0x7fffffffu);
+    const auto sure = reinterpret_cast<u32x8>(from_middle < 0.5f - 0x1p-13f);
     if (__builtin_expect(any(~sure), 0))
         return __builtin_convertvector(exact_codes_by_chance(values, step, chances), i8x8);
-    i32x8 codes = nearest + reinterpret_cast<i32x8>(past < 0.0f);
-    codes = codes > 127 ? i32x8{} + 127 : codes;
-    return __builtin_convertvector(codes, i8x8);
+    return as_codes(down > 127.0f ? f32x8{} + 127.0f : down);
 }
 
 // The largest lane, of numbers below 2^31
@@ -125,7 +157,7 @@ INLINE uint32_t largest_lane(i32x8 sizes) {
 INLINE i8x8 nearest_codes(f32x8 values, float step) {
     // a sum with 1.5 * 2^23 is rounded to whole numbers, ties to even; no quotient exceeds 127
     const f32x8 rounded = (values / step + 0x1.8p23f) - 0x1.8p23f;
-    return __builtin_convertvector(__builtin_convertvector(rounded, i32x8), i8x8);
+    return as_codes(rounded);
 }
 
 INLINE f32x8 as_floats(i8x8 codes) {
