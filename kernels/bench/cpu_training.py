@@ -39,7 +39,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cpu import BATCH, BATCHES, DENSE, FIELDS, ROWS, batches, fbgemm, processor
+from cpu import BATCH, BATCHES, DENSE, FIELDS, ROWS, batches, fbgemm, kept, processor
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -535,10 +535,7 @@ def main() -> None:
         if piece.costs:
             record["time_over"] = quotients(times, piece.costs, together)
         print(name, json.dumps({**record, "ratios": ratios}, indent=1), flush=True)
-        found = json.loads(arguments.out.read_text(encoding="utf-8"))
-        found["pieces"][name] = record
-        found["ratios"] |= ratios
-        arguments.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        kept(arguments.out, name, record, ratios)
 
 
 if __name__ == "__main__":
