@@ -77,8 +77,10 @@ INLINE void put(float* out, Values values) {
     else store(out, values);
 #elif defined(__SSE2__)
     if constexpr (STREAMS) {
-        _mm_stream_ps(out, reinterpret_cast<__m128>(SHUFFLED(i32x8, values, values, 0, 1, 2, 3)));
-        _mm_stream_ps(out + 4, reinterpret_cast<__m128>(SHUFFLED(i32x8, values, values, 4, 5, 6, 7)));
+        __m128 halves[2];
+        std::memcpy(halves, &values, sizeof(values));
+        _mm_stream_ps(out, halves[0]);
+        _mm_stream_ps(out + 4, halves[1]);
     } else {
         store(out, values);
     }
@@ -86,6 +88,36 @@ INLINE void put(float* out, Values values) {
     store(out, values);
 #endif
 }
+
+#ifndef __AVX512BW__
+
+// The first `count` of STEP values, and zeros
+INLINE Values front_of(Values values, int64_t count) {
+    alignas(64) static const int32_t KEPT[2 * STEP] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    const auto kept = load<i32x8>(KEPT + STEP - std::min(STEP, count));
+    return reinterpret_cast<Values>(reinterpret_cast<i32x8>(values) & kept);
+}
+
+// Writes the first `count` values, fewer than STEP, without a call
+INLINE void put_first(float* out, Values values, int64_t count) {
+    f32x4 held[2];
+    std::memcpy(held, &values, sizeof(values));
+    if (count & 4) {
+        store(out, held[0]);
+        held[0] = held[1];
+        out += 4;
+    }
+    float left[4];
+    store(left, held[0]);
+    if (count & 2) {
+        std::memcpy(out, left, 8);
+        left[0] = left[2];
+        out += 2;
+    }
+    if (count & 1) *out = left[0];
+}
+
+#endif
 
 // Writes dim columns of values_at(j), then zeros up to width
 template <bool STREAMS, typename Dim, typename ValuesAt>
@@ -100,6 +132,14 @@ INLINE void write_row(float* out, Dim dim, int64_t width, const ValuesAt& values
             _mm512_mask_storeu_ps(out, static_cast<__mmask16>((1u << width) - 1), row);
             return;
         }
+#else
+    // the zeros behind the last values are written with them
+    if constexpr (std::is_same_v<Dim, int64_t>) {
+        for (; j + STEP <= width; j += STEP)
+            store(out + j, j < dim ? front_of(values_at(j), dim - j) : Values{});
+        if (j < width) put_first(out + j, j < dim ? front_of(values_at(j), dim - j) : Values{}, width - j);
+        return;
+    }
 #endif
     for (; j + STEP <= dim; j += STEP) put<STREAMS>(out + j, values_at(j));
 #ifdef __AVX512BW__
@@ -117,12 +157,7 @@ INLINE void write_row(float* out, Dim dim, int64_t width, const ValuesAt& values
             _mm512_mask_storeu_ps(out + j, left, _mm512_setzero_ps());
         }
 #else
-    if (j < dim) {
-        const Values last = values_at(j);
-        std::memcpy(out + j, &last, (dim - j) * sizeof(float));
-    }
-    if constexpr (std::is_same_v<Dim, int64_t>)
-        for (j = dim; j < width; ++j) out[j] = 0.0f;
+    if (j < dim) put_first(out + j, values_at(j), dim - j);
 #endif
 }
 

@@ -109,10 +109,12 @@ class Tails {
                     bad = bad < 0 ? n : std::min(bad, n);
                     continue;
                 }
-                // behind it the row of the head is zero already
-                float* to = out + n * width + heads_.column(&tail);
+                // the zeros behind its values are written again, which takes less than to stop at them
+                const int64_t column = heads_.column(&tail);
+                float* to = out + n * width + column;
                 with_way(tail.way, [&](auto way) INLINE_LAMBDA {
-                    write_decoded<decltype(way)::value>(at, tail, Codes(tail.bits), int64_t{0}, int64_t{tail.dim}, to);
+                    const Coder<decltype(way)::value, Widths::DIFFER> coder(0);
+                    write_decoded<decltype(way)::value>(at, tail, coder(tail), int64_t{0}, width - column, to);
                 });
             }
         return bad;
@@ -222,7 +224,8 @@ class Merged {
             const int64_t n = __builtin_ctzll(those);
             const Segment& s = *block.segments[n];
             with_way(s.way, [&](auto way) INLINE_LAMBDA {
-                write_decoded<decltype(way)::value>(block.row(n), s, Codes(s.bits), int64_t{0}, width, out + n * width);
+                const Coder<decltype(way)::value, Widths::DIFFER> coder(0);
+                write_decoded<decltype(way)::value>(block.row(n), s, coder(s), int64_t{0}, width, out + n * width);
             });
         }
         const uint64_t bad = found.bad & given;
