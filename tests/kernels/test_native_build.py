@@ -154,13 +154,13 @@ def results(library: ctypes.CDLL) -> list[torch.Tensor]:
 
 
 def pair_sums(library: ctypes.CDLL) -> list[torch.Tensor]:
-    """Products of pairs and their gradients, of shapes about the ends of blocks and of vectors."""
+    """Products of pairs and their gradients, of shapes about the ends of blocks, vectors and threads."""
     generator = torch.Generator().manual_seed(2)
     made = []
     for count, dim in ((27, 19), (27, 16), (9, 8), (12, 64), (33, 32), (17, 5)):
-        vectors = torch.randn(5, count, dim, generator=generator)
-        products = native_products(library, vectors, poisoned(5, count * (count - 1) // 2))
-        made += [products, native_gradient(library, products, vectors, poisoned(5, count, dim))]
+        vectors = torch.randn(21, count, dim, generator=generator)
+        products = native_products(library, vectors, poisoned(21, count * (count - 1) // 2))
+        made += [products, native_gradient(library, products, vectors, poisoned(21, count, dim))]
     return made
 
 

@@ -16,12 +16,12 @@ from autoembed_kernels.pair_products import (
 
 
 @given(
-    st.integers(0, 5),
-    st.sampled_from([2, 3, 4, 8, 9, 15, 16, 17, 27, 33]),
+    st.sampled_from([0, 1, 5, 8, 9, 19]),
+    st.sampled_from([2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 27, 33]),
     st.sampled_from([1, 3, 8, 15, 16, 17, 32, 64, 70]),
     st.integers(0, 2**32),
 )
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=40)
 def test_products_and_gradients_are_those_of_the_reference(
     examples: int, vectors: int, dim: int, seed: int
 ) -> None:

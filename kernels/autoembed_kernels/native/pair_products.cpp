@@ -1,11 +1,9 @@
-// Dot products of all pairs i < j of V vectors of D numbers, and their gradient, one example at a time: an
-// example and its pairs stay in the first cache, and no V x V products are written. Pair (i, j) stands at
-// first_pair(i) + j - i - 1.
+// Dot products of all pairs i < j of V vectors of D numbers, and their gradient: examples and their pairs stay in the
+// first cache, and no V x V products are written. Here one example at a time, for what pair_eights.h and
+// pair_gradient.h leave: the last examples, and processors of wider or narrower registers.
 
-#include <algorithm>
-#include <vector>
-
-#include "vectors.h"
+#include "pair_eights.h"
+#include "pair_gradient.h"
 
 namespace {
 
@@ -17,20 +15,6 @@ constexpr int64_t BLOCK = 8;  // of rows and columns that turn_block writes, at 
 constexpr int64_t WHOLE = LANES > BLOCK ? LANES : BLOCK;
 
 INLINE int64_t padded(int64_t n) { return (n + WHOLE - 1) / WHOLE * WHOLE; }
-INLINE int64_t first_pair(int64_t i, int64_t vectors) { return i * (2 * vectors - i - 1) / 2; }
-
-// Example b of `size` floats, if it is below stop: the processor's own look-ahead ends with every page
-INLINE void fetch(const float* examples, int64_t b, int64_t stop, int64_t size) {
-    if (b < stop)
-        for (int64_t at = 0; at < size; at += 16) prefetch(examples + b * size + at);
-}
-
-// Memory of this thread for `count` floats, kept for the next call
-float* scratch(int64_t count) {
-    thread_local std::vector<float> kept;
-    if (static_cast<int64_t>(kept.size()) < count) kept.resize(count);
-    return kept.data();
-}
 
 // Calls work(i, constant count) for tiles of TILE vectors and smaller ones at the end
 template <typename Work>
@@ -161,30 +145,9 @@ INLINE void example_gradient(const float* full, const float* x, int64_t vectors,
     });
 }
 
-}  // namespace
-
-// x (examples, vectors, dim) -> out (examples, pairs)
-EXPORT int64_t autoembed_pair_products(const float* x, int64_t examples, int64_t vectors, int64_t dim,
-                                       float* out, int64_t threads) {
-    const int64_t width = padded(vectors), pairs = first_pair(vectors, vectors);
-    with_dim(dim, [&](auto known_dim) INLINE_LAMBDA {
-        for_ranges(examples, threads, [&](int64_t start, int64_t stop) INLINE_LAMBDA {
-            float* turned = scratch(width * dim + vectors * width + LANES);
-            std::fill_n(turned, width * dim, 0.0f);
-            float* products = turned + width * dim;
-            for (int64_t b = start; b < stop; ++b) {
-                fetch(x, b + 2, stop, vectors * dim);
-                example_products(x + b * vectors * dim, vectors, known_dim, turned, products, out + b * pairs,
-                                 out + stop * pairs);
-            }
-        });
-    });
-    return 0;
-}
-
-// gradient (examples, pairs), x (examples, vectors, dim) -> out (examples, vectors, dim)
-EXPORT int64_t autoembed_pair_products_gradient(const float* gradient, const float* x, int64_t examples,
-                                                int64_t vectors, int64_t dim, float* out, int64_t threads) {
+// The gradient by way of full, for AVX-512, whose products spread a number from memory over a register at no cost
+INLINE void mirrored_gradient(const float* gradient, const float* x, int64_t examples, int64_t vectors, int64_t dim,
+                              float* out, int64_t threads) {
     const int64_t stride = padded(dim), pairs = first_pair(vectors, vectors);
     const int64_t width = (vectors + 7) / 8 * 8;
     for_ranges(examples, threads, [&](int64_t start, int64_t stop) INLINE_LAMBDA {
@@ -209,6 +172,51 @@ EXPORT int64_t autoembed_pair_products_gradient(const float* gradient, const flo
             if (b + 1 < stop) put_above(gradient + (b + 1) * pairs, end, vectors, width, full + (b + 1) % 2 * held);
             example_gradient(mirrored, example, vectors, width, stride, dim, out + b * vectors * dim);
         }
+    });
+}
+
+}  // namespace
+
+// x (examples, vectors, dim) -> out (examples, pairs)
+EXPORT int64_t autoembed_pair_products(const float* x, int64_t examples, int64_t vectors, int64_t dim,
+                                       float* out, int64_t threads) {
+    const int64_t width = padded(vectors), pairs = first_pair(vectors, vectors);
+    with_dim(dim, [&](auto known_dim) INLINE_LAMBDA {
+        for_ranges(examples, threads, [&](int64_t start, int64_t stop) INLINE_LAMBDA {
+            int64_t b = start;
+#if defined(__AVX__) && !defined(__AVX512F__)
+            for (; b + EIGHT <= stop; b += EIGHT)
+                eight_products(x + b * vectors * dim, x + std::min(b + EIGHT, stop - EIGHT) * vectors * dim, vectors,
+                               dim, scratch(eights_scratch(vectors)), out + b * pairs);
+            if (b == stop) return;
+#endif
+            float* turned = scratch(width * dim + vectors * width + LANES);
+            std::fill_n(turned, width * dim, 0.0f);
+            float* products = turned + width * dim;
+            for (; b < stop; ++b) {
+                fetch(x, b + 2, stop, vectors * dim);
+                example_products(x + b * vectors * dim, vectors, known_dim, turned, products, out + b * pairs,
+                                 out + stop * pairs);
+            }
+        });
+    });
+    return 0;
+}
+
+// gradient (examples, pairs), x (examples, vectors, dim) -> out (examples, vectors, dim)
+EXPORT int64_t autoembed_pair_products_gradient(const float* gradient, const float* x, int64_t examples,
+                                                int64_t vectors, int64_t dim, float* out, int64_t threads) {
+    if constexpr (LANES > 8) {
+        mirrored_gradient(gradient, x, examples, vectors, dim, out, threads);
+        return 0;
+    }
+    const int64_t stride = (dim + LANES - 1) / LANES * LANES;
+    const bool streams = past_cache(examples, vectors, dim, out);
+    for_ranges(examples, threads, [&](int64_t start, int64_t stop) INLINE_LAMBDA {
+        float* wide = scratch(vectors * stride);
+        std::fill_n(wide, stride == dim ? 0 : vectors * stride, 0.0f);
+        if (streams) examples_gradient<true>(gradient, x, start, stop, vectors, dim, stride, wide, out);
+        else examples_gradient<false>(gradient, x, start, stop, vectors, dim, stride, wide, out);
     });
     return 0;
 }
