@@ -60,3 +60,23 @@ def test_places_of_another_number_of_vectors_are_refused() -> None:
             pair_products(x, *wrong).sum().backward()
     with pytest.raises(ValueError, match="vectors has shape"):
         pair_products(x[0], upper, mirrored)
+
+
+@pytest.mark.parametrize("dim", [16, 64, 72])
+def test_large_gradients_are_written_past_the_cache_as_small_ones_are_written(dim: int) -> None:
+    """8 MiB and more, where rows are whole lines."""
+    examples = (8 << 20) // (4 * 27 * dim) + 3
+    generator = torch.Generator().manual_seed(dim)
+    x = torch.randn(examples, 27, dim, generator=generator)
+    gradient = torch.randn(examples, 27 * 26 // 2, generator=generator)
+    found = native_gradient(native(), gradient, x, poisoned(*x.shape))
+    for part in (slice(0, 50), slice(50, examples)):
+        few = native_gradient(native(), gradient[part][:50], x[part][:50], poisoned(50, 27, dim))
+        assert torch.equal(found[part][:50], few)
+    last = native_gradient(native(), gradient[-7:], x[-7:], poisoned(7, 27, dim))
+    assert torch.equal(found[-7:], last)
+
+
+def test_products_of_vectors_without_numbers_are_zero() -> None:
+    found = native_products(native(), torch.zeros(9, 4, 0), poisoned(9, 6))
+    assert torch.equal(found, torch.zeros(9, 6))

@@ -185,7 +185,7 @@ EXPORT int64_t autoembed_pair_products(const float* x, int64_t examples, int64_t
         for_ranges(examples, threads, [&](int64_t start, int64_t stop) INLINE_LAMBDA {
             int64_t b = start;
 #if defined(__AVX__) && !defined(__AVX512F__)
-            for (; b + EIGHT <= stop; b += EIGHT)
+            for (; dim > 0 && b + EIGHT <= stop; b += EIGHT)
                 eight_products(x + b * vectors * dim, x + std::min(b + EIGHT, stop - EIGHT) * vectors * dim, vectors,
                                dim, scratch(eights_scratch(vectors)), out + b * pairs);
             if (b == stop) return;
