@@ -48,6 +48,16 @@ INLINE bool any(u32x8 mask) {
 #endif
 }
 
+// Eight chances of 16 bits
+INLINE u32x8 as_words(u16x8 chances) {
+#ifdef __AVX2__
+    // GCC widens the two halves apart
+    return reinterpret_cast<u32x8>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(chances)));
+#else
+    return __builtin_convertvector(chances, u32x8);
+#endif
+}
+
 // Up or down by chance to a multiple of what `dropped` bits leave of the mantissa
 INLINE u32x8 cut_by_chance(f32x8 values, u32x8 chances, uint32_t dropped) {
     const auto bits = reinterpret_cast<u32x8>(values);
@@ -212,8 +222,7 @@ INLINE void encode(const Stored& stored, int64_t row, const float* w, const Step
     if constexpr (FORMAT == INT8) stored.steps[row] = to_halves(f32x8{} + steps.step)[0];
     for (int64_t j = 0; j < dim; j += STEP) {
         const auto values = load<f32x8>(w + j);
-        const u32x8 chances =
-            random ? __builtin_convertvector(load<u16x8>(random + j), u32x8) : u32x8{};
+        const u32x8 chances = random ? as_words(load<u16x8>(random + j)) : u32x8{};
         if constexpr (FORMAT == INT8) {
             auto* codes = reinterpret_cast<int8_t*>(stored.weight) + row * dim;
             put(codes + j,

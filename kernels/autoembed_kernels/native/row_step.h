@@ -52,7 +52,10 @@ INLINE float mean_square(const float* w, const float* gradient, float l2, Dim di
         const f32x8 g = load<f32x8>(gradient + j) + l2 * load<f32x8>(w + j);
         sums += g * g;
     }
-    float sum = ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+    f32x4 halves[2];
+    std::memcpy(halves, &sums, sizeof(sums));
+    const f32x4 both = halves[0] + halves[1];
+    float sum = (both[0] + both[1]) + (both[2] + both[3]);
     for (; j < dim; ++j) {
         const float g = gradient[j] + l2 * w[j];
         sum += g * g;
