@@ -24,7 +24,13 @@ from autoembed.tables_file import read_tables, write_tables
 from autoembed_kernels.checked_rows import check_rows
 from autoembed_kernels.code_stream import PAD, code_bits
 from autoembed_kernels.gather_packed import SEGMENT_TENSORS, PackedSegments, as_words, gather_packed
-from autoembed_kernels.look_up_packed import ROW_TENSORS, PackedRows, look_up_packed, stored_rows
+from autoembed_kernels.look_up_packed import (
+    ROW_TENSORS,
+    PackedRows,
+    eager_look_up_packed,
+    look_up_packed,
+    stored_rows,
+)
 from autoembed_kernels.look_up_parts import look_up_parts
 from autoembed_kernels.look_up_shared import look_up_shared
 from autoembed_kernels.native.loader import checked
@@ -301,7 +307,8 @@ class PackedTable(nn.Module):
         if self._reads_single_rows:
             words = self._buffers["words"]  # past __getattr__, which takes as long as a check of all others
             assert words is not None
-            return look_up_packed(words, layout, addresses, rows, columns)
+            looked_up = look_up_packed if torch.compiler.is_compiling() else eager_look_up_packed
+            return looked_up(words, layout, addresses, rows, columns)
         if self._reads_shared_rows and not torch.compiler.is_compiling():
             return look_up_shared(self.words, layout, addresses, self.shared.rows(), rows, columns)
         if self._reads_rows_in_parts and not torch.compiler.is_compiling():

@@ -4,6 +4,7 @@ The workload has the 26 fields of Criteo Kaggle, capped at 2 million rows each, 
 from Zipf's law, whose exponent grows from 1.05 in the first field to 1.20 in the last; rows are ordered by
 frequency. 12 batches rotate; every round calls all candidates on all batches in a new random order. Processor
 time leaves out what neighbours take, but for caches and memory: read the ratios inside one piece.
+Single look-ups have ids of 4 bytes, FBGEMM's and ours.
 
 Our tables ask Linux for large pages; the benchmark asks in the name of all others. FBGEMM's are measured in
 small pages, too, as they come. `threads` and `threads_work` are two threads against one, by the wall's clock
@@ -35,6 +36,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
+from aims import compared
 from torch import Tensor
 from torch.nn.functional import embedding
 
@@ -139,7 +141,7 @@ def packed_table(precisions: dict[str, float], dim: int, rows_of_fields: Sequenc
 
 def gather(dim: int) -> Piece:
     """One id per field out of packed tables, against float32 rows and FBGEMM's integer tables."""
-    rows = [(ids + FIRST).flatten() for ids in batches()]
+    rows = [(ids + FIRST).flatten().int() for ids in batches()]  # FBGEMM's have 4 bytes, too
     plans = {f"int{bits}": {f"int{bits}": 1.0} for bits in (8, 4, 2)} | {"mixed": MIXED}
     tables = {name: packed_table(precisions, dim) for name, precisions in plans.items()}
     # ours reads rows that nobody else reads, so that it finds none of them in the cache but its own
@@ -272,7 +274,7 @@ def read_limit(words: Tensor, rows: Sequence[Tensor], row_bytes: int) -> Candida
         read_rows = ctypes.CDLL(str(made)).read_rows
     read_rows.argtypes = (ctypes.c_void_p, ctypes.c_void_p, *(ctypes.c_int64,) * 3)
     read_rows.restype = ctypes.c_int64
-    places = [batch * row_bytes for batch in rows]
+    places = [batch.long() * row_bytes for batch in rows]
     return lambda i: read_rows(words.data_ptr(), places[i].data_ptr(), len(places[i]), row_bytes, 32)
 
 
@@ -473,14 +475,19 @@ def keep_memory() -> None:
 
 
 def kept(path: Path, name: str, piece: dict[str, object], ratios: dict[str, float]) -> None:
-    """Put one piece and its ratios into the record; the others stay, those of cpu_training.py, too."""
+    """Put one piece and its ratios into the record; the others stay, those of cpu_training.py, too.
+
+    `aims` is of all of them: what was to be reached, by how much it is missed and what limits it (aims.py).
+    """
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"pieces": {}, "ratios": {}}
+    pieces, ratios = {**found["pieces"], name: piece}, found["ratios"] | ratios
     report = {
         "workload": {"rows": TOTAL, "tables": FIELDS, "batch_size": BATCH},
         "threads": 1,
         "clock": "processor time of the thread; medians over rounds and batches",
-        "pieces": {**found["pieces"], name: piece},
-        "ratios": found["ratios"] | ratios,
+        "pieces": pieces,
+        "ratios": ratios,
+        "aims": compared(pieces, ratios),
     }
     path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

@@ -14,6 +14,16 @@ INLINE int64_t bucket(int64_t row, int64_t salt, int64_t buckets) {
     return static_cast<int64_t>((mixed >> 1) % static_cast<uint64_t>(buckets));
 }
 
+// As many rows as a register holds as int64
+constexpr int64_t SIDE = sizeof(f32s) / sizeof(int64_t);
+using i64s = int64_t __attribute__((vector_size(sizeof(f32s))));
+using i32s_half = int32_t __attribute__((vector_size(sizeof(f32s) / 2)));
+template <typename Row>
+using RowsOf = std::conditional_t<sizeof(Row) == 8, i64s, i32s_half>;
+
+INLINE i64s as_int64(i64s rows) { return rows; }
+INLINE i64s as_int64(i32s_half rows) { return __builtin_convertvector(rows, i64s); }
+
 }  // namespace
 
 template <typename Row>
@@ -111,10 +121,19 @@ bool Finder<Row>::find_expected(int64_t from, int64_t count, int64_t column, Blo
     if (!are_expected(given, count, column)) return false;
     int64_t found[BLOCK];
     const int64_t* first = table(FIRST) + column;
-    for (int64_t n = 0; n < count; ++n) found[n] = first[n];
-    for (int64_t later = 0; later < most_ - 1; ++later) {
-        const int64_t* start = table(LATER + later) + column;
-        for (int64_t n = 0; n < count; ++n) found[n] += start[n] <= given[n];
+    const int64_t* later = table(LATER) + column;
+    int64_t from_first = 0;
+    // a register of rows at a time, so that their segments stay in one while all starts are compared
+    for (; from_first + SIDE <= count; from_first += SIDE) {
+        const i64s row = as_int64(load<RowsOf<Row>>(given + from_first));
+        i64s segment = load<i64s>(first + from_first) + (most_ - 1);
+        for (int64_t one = 0; one < most_ - 1; ++one)
+            segment += load<i64s>(later + one * length_ + from_first) > row;  // -1 where it is
+        store(found + from_first, segment);
+    }
+    for (int64_t n = from_first; n < count; ++n) {
+        found[n] = first[n];
+        for (int64_t one = 0; one < most_ - 1; ++one) found[n] += later[one * length_ + n] <= given[n];
     }
     const Origin* origins = origins_.data();
     for (int64_t n = 0; n < count; ++n) {

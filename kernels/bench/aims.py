@@ -1,0 +1,97 @@
+"""What the CPU kernels are to reach, and what keeps those from it that miss.
+
+    python kernels/bench/aims.py                              the misses of kernels/bench/cpu.json
+    python kernels/bench/aims.py kernels/bench/cpu_avx512.json
+
+`cpu.py` and `cpu_training.py` write the same into the record, as `aims`.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+# ratios: the peer's time over ours
+AT_LEAST = {
+    **dict.fromkeys((f"int{bits}_gather_vs_fbgemm" for bits in (8, 4, 2)), 3.0),
+    **dict.fromkeys((f"int{bits}_gather_vs_fbgemm_dim64" for bits in (8, 4, 2)), 2.5),
+    **dict.fromkeys((f"int{bits}_gather_vs_random_read_limit" for bits in (8, 4)), 0.77),
+    **dict.fromkeys((f"int{bits}_gather_vs_float32_embedding" for bits in (8, 4, 2)), 1.0),
+    **dict.fromkeys((f"int{bits}_gather_vs_float32_embedding_dim64" for bits in (8, 4, 2)), 1.0),
+    "mixed_gather_vs_int8": 0.667,
+    "mixed_gather_vs_fbgemm_int4": 2.0,
+    **dict.fromkeys((f"pooled_int{bits}_vs_fbgemm" for bits in (8, 4)), 1.5),
+    **dict.fromkeys((f"pooled_int{bits}_vs_fbgemm_dim64" for bits in (8, 4)), 1.3),
+    **dict.fromkeys((f"pooled_fp32_vs_fbgemm{suffix}" for suffix in ("", "_dim64")), 1.0),
+    **dict.fromkeys((f"fp32_update_vs_fbgemm{suffix}" for suffix in ("", "_dim64")), 1.0),
+    **dict.fromkeys((f"fp16_sr_update_vs_fbgemm{suffix}" for suffix in ("", "_dim64")), 1.8),
+    **dict.fromkeys((f"interaction_vs_bmm{suffix}" for suffix in ("", "_dim64")), 3.0),
+    "train_step_dim16_vs_fbgemm": 1.2,
+    "train_step_dim16_vs_sparse_adam": 1.6,
+    "train_step_dim64_vs_fbgemm": 1.4,
+    "train_step_vs_bound": 0.85,
+}
+# our time over another time of ours
+AT_MOST = {
+    **dict.fromkeys((f"int8_sr_over_own_fp32{suffix}" for suffix in ("", "_dim64")), 1.25),
+    **dict.fromkeys((f"fp16_sr_over_nearest{suffix}" for suffix in ("", "_dim64")), 1.1),
+    **dict.fromkeys((f"int8_sr_over_nearest{suffix}" for suffix in ("", "_dim64")), 1.1),
+}
+
+_DISTANCE = (
+    "reading rows and writing the output: FBGEMM takes 2.5 to 2.9 times as long as the reads alone "
+    "with AVX-512, about 5 times without"
+)
+_WRITES = "the output, 64 bytes of a look-up at dimension 16, which the limit leaves out and we write"
+_CHANCE = "ten rounds of Philox for every eight numbers take about half of it, the cast by chance the rest"
+_NETWORK = "products of matrices, the same for all: the peer's step takes less than the aim times these alone"
+# by the beginning of a figure's name; the first that fits
+LIMITS = {
+    "int8_gather_vs_random_read_limit": _WRITES,
+    "int4_gather_vs_random_read_limit": _WRITES,
+    **dict.fromkeys((f"int{bits}_gather_vs_fbgemm" for bits in (8, 4, 2)), _DISTANCE),
+    "mixed_gather_vs_fbgemm_int4": _DISTANCE,
+    "fp16_sr": _CHANCE,
+    "int8_sr": _CHANCE,
+    "train_step": _NETWORK,
+    "interaction_vs_bmm_dim64": "the products themselves; with AVX-512 one example is computed at a time",
+}
+
+
+def compared(pieces: dict[str, Any], ratios: dict[str, float]) -> dict[str, dict[str, object]]:
+    """Every figure of a record that has an aim: what was reached, by what it is missed, what limits it."""
+    figures = dict(ratios)
+    for piece in pieces.values():
+        figures |= piece.get("time_over", {})
+    found: dict[str, dict[str, object]] = {}
+    for aims, better in ((AT_LEAST, 1), (AT_MOST, -1)):
+        for name, aim in aims.items():
+            if name not in figures:
+                continue
+            found[name] = {"reached": figures[name], "at_least" if better > 0 else "at_most": aim}
+            if better * figures[name] < better * aim:
+                found[name] |= {
+                    "missed_by": round((aim / figures[name]) ** better, 2),
+                    "limit": limit_of(name),
+                }
+    return found
+
+
+def limit_of(name: str) -> str:
+    return next((limit for start, limit in LIMITS.items() if name.startswith(start)), "not known")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("record", nargs="?", type=Path, default=Path(__file__).with_name("cpu.json"))
+    record = json.loads(parser.parse_args().record.read_text(encoding="utf-8"))
+    for name, held in compared(record["pieces"], record["ratios"]).items():
+        aim = f"at least {held['at_least']}" if "at_least" in held else f"at most {held['at_most']}"
+        missed = f"   missed by {held['missed_by']}: {held['limit']}" if "limit" in held else ""
+        print(f"{name:42s} {held['reached']:7.3f}   {aim:15s}{missed}")
+
+
+if __name__ == "__main__":
+    main()
