@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from aims import compared_on_gpu
 from cpu import MIXED, ROWS, fields_of
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, embedding, embedding_bag
@@ -473,6 +474,7 @@ def run(names: list[str], rounds: int) -> dict[str, Any]:
         "copy_gb_per_s": round(bandwidth, 1),
         "pieces": pieces,
         "ratios": ratios,
+        "aims": compared_on_gpu(pieces, ratios),
     }
 
 
@@ -490,7 +492,14 @@ def as_markdown(record: dict[str, Any]) -> str:
             lines.append(f"| {candidate} | " + " | ".join(str(entry.get(key, "")) for key in keys) + " |")
         lines.append("")
     lines += ["## Ratios, higher is better for ours", ""]
-    return "\n".join(lines + [f"- {name}: {value}" for name, value in record["ratios"].items()]) + "\n"
+    lines += [f"- {name}: {value}" for name, value in record["ratios"].items()]
+    missed = {name: held for name, held in record["aims"].items() if "missed_by" in held}
+    lines += ["", f"## Missed, {len(missed)} of {len(record['aims'])} aims", ""]
+    for name, held in missed.items():
+        lines.append(
+            f"- {name}: {held['reached']}, at least {held['at_least']} was to be reached. {held['limit']}"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

@@ -41,9 +41,14 @@ def test_the_record_becomes_tables(bench: ModuleType) -> None:
         **{"device": "a GPU", "torch": "2", "cuda": "12", "triton": "3", "copy_gb_per_s": 1000.0},
         "pieces": {"copy": {"copy": {"median_us": 1.5, "p25_us": 1.0, "p75_us": 2.0, "gb_per_s": 1000.0}}},
         "ratios": {"one_vs_other": 1.25},
+        "aims": {
+            "a": {"reached": 0.5, "at_least": 0.6, "missed_by": 1.2, "limit": "this"},
+            "b": {"reached": 0.7, "at_least": 0.6},
+        },
     }
     text = bench.as_markdown(json.loads(json.dumps(record)))
     assert "| copy | 1.5 | 1.0 | 2.0 | 1000.0 |  |  |" in text and "- one_vs_other: 1.25" in text
+    assert "## Missed, 1 of 2 aims\n\n- a: 0.5 of at least 0.6, missed by a factor of 1.2: this\n" in text
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="there is a GPU to measure")
