@@ -83,7 +83,7 @@ LIMITS = {
 
 
 def compared(pieces: dict[str, Any], ratios: dict[str, float]) -> dict[str, dict[str, object]]:
-    """Every figure of a CPU record that has an aim: what was reached, by what it is missed, what limits it."""
+    """Every figure of a CPU record that has an aim: reached or missed, by what, and what limits it."""
     figures = dict(ratios)
     for piece in pieces.values():
         figures |= piece.get("time_over", {})

@@ -496,9 +496,8 @@ def as_markdown(record: dict[str, Any]) -> str:
     missed = {name: held for name, held in record["aims"].items() if "missed_by" in held}
     lines += ["", f"## Missed, {len(missed)} of {len(record['aims'])} aims", ""]
     for name, held in missed.items():
-        lines.append(
-            f"- {name}: {held['reached']}, at least {held['at_least']} was to be reached. {held['limit']}"
-        )
+        reached = f"{held['reached']} of at least {held['at_least']}"
+        lines.append(f"- {name}: {reached}, missed by a factor of {held['missed_by']}: {held['limit']}")
     return "\n".join(lines) + "\n"
 
 
