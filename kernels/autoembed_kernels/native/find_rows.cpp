@@ -55,8 +55,8 @@ Finder<Row>::Finder(const uint8_t* payload, int64_t bytes, const Segments& segme
         // whatever the codes are, what they name must lie in the payload
         const int64_t stored = rows.code_bits[s] ? int64_t{1} << rows.code_bits[s] : stop - first;
         last = one.base + (overflows ? 0 : std::max<int64_t>(0, stored - 1) * one.row_bytes);
-        const bool inside = !overflows && one.row_bytes >= 0 && one.read_bytes <= bytes && last <= bytes - one.read_bytes;
-        direct_ = !rows.hashed[s] && inside;
+        const bool inside = one.row_bytes >= 0 && one.read_bytes <= bytes && last <= bytes - one.read_bytes;
+        direct_ = !rows.hashed[s] && !overflows && inside;
         short_ = short_ && one.row_bytes <= int64_t{1} << 31;
         const int64_t own_bytes = rows.code_bits[s] ? 0 : one.row_bytes;
         origins_[s] = {reinterpret_cast<uintptr_t>(payload) + one.base - first * own_bytes, own_bytes, &one};

@@ -69,7 +69,7 @@ INLINE u16x8 halves_by_chance(f32x8 values, u32x8 chances) {
     const auto bits = reinterpret_cast<u32x8>(values);
     const u32x8 size = bits & 0x7fffffffu;
 #ifdef __F16C__
-    // almost all numbers are zero, or from 2^-14 to below the largest, 65504; this compares signed ones, as processors do
+    // almost all numbers are zero, or from 2^-14 to below the largest, 65504; compared as signed ones, as processors do
     const auto plain = reinterpret_cast<u32x8>(reinterpret_cast<i32x8>(size + 0x47800000u) <
                                                static_cast<int32_t>(0x8effe000u));
     const auto zero = reinterpret_cast<u32x8>(size == 0u);
