@@ -57,13 +57,13 @@ GPU_AT_LEAST = {
     **{f"{piece}, ours, CUDA graph": 0.9 for piece in ("step", "step_tf32")},
 }
 
+# What limits, in words: figures change with every record and stand beside these in it
 _DISTANCE = (
-    "reading rows and writing the output: FBGEMM takes 2.5 to 2.9 times as long as the reads alone "
-    "with AVX-512, about 5 times without"
+    "reading rows and writing the output; what the reads alone take stands beside FBGEMM's time, as limit"
 )
 _WRITES = "the output, 64 bytes of a look-up at dimension 16, which the limit leaves out and we write"
-_CHANCE = "ten rounds of Philox for every eight numbers take about half of it, the cast by chance the rest"
-_NETWORK = "products of matrices, the same for all: the peer's step takes less than the aim times these alone"
+_CHANCE = "ten rounds of Philox for every eight numbers, and the cast by chance"
+_NETWORK = "products of matrices, the same for all, which take most of every step (bound, parts_ms)"
 _WORDS = "instructions: a thread that may meet any width reads up to five words for four values"
 # by the beginning of a figure's name; the first that fits
 LIMITS = {
@@ -75,10 +75,10 @@ LIMITS = {
     "int8_sr": _CHANCE,
     "train_step": _NETWORK,
     "interaction_vs_bmm_dim64": "the products themselves; with AVX-512 one example is computed at a time",
-    "gather, ours fp": "rows of at most 64 bytes: those of a plain table, copied and nothing else, reach .80",
+    "gather, ours fp": "rows of at most 64 bytes; those of a plain table, only copied, stand beside them",
     "gather, ours mixed": _WORDS,
     "gather_dim64, ours mixed": _WORDS,
-    "update": "gradients summed in the order of rows take .82 and .89 of the time, at .40 and .52 of a copy",
+    "update": "gradients read and summed in the order of rows, which take most of the time (sums of repeats)",
 }
 
 
